@@ -1,0 +1,55 @@
+// The collector's HTTP API (see /docs on the collector), as functions that give plain objects.
+
+/** A request that failed: `status` is the HTTP status, or 0 when the collector did not answer at all. */
+export class ApiError extends Error {
+  constructor(message, status) {
+    super(message);
+    this.name = "ApiError";
+    this.status = status;
+  }
+}
+
+/** Query string of the parameters that are set; an array gives its name once per item. */
+export function query(params) {
+  const search = new URLSearchParams();
+  for (const [name, value] of Object.entries(params)) {
+    for (const item of Array.isArray(value) ? value : [value]) {
+      if (item !== undefined && item !== null && item !== "") search.append(name, String(item));
+    }
+  }
+  const text = search.toString();
+  return text ? `?${text}` : "";
+}
+
+async function get(path, params = {}) {
+  let response;
+  try {
+    response = await fetch(`/api${path}${query(params)}`, { headers: { accept: "application/json" } });
+  } catch {
+    throw new ApiError("The collector does not answer.", 0);
+  }
+  let body = null;
+  try {
+    body = await response.json();
+  } catch {
+    throw new ApiError(`The collector's answer (HTTP ${response.status}) is not JSON.`, response.status);
+  }
+  if (!response.ok) throw new ApiError(String(body?.error ?? `HTTP ${response.status}`), response.status);
+  return body;
+}
+
+const runPath = (id, rest = "") => `/runs/${encodeURIComponent(id)}${rest}`;
+
+export const getRuns = (filters) => get("/runs", filters);
+export const getRun = (id) => get(runPath(id));
+export const getRanks = (id, attempt) => get(runPath(id, "/ranks"), { attempt }).then((body) => body.ranks);
+export const getKeys = (id) => get(runPath(id, "/keys")).then((body) => body.keys);
+export const getObjects = (id, params) => get(runPath(id, "/objects"), params).then((body) => body.objects);
+export const getEvents = (id, params) => get(runPath(id, "/events"), params).then((body) => body.events);
+
+/** Bucketed series. `source` is "metrics" or "system". */
+export const getSeries = (id, source, params) => get(runPath(id, `/${source}`), params).then((body) => body.series);
+
+/** Where a browser downloads `what` ("metrics", "events", …) of a run. */
+export const exportUrl = (id, what, format) => `/api${runPath(id, "/export")}${query({ what, format })}`;
+export const streamUrl = (run) => `/api/stream${query({ run })}`;
