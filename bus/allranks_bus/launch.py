@@ -1,0 +1,142 @@
+"""Starting this user's collector by itself: by exec, detached, and only once however many ask for it.
+
+Nothing of multiprocessing, so that nobody's main module is imported again. The starter holds a lock that its child
+inherits and gives up once it listens (or dies), so of eight ranks that ask at once one starts it and seven wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from allranks_bus.errors import AllranksError
+from allranks_bus.home import Endpoint, home_dir, read_endpoint
+
+LOG_FILE = "collector.log"
+START_LOCK = "start.lock"
+# Tells the collector which inherited descriptor holds the start lock.
+START_LOCK_FD_VARIABLE = "ALLRANKS_START_LOCK_FD"
+_POLL_S = 0.02
+_MAX_LOG_BYTES = 8 * 1024 * 1024
+
+
+class CollectorDidNotStart(AllranksError):
+    """The embedded collector could not be started; the message names its log."""
+
+
+def ensure_collector(env: Mapping[str, str] = os.environ, *, timeout_s: float = 20.0, keep: bool = False) -> Endpoint:
+    """The endpoint of this user's collector, which is started if none runs.
+
+    Waits for it, so a training's main thread never calls this.
+
+    Args:
+        env: where ALLRANKS_HOME and the collector's settings are taken from.
+        timeout_s: how long a starting collector is waited for.
+        keep: start one that does not end when it is idle.
+
+    Raises:
+        CollectorDidNotStart: it ended at once, or did not listen in time.
+    """
+    home = home_dir(env)
+    deadline = time.monotonic() + timeout_s
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise CollectorDidNotStart(f"cannot make {home}: {error.strerror}; set ALLRANKS_HOME") from error
+    starts = 0
+    while True:
+        endpoint = read_endpoint(home)
+        if endpoint is not None:
+            return endpoint
+        if starts < 2 and _start_if_first(home, env, keep):
+            starts += 1
+        if time.monotonic() >= deadline or (starts == 2 and _nobody_starts(home)):
+            endpoint = read_endpoint(home)
+            if endpoint is not None:
+                return endpoint
+            raise CollectorDidNotStart(f"the collector did not start: {_last_line(home / LOG_FILE)}")
+        time.sleep(_POLL_S)
+
+
+def release_start_lock() -> None:
+    """Called by a collector that listens now: whoever waits for the start may look again."""
+    fd = os.environ.pop(START_LOCK_FD_VARIABLE, None)
+    if fd is not None:
+        with contextlib.suppress(OSError, ValueError):
+            os.close(int(fd))
+
+
+def _start_if_first(home: Path, env: Mapping[str, str], keep: bool) -> bool:
+    """Starts a collector, unless somebody else is at it; True where this process started one."""
+    lock = os.open(home / START_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        # flock and not a record lock: it belongs to the open file, so the child goes on holding it.
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if read_endpoint(home) is not None:
+            return False
+        _spawn(home, env, lock, keep)
+        return True
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
+
+
+def _nobody_starts(home: Path) -> bool:
+    lock = os.open(home / START_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
+
+
+def _spawn(home: Path, env: Mapping[str, str], lock: int, keep: bool) -> None:
+    child_env = {**env, START_LOCK_FD_VARIABLE: str(lock), "ALLRANKS_HOME": str(home)}
+    # Relative entries would mean something else in the collector's working directory, which is the home: there no
+    # file of the user's shadows a module.
+    if env.get("PYTHONPATH"):
+        child_env["PYTHONPATH"] = os.pathsep.join(
+            os.path.abspath(entry) for entry in env["PYTHONPATH"].split(os.pathsep) if entry
+        )
+    # A rank's place in its world is not the collector's.
+    for variable in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        child_env.pop(variable, None)
+    log_path = home / LOG_FILE
+    mode = "wb" if log_path.exists() and log_path.stat().st_size > _MAX_LOG_BYTES else "ab"
+    with open(log_path, mode) as log:
+        starter = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "allranks_bus.detach",
+                "allranks_collector",
+                "--embedded",
+                *(["--keep"] * keep),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=home,
+            env=child_env,
+            pass_fds=(lock,),
+            start_new_session=True,
+        )
+        # It forks and ends at once, so that the training has no child that it did not make.
+        starter.wait(timeout=10)
+
+
+def _last_line(path: Path) -> str:
+    try:
+        lines = path.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
+    return f"{lines[-1] if lines else 'it printed nothing'} (all of it is in {path})"

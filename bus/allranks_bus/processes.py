@@ -1,0 +1,87 @@
+"""Processes: which one a pid means, and whether it is still there.
+
+A pid alone is reused; with its start time, its boot and its pid namespace it names one process for ever. Linux's
+`/proc` tells all four; where there is no `/proc`, nothing can be said and heartbeats must do.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ProcessIdentity:
+    """One process of one boot of one machine.
+
+    Attributes:
+        pid: as processes of the namespace `pid_ns` see it.
+        start: clock ticks from boot to its start; 0 where unknown.
+        boot_id: of the kernel; empty where unknown.
+        pid_ns: inode of its pid namespace; 0 where unknown.
+    """
+
+    pid: int
+    start: int
+    boot_id: str
+    pid_ns: int
+
+    @property
+    def is_visible(self) -> bool:
+        """True where this process can tell by the pid alone whether that one lives."""
+        return bool(self.start and self.boot_id and self.boot_id == boot_id() and self.pid_ns == pid_namespace())
+
+
+def current() -> ProcessIdentity:
+    """This process."""
+    pid = os.getpid()
+    return ProcessIdentity(pid, start_time(pid) or 0, boot_id(), pid_namespace())
+
+
+def is_alive(pid: int, start: int) -> bool:
+    """True while the process `pid` that started at `start` runs; a zombie is dead.
+
+    Only right for a pid of this namespace (`ProcessIdentity.is_visible`).
+    """
+    fields = _stat_fields(pid)
+    return fields is not None and fields[0] not in ("Z", "X", "x") and int(fields[19]) == start
+
+
+def start_time(pid: int) -> int | None:
+    """The start time of `pid` in clock ticks since boot, or None where there is no such process."""
+    fields = _stat_fields(pid)
+    return None if fields is None else int(fields[19])
+
+
+def parent_of(pid: int) -> int | None:
+    """The pid of `pid`'s parent, or None where there is no such process."""
+    fields = _stat_fields(pid)
+    return None if fields is None else int(fields[1])
+
+
+@cache
+def boot_id() -> str:
+    """The kernel's id of this boot; empty where it cannot be read."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def pid_namespace() -> int:
+    """The inode of this process's pid namespace; 0 where it cannot be read."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return 0
+
+
+def _stat_fields(pid: int) -> list[str] | None:
+    """The fields of `/proc/PID/stat` from the third (state) on: a name may hold spaces and parentheses (proc(5))."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_bytes().decode("utf-8", "replace")
+    except OSError:
+        return None
+    return text.rpartition(")")[2].split()

@@ -1,0 +1,99 @@
+"""The collector's two sockets, on anyio: PULL drained in gulps, PUB that never waits.
+
+`recv` with NOBLOCK until EAGAIN, then one wait on the socket's file descriptor, moves twenty times more messages than
+a wait per message. The descriptor is edge-triggered: it becomes readable when the state changes, not while messages
+wait, so EVENTS is looked at before every wait (zmq_getsockopt(3), ZMQ_FD).
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import cast
+
+import anyio
+import zmq
+
+from allranks_bus.wire import MAX_MESSAGE_BYTES, Down, pack_down
+
+# A batch is about 128 KiB; what a slow collector cannot take yet stays in the writers' spools, not here.
+RECEIVE_HIGH_WATER_MARK = 16
+_BACKLOG = 4096
+_MAX_SOCKETS = 65_536
+# A lost wake-up would stall the ingest for ever; so it looks again by itself.
+_LOOK_AGAIN_S = 0.5
+
+
+class CollectorSockets:
+    """PULL for data and PUB for control, bound together; an async context manager.
+
+    Args:
+        data, control: endpoints to bind; a port of 0 takes a free one.
+
+    Raises:
+        OSError: an endpoint is in use, or not of this machine.
+    """
+
+    def __init__(self, data: str, control: str) -> None:
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        self._context.set(zmq.MAX_SOCKETS, _MAX_SOCKETS)
+        self._pull, self._pub = self._context.socket(zmq.PULL), self._context.socket(zmq.PUB)
+        self._pull.set(zmq.RCVHWM, RECEIVE_HIGH_WATER_MARK)
+        self._pull.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        # Subscriptions are 17 bytes; nothing longer has a reason to come in here.
+        self._pub.set(zmq.MAXMSGSIZE, 4096)
+        self._pub.set(zmq.SNDHWM, 10_000)
+        for socket in (self._pull, self._pub):
+            socket.set(zmq.LINGER, 0)
+            socket.set(zmq.BACKLOG, _BACKLOG)
+            socket.set(zmq.IPV6, int("[" in data))
+        try:
+            self._pull.bind(data)
+            self._pub.bind(control)
+        except zmq.ZMQError as error:
+            self._context.destroy(0)
+            raise OSError(error.errno, error.strerror) from error
+        self.data_endpoint = cast("bytes", self._pull.get(zmq.LAST_ENDPOINT)).decode()
+        self._fd = cast("int", self._pull.get(zmq.FD))
+
+    async def receive(self, limit_bytes: int) -> list[list[bytes]]:
+        """All messages that wait, at least one, until their bodies have more than `limit_bytes`."""
+        while True:
+            messages = self.receive_nowait(limit_bytes)
+            if messages:
+                return messages
+            if not cast("int", self._pull.get(zmq.EVENTS)) & zmq.POLLIN:
+                with anyio.move_on_after(_LOOK_AGAIN_S):
+                    await anyio.wait_readable(self._fd)
+
+    def receive_nowait(self, limit_bytes: int) -> list[list[bytes]]:
+        """The messages that wait, perhaps none."""
+        messages: list[list[bytes]] = []
+        size = 0
+        receive = self._pull.recv_multipart
+        try:
+            while size <= limit_bytes:
+                frames = receive(zmq.NOBLOCK)
+                messages.append(frames)
+                size += sum(map(len, frames))
+        except zmq.Again:
+            pass
+        return messages
+
+    def tell(self, writer: bytes, message: Down) -> None:
+        """Sends `message` to a writer; it is lost where the writer does not listen, and nobody waits."""
+        self._pub.send_multipart((writer, pack_down(message)), zmq.NOBLOCK)
+
+    async def __aenter__(self) -> CollectorSockets:
+        return self
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes both; what was received and not acked will be sent again."""
+        self._context.destroy(0)

@@ -1,0 +1,1 @@
+"""Hear from every rank."""
