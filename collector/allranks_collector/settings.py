@@ -20,10 +20,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from allranks_bus.home import home_dir, spool_root
-
 from allranks_bus.addresses import DEFAULT_DATA_PORT, DEFAULT_HTTP_PORT
 from allranks_bus.errors import SettingError
+from allranks_bus.home import home_dir, spool_roots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,9 +35,7 @@ else:
 T = TypeVar("T")
 
 SYSTEM_FILE = Path("/etc/allranks/config.toml")
-EMBEDDED_IDLE_EXIT_S = (
-    60.0  # a collector that nobody asked for goes this long after its last writer and viewer
-)
+EMBEDDED_IDLE_EXIT_S = 60.0  # a collector that nobody asked for goes this long after its last writer and viewer
 
 
 @dataclass(frozen=True)
@@ -172,32 +169,18 @@ class Settings:
     spool: Path = field(metadata=_row(PATH, "folder of the writers' spools on this host"))
     host: str = field(default="127.0.0.1", metadata=_row(TEXT, "address to listen on, for data and HTTP"))
     http_port: int = field(default=DEFAULT_HTTP_PORT, metadata=_row(PORT, "port of dashboard and API"))
-    data_port: int = field(
-        default=DEFAULT_DATA_PORT, metadata=_row(PORT, "port of data; control is the next")
-    )
-    ipc: str | None = field(
-        default=None, metadata=_row(OPTIONAL_PATH, "Unix socket for data, in place of TCP")
-    )
+    data_port: int = field(default=DEFAULT_DATA_PORT, metadata=_row(PORT, "port of data; control is the next"))
+    ipc: str | None = field(default=None, metadata=_row(OPTIONAL_PATH, "Unix socket for data, in place of TCP"))
     insecure: bool = field(default=False, metadata=_row(SWITCH, "listen beyond this machine, without keys"))
-    allowed_hosts: tuple[str, ...] = field(
-        default=(), metadata=_row(NAMES, "more names to be called by in HTTP")
-    )
-    commit_interval_s: float = field(
-        default=0.02, metadata=_row(POSITIVE, "longest wait of events for a commit")
-    )
-    max_pending_mb: int = field(
-        default=64, metadata=_row(COUNT, "events in memory before senders have to wait")
-    )
+    allowed_hosts: tuple[str, ...] = field(default=(), metadata=_row(NAMES, "more names to be called by in HTTP"))
+    commit_interval_s: float = field(default=0.02, metadata=_row(POSITIVE, "longest wait of events for a commit"))
+    max_pending_mb: int = field(default=64, metadata=_row(COUNT, "events in memory before senders have to wait"))
     memory_limit_mb: int = field(default=1024, metadata=_row(COUNT, "memory that DuckDB may use"))
     threads: int = field(default=2, metadata=_row(COUNT, "threads that DuckDB may use"))
     heartbeat_timeout_s: float = field(default=5.0, metadata=_row(POSITIVE, "silence that makes unreachable"))
-    stall_min_s: float = field(
-        default=10.0, metadata=_row(POSITIVE, "time without a step that is never a stall")
-    )
+    stall_min_s: float = field(default=10.0, metadata=_row(POSITIVE, "time without a step that is never a stall"))
     stall_factor: float = field(default=20.0, metadata=_row(POSITIVE, "usual step times that make a stall"))
-    drain_orphans: bool = field(
-        default=True, metadata=_row(SWITCH, "bring in what dead writers left in spools")
-    )
+    drain_orphans: bool = field(default=True, metadata=_row(SWITCH, "bring in what dead writers left in spools"))
     idle_exit_s: float | None = field(
         default=None,
         metadata=_row(
@@ -285,7 +268,7 @@ def load_settings(
         sources["idle_exit_s"] = "default (embedded)"
     home = values.setdefault("home", home)
     values.setdefault("database", home / "allranks.duckdb")
-    values.setdefault("spool", spool_root(env))
+    values.setdefault("spool", next(spool_roots({**env, "ALLRANKS_HOME": str(home)}), home / "spool"))
     settings = Settings(**values, sources=MappingProxyType(sources))
     _check_together(settings)
     return settings
@@ -305,9 +288,7 @@ def _config_file(file: Path | None, env: Mapping[str, str], home: Path) -> Path 
     if named is not None:
         if not named.is_file():
             origin = "flag --config" if file else "env ALLRANKS_CONFIG"
-            raise SettingError(
-                "config", str(named), "a TOML file that is there: create it, or name another", origin
-            )
+            raise SettingError("config", str(named), "a TOML file that is there: create it, or name another", origin)
         return named
     return next((path for path in (home / "config.toml", SYSTEM_FILE) if path.is_file()), None)
 

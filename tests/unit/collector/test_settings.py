@@ -121,9 +121,7 @@ def test_lists_are_read_from_text_and_from_toml(env: dict[str, str], tmp_path: P
         ("keep_days", [1]),
     ],
 )
-def test_a_value_that_cannot_be_read_names_itself_and_its_source(
-    env: dict[str, str], name: str, raw: object
-) -> None:
+def test_a_value_that_cannot_be_read_names_itself_and_its_source(env: dict[str, str], name: str, raw: object) -> None:
     expected = {row.name: row.kind.expected for row in TABLE}[name]
     with pytest.raises(SettingError) as caught:
         load_settings({name: raw}, env)
