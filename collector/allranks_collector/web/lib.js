@@ -8,13 +8,15 @@ import htm from "./vendor/htm-3.1.1.js";
 /** Markup as a template string. What is put in with ${} becomes text nodes and properties, never HTML. */
 export const html = htm.bind(h);
 
-/** A component that is drawn again only when one of its props is another value. */
-export function memo(render_) {
+/** A component that is drawn again only when one of its props is another value.
+ *
+ * @param {(props: object) => any} render_
+ * @param {string[]} [passive] props that do not count: fetched objects are new each time though their text is the same
+ */
+export function memo(render_, passive = []) {
   return class Memo extends Component {
     shouldComponentUpdate(next) {
-      const props = this.props;
-      const names = Object.keys(next);
-      return names.length !== Object.keys(props).length || names.some((name) => !Object.is(next[name], props[name]));
+      return Object.keys(next).some((name) => !passive.includes(name) && !Object.is(next[name], this.props[name]));
     }
 
     render(props) {

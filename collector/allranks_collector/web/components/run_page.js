@@ -1,0 +1,124 @@
+// A run's page: fetches what its parts show, and tells them when the collector says that something moved.
+import { html, useEffect, useMemo, useRef } from "../lib.js";
+import { getKeys, getRanks, getRun } from "../api.js";
+import { seriesLoader } from "../loader.js";
+import { bus } from "../observable.js";
+import { formatRanks, parseRanks } from "../ranks.js";
+import { setQuery, useRoute, useTitle } from "../router.js";
+import { useResource, useStream, useThrottled } from "../store.js";
+import { Notice } from "./bits.js";
+import { ChartsTab } from "./charts_tab.js";
+import { ConfigTab } from "./config_tab.js";
+import { EventsTab } from "./events_tab.js";
+import { ObjectsTab } from "./objects_tab.js";
+import { RanksPanel } from "./ranks_panel.js";
+import { RunHeader } from "./run_header.js";
+
+const CHARTS_MS = 1_000;
+const RANKS_MS = 1_000;
+const HEADER_MS = 2_000;
+const KEYS_MS = 5_000;
+
+export function RunPage({ id, theme }) {
+  const { data, error, refresh } = useResource(() => getRun(id), [id]);
+  useTitle(data && data.state, data ? data.name || data.id : id);
+  useEffect(() => {
+    if (data || !error || error.status === 404 || error.status === 409) return undefined;
+    const timer = setTimeout(refresh, HEADER_MS);
+    return () => clearTimeout(timer);
+  }, [data, error]);
+  if (data) return html`<${LoadedRun} run=${data} refresh=${refresh} theme=${theme} />`;
+  if (!error) return html`<p class="page dim" role="status">Loading…</p>`;
+  return html`<${Notice} kind="error" title=${error.message}>
+    ${error.status === 0 ? "Reconnecting… this page goes on by itself." : html`<a href="/">All runs</a>`}<//>`;
+}
+
+function LoadedRun({ run, refresh, theme }) {
+  const { query } = useRoute();
+  const attempt = query.attempt ?? "";
+  const ranks = useResource(() => getRanks(run.id, attempt), [run.id, attempt]);
+  const keys = useResource(() => getKeys(run.id), [run.id]);
+  const load = useMemo(() => seriesLoader(run.id), [run.id]);
+  const { pulse, onEvent, onAgain } = usePulse(run.id, { refresh, ranks, keys });
+  useStream(run.id, onEvent, onAgain);
+
+  const selected = useMemo(() => parseRanks(query.ranks), [query.ranks]);
+  const select = (list) => setQuery({ ranks: formatRanks(list) });
+  const list = ranks.data ?? [];
+  const spoken = useMemo(
+    () => formatRanks(list.filter((rank) => rank.state !== "expected").map((rank) => rank.rank)), [ranks.data],
+  );
+  const byKind = useMemo(() => {
+    const of = (kind) => (keys.data ?? []).filter((key) => key.kind === kind);
+    return { metric: of("metric"), system: of("system"), object: of("object") };
+  }, [keys.data]);
+
+  const tabs = [
+    ["charts", "Charts", byKind.metric.length], ["system", "System", byKind.system.length],
+    ["objects", "Text & histograms", byKind.object.length], ["config", "Config & summary"], ["events", "Events"],
+  ];
+  const tab = tabs.some(([name]) => name === query.tab) ? query.tab : "charts";
+  const charts = { load, pulse, attempt, spoken, selected: formatRanks(selected), theme };
+  const shown = {
+    charts: () => html`<${ChartsTab} key="charts" source="metrics" keys=${keys.data && byKind.metric} error=${keys.error} ...${charts} />`,
+    system: () => html`<${ChartsTab} key="system" source="system" keys=${keys.data && byKind.system} error=${keys.error} ...${charts} />`,
+    objects: () => html`<${ObjectsTab} run=${run.id} keys=${byKind.object} pulse=${pulse} ranks=${charts.selected} />`,
+    config: () => html`<${ConfigTab} run=${run} />`,
+    events: () => html`<${EventsTab} run=${run.id} pulse=${pulse} />`,
+  };
+  return html`<div class="page run" data-testid="run-page" data-run=${run.id}>
+    <${RunHeader} run=${run} ranks=${list} attempt=${attempt} />
+    <${RanksPanel} ranks=${list} selected=${selected} onSelect=${select} error=${ranks.error} />
+    <nav class="tabs" aria-label="Views of the run">
+      ${tabs.map(([name, label, size]) => html`<a key=${name} href=${tabUrl(run.id, name, query)} data-testid=${`tab-${name}`}
+        aria-current=${name === tab ? "page" : undefined}>${label}${size ? html`<small>${size}</small>` : ""}</a>`)}
+    </nav>
+    ${shown[tab]()}
+  </div>`;
+}
+
+function tabUrl(id, tab, query) {
+  const search = new URLSearchParams({ ...query, tab });
+  return `/runs/${encodeURIComponent(id)}?${search}`;
+}
+
+/** Turns the stream's notes into refreshes, each kind at its own pace.
+ *
+ * The pulse tells charts which keys moved (null: all of them), and the events tab that there are events.
+ */
+function usePulse(id, { refresh, ranks, keys }) {
+  const pulse = useMemo(bus, [id]);
+  const moved = useRef(new Set());
+  const everything = useRef(false);
+  const known = useRef(new Set());
+  known.current = useMemo(() => new Set((keys.data ?? []).map((key) => key.key)), [keys.data]);
+
+  const chartsSoon = useThrottled(() => {
+    pulse.emit({ keys: everything.current ? null : moved.current });
+    moved.current = new Set();
+    everything.current = false;
+  }, CHARTS_MS);
+  const eventsSoon = useThrottled(() => pulse.emit({ keys: new Set(), events: true }), CHARTS_MS);
+  const ranksSoon = useThrottled(ranks.refresh, RANKS_MS);
+  const headerSoon = useThrottled(refresh, HEADER_MS);
+  const keysSoon = useThrottled(keys.refresh, KEYS_MS);
+  const newKeysSoon = useThrottled(keys.refresh, CHARTS_MS);
+
+  const onMetrics = (data) => {
+    if (Array.isArray(data.keys)) {
+      for (const key of data.keys) moved.current.add(key);
+      (data.keys.some((key) => !known.current.has(key)) ? newKeysSoon : keysSoon)();
+    } else {
+      everything.current = true;
+      keysSoon();
+    }
+    chartsSoon();
+    headerSoon();
+  };
+  const actions = { metrics: onMetrics, ranks: () => { ranksSoon(); headerSoon(); }, runs: headerSoon, events: eventsSoon };
+  const onAgain = () => {
+    everything.current = true;
+    for (const soon of [chartsSoon, eventsSoon, ranksSoon, headerSoon, keysSoon]) soon();
+  };
+  return { pulse, onEvent: (topic, data) => actions[topic]?.(data), onAgain };
+}
