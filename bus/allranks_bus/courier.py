@@ -96,10 +96,10 @@ class Courier:
             sent = True
         return sent
 
-    def wait(self, timeout_s: float, wake_fd: int | None = None) -> None:
-        """Returns when the collector has said something, `wake_fd` is readable, or the time is over."""
+    def wait(self, timeout_s: float, wake_fd: int | None = None, *, hear: bool = True) -> None:
+        """Returns when `wake_fd` is readable, the time is over, or, with `hear`, the collector has said something."""
         poller = zmq.Poller()
-        if self._control is not None:
+        if hear and self._control is not None:
             poller.register(self._control, zmq.POLLIN)
         if wake_fd is not None:
             poller.register(wake_fd, zmq.POLLIN)

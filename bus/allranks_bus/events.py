@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 
@@ -38,38 +38,31 @@ class Kind(IntEnum):
     DROPPED = 9
 
 
+# The parts of a METRICS payload that do not change: msgpack's type bytes (fixarray of 5, positive fixint, uint 64,
+# int 64, uint 32, bin 16; msgpack spec) around the fields.
+METRICS_HEAD = bytes((0x95, Kind.METRICS, 0xCF))
+STEP_TAG = b"\xd3"
+METRICS_OVERHEAD_BYTES = 28
+
+
 def metrics_packer(count: int) -> Callable[..., bytes]:
-    """The bare packer of METRICS payloads with `count` values, for `log()`'s hot path; `pack_metrics` shows its use.
+    """The packer of METRICS payloads with `count` values, for `log()`'s hot path.
 
-    It raises `struct.error` where a value is not a number.
+    Called as `(METRICS_HEAD, time_ns, STEP_TAG, step, values_tag(keyset, count), *values)`. It raises `struct.error`
+    where a value is not a number.
     """
-    return struct.Struct(f">BBBQBqBIBH{count}d").pack
+    return struct.Struct(f">3sQcq8s{count}d").pack
 
 
-# msgpack's type bytes, in the order in which the layout above wants them (msgpack spec: fixarray of 5, positive
-# fixint, uint 64, int 64, uint 32, bin 16).
-ARRAY_5 = 0x95
-UINT_64 = 0xCF
-INT_64 = 0xD3
-UINT_32 = 0xCE
-BIN_16 = 0xC5
+def values_tag(keyset: int, count: int) -> bytes:
+    """What stands between the step and the values: the keyset's number, and the size of the values."""
+    return struct.pack(">BIBH", 0xCE, keyset, 0xC5, 8 * count)
 
 
 def pack_metrics(time_ns: int, step: int, keyset: int, values: Sequence[float]) -> bytes:
-    """A METRICS payload. The hot path in the SDK inlines this call; this is its plain form."""
-    return metrics_packer(len(values))(
-        ARRAY_5,
-        Kind.METRICS,
-        UINT_64,
-        time_ns,
-        INT_64,
-        step,
-        UINT_32,
-        keyset,
-        BIN_16,
-        8 * len(values),
-        *values,
-    )
+    """A METRICS payload; at most MAX_FAST_VALUES values."""
+    count = len(values)
+    return metrics_packer(count)(METRICS_HEAD, time_ns, STEP_TAG, step, values_tag(keyset, count), *values)
 
 
 def pack(kind: Kind, time_ns: int, *fields: Any) -> bytes:
@@ -78,7 +71,7 @@ def pack(kind: Kind, time_ns: int, *fields: Any) -> bytes:
     Raises:
         ProtocolError: it would be larger than a record may be.
     """
-    payload: bytes = msgpack.packb((int(kind), time_ns, *fields), unicode_errors="replace")
+    payload = cast("bytes", msgpack.packb((int(kind), time_ns, *fields), unicode_errors="replace"))
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise ProtocolError(
             f"a record holds at most {MAX_PAYLOAD_BYTES} bytes, and this {kind.name} has {len(payload)}"

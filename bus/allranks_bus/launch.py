@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from allranks_bus.errors import AllranksError
@@ -30,7 +30,13 @@ class CollectorDidNotStart(AllranksError):
     """The embedded collector could not be started; the message names its log."""
 
 
-def ensure_collector(env: Mapping[str, str] = os.environ, *, timeout_s: float = 20.0, keep: bool = False) -> Endpoint:
+def ensure_collector(
+    env: Mapping[str, str] = os.environ,
+    *,
+    timeout_s: float = 20.0,
+    keep: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Endpoint | None:
     """The endpoint of this user's collector, which is started if none runs.
 
     Waits for it, so a training's main thread never calls this.
@@ -39,29 +45,30 @@ def ensure_collector(env: Mapping[str, str] = os.environ, *, timeout_s: float = 
         env: where ALLRANKS_HOME and the collector's settings are taken from.
         timeout_s: how long a starting collector is waited for.
         keep: start one that does not end when it is idle.
+        should_stop: asked while waiting; None is returned once it says so.
 
     Raises:
         CollectorDidNotStart: it ended at once, or did not listen in time.
     """
     home = home_dir(env)
-    deadline = time.monotonic() + timeout_s
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise CollectorDidNotStart(f"cannot make {home}: {error.strerror}; set ALLRANKS_HOME") from error
+    deadline = time.monotonic() + timeout_s
     starts = 0
-    while True:
+    while not should_stop():
+        # Looked at after the lock: whoever held it a moment ago has written the endpoint before letting go.
+        idle = _nobody_starts(home)
         endpoint = read_endpoint(home)
         if endpoint is not None:
             return endpoint
-        if starts < 2 and _start_if_first(home, env, keep):
-            starts += 1
-        if time.monotonic() >= deadline or (starts == 2 and _nobody_starts(home)):
-            endpoint = read_endpoint(home)
-            if endpoint is not None:
-                return endpoint
+        if time.monotonic() >= deadline or (idle and starts == 2):
             raise CollectorDidNotStart(f"the collector did not start: {_last_line(home / LOG_FILE)}")
+        if idle and _start_if_first(home, env, keep):
+            starts += 1
         time.sleep(_POLL_S)
+    return None
 
 
 def release_start_lock() -> None:
@@ -105,7 +112,7 @@ def _spawn(home: Path, env: Mapping[str, str], lock: int, keep: bool) -> None:
     # file of the user's shadows a module.
     if env.get("PYTHONPATH"):
         child_env["PYTHONPATH"] = os.pathsep.join(
-            os.path.abspath(entry) for entry in env["PYTHONPATH"].split(os.pathsep) if entry
+            str(Path(entry).absolute()) for entry in env["PYTHONPATH"].split(os.pathsep) if entry
         )
     # A rank's place in its world is not the collector's.
     for variable in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):

@@ -73,7 +73,7 @@ def boot_id() -> str:
 def pid_namespace() -> int:
     """The inode of this process's pid namespace; 0 where it cannot be read."""
     try:
-        return os.stat("/proc/self/ns/pid").st_ino
+        return Path("/proc/self/ns/pid").stat().st_ino
     except OSError:
         return 0
 

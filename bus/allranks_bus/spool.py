@@ -186,6 +186,11 @@ class SpoolWriter:
         with self._lock:
             return self._older_bytes + self._size
 
+    @property
+    def is_suspended(self) -> bool:
+        """True while it can take no records; it tries again by itself."""
+        return self._fd < 0
+
     def append(self, payload: bytes) -> bool:
         """Adds a record; False where it was refused, and counted. Never raises."""
         return self._append(records.frame(payload))

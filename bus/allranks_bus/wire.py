@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import msgpack
 
@@ -83,14 +83,13 @@ Down: TypeAlias = Ack | Command | Refused
 
 def pack_batch_header(writer: bytes, first_seq: int, count: int, base: int, sent_ns: int) -> bytes:
     """The header frame of a batch; its body frame is the records as they lie in the spool."""
-    header: bytes = msgpack.packb((PROTOCOL_VERSION, _BATCH, writer, first_seq, count, base, sent_ns))
-    return header
+    return _pack((PROTOCOL_VERSION, _BATCH, writer, first_seq, count, base, sent_ns))
 
 
 def pack_beat(beat: Beat) -> tuple[bytes, bytes]:
     """Both frames of a beat."""
-    header = msgpack.packb((PROTOCOL_VERSION, _BEAT, beat.writer, beat.next_seq, beat.base, beat.sent_ns))
-    return header, msgpack.packb(dict(beat.status), unicode_errors="replace")
+    header = _pack((PROTOCOL_VERSION, _BEAT, beat.writer, beat.next_seq, beat.base, beat.sent_ns))
+    return header, _pack(dict(beat.status))
 
 
 def unpack_up(frames: list[bytes]) -> Up:
@@ -135,8 +134,7 @@ def pack_down(message: Down) -> bytes:
         fields = (_COMMAND, message.name, dict(message.arguments))
     else:
         fields = (_REFUSED, message.reason)
-    frame: bytes = msgpack.packb((PROTOCOL_VERSION, *fields))
-    return frame
+    return _pack((PROTOCOL_VERSION, *fields))
 
 
 def unpack_down(frame: bytes) -> Down:
@@ -157,6 +155,10 @@ def unpack_down(frame: bytes) -> Down:
     if kind == _REFUSED and rest and type(rest[0]) is str:
         return Refused(rest[0])
     raise ProtocolError(f"a control message cannot be of type {kind!r:.60} with these fields")
+
+
+def _pack(value: object) -> bytes:
+    return cast("bytes", msgpack.packb(value, unicode_errors="replace"))
 
 
 def _array(frame: bytes, what: str) -> list[Any]:

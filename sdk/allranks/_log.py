@@ -1,0 +1,113 @@
+"""A rank's log: the spool, and the shortest way into it for a training loop's numbers.
+
+`metrics` is the hot path of `run.log()`. Names are most of an event's bytes, so a list of names gets a number once
+(a KEYSET record) and each event carries that number and its values, laid out by one `struct` call which also checks
+that each is a number. Everything that does not fit this takes `Run`'s slow path.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from time import time_ns
+from typing import Any
+from zlib import crc32
+
+from allranks_bus import events
+from allranks_bus.events import METRICS_HEAD, METRICS_OVERHEAD_BYTES, STEP_TAG, Kind
+from allranks_bus.records import HEADER
+from allranks_bus.spool import SpoolWriter
+
+# A program that makes new names at every step would fill memory with keysets; beyond this many, LOG serves.
+MAX_KEYSETS = 1024
+
+_Keyset = tuple[Callable[..., bytes], bytes, int, int]
+
+
+class RankLog(SpoolWriter):
+    """A `SpoolWriter` that takes metrics.
+
+    Args:
+        root, name, cap_bytes: as for `SpoolWriter`.
+        identity: the map of the OPEN record.
+
+    Attributes:
+        step: the newest step; the next one without a number is one more.
+    """
+
+    def __init__(self, root: Path, name: bytes, identity: Mapping[str, Any], *, cap_bytes: int) -> None:
+        self.step = -1
+        self._identity = dict(identity)
+        self._keyset_numbers = 0
+        # Replaced at each new segment, which defines the keysets that it uses anew.
+        self._keysets: dict[tuple[str, ...], _Keyset] = {}
+        super().__init__(root, name, self._open_segment, cap_bytes=cap_bytes)
+
+    def metrics(self, data: Mapping[str, float], step: int | None) -> None:
+        """Appends a METRICS record; numbers of any type that `float()` takes.
+
+        Raises:
+            KeyError: these names are not defined as a keyset: `define` them, or pack otherwise.
+            Exception: a value is not a number, or the step is not an integer; nothing was appended.
+        """
+        keysets = self._keysets
+        pack, tag, length, size = keysets[tuple(data)]
+        if step is None:
+            with self._lock:
+                step = self.step = self.step + 1
+            payload = pack(METRICS_HEAD, time_ns(), STEP_TAG, step, tag, *data.values())
+        else:
+            payload = pack(METRICS_HEAD, time_ns(), STEP_TAG, step, tag, *data.values())
+            self.step = step
+        record = HEADER.pack(length, crc32(payload)) + payload
+        with self._lock:
+            if keysets is not self._keysets:  # a new segment has begun since, which does not know the keyset yet
+                self._metrics_again(data, step)
+                return
+            try:
+                if os.write(self._fd, record) != size:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError as error:
+                self._refuse(record, error)
+                return
+            except BaseException:
+                self._settle(size)
+                raise
+            self._count += 1
+            self._size += size
+            if self._size >= self._check_at:
+                self._checkpoint()
+
+    def define(self, names: tuple[str, ...]) -> bool:
+        """Makes `names` a keyset; False where there are too many of them, and LOG must serve."""
+        with self._lock:
+            keysets = self._keysets
+            if names in keysets:
+                return True
+            # A spool that takes nothing at the moment must not count the refused event twice.
+            if len(keysets) >= MAX_KEYSETS or not 0 < len(names) <= events.MAX_FAST_VALUES or self._fd < 0:
+                return False
+            number = self._keyset_numbers
+            self._keyset_numbers = number + 1
+            if not self.append(events.pack(Kind.KEYSET, time_ns(), number, names)):
+                return False
+            if keysets is not self._keysets:  # that record was the last of its segment
+                return self.define(names)
+            count = len(names)
+            length = METRICS_OVERHEAD_BYTES + 8 * count
+            keysets[names] = (events.metrics_packer(count), events.values_tag(number, count), length, length + 8)
+            return True
+
+    def _metrics_again(self, data: Mapping[str, float], step: int) -> None:
+        names = tuple(data)
+        if self.define(names):
+            self.metrics(data, step)
+        else:
+            numbers = {name: float(value) for name, value in data.items()}
+            self.append(events.pack(Kind.LOG, time_ns(), step, numbers))
+
+    def _open_segment(self) -> bytes:
+        self._keysets = {}
+        return events.pack(Kind.OPEN, time_ns(), self._identity)

@@ -1,0 +1,194 @@
+"""The publisher: one daemon thread per process that ships the spool, beats, and samples the system.
+
+It wakes ten times a second, whatever the training does: `log()` never wakes it, for a system call per event is what
+the spool saves. It is made in the process that it serves, and never crosses a fork.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from allranks._log import RankLog
+from allranks._warnings import warn_once
+from allranks.system import SystemSampler
+from allranks_bus import events, processes
+from allranks_bus.addresses import Address, parse_address
+from allranks_bus.courier import Courier
+from allranks_bus.errors import AllranksError
+from allranks_bus.events import Kind
+from allranks_bus.home import Endpoint
+from allranks_bus.launch import ensure_collector
+from allranks_bus.wire import Refused
+
+TICK_S = 0.1
+BEAT_S = 1.0
+SAMPLE_S = 10.0
+# A collector that has not answered a beat for so long is looked for anew: it may have come back elsewhere.
+SILENCE_S = 5.0
+_LAUNCH_AGAIN_S = 30.0
+
+
+class Publisher:
+    """Ships `log` to the collector at `address`, or to this user's embedded one, which it starts if need be.
+
+    Args:
+        name: the writer's 16 bytes.
+        status: makes the map of a beat.
+        address: None means the embedded collector of `env`'s ALLRANKS_HOME.
+    """
+
+    def __init__(
+        self,
+        log: RankLog,
+        name: bytes,
+        status: Callable[[], Mapping[str, Any]],
+        address: Address | None,
+        env: Mapping[str, str],
+    ) -> None:
+        self._log = log
+        self._name = name
+        self._status = status
+        self._address = address
+        self._env = env
+        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._ending = threading.Event()
+        self._deadline = float("inf")
+        self._reported_drops = 0
+        self._endpoint: Endpoint | None = None
+        self._launch_at = 0.0
+        self._connected_at = 0.0
+        # Read by other threads, written by this one: plain values, each replaced whole.
+        self.http: str | None = None
+        self.url: str | None = str(address) if address else None
+        self.acked = 0
+        self.resends = 0
+        self.is_heard = False
+        self.is_done = False
+        self.refusal = ""
+        self._thread = threading.Thread(target=self._run, name="allranks-publisher", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def finish(self, timeout_s: float) -> bool:
+        """Ships what is left; True where all of it was acked in time. The thread is gone then, or soon."""
+        self._deadline = time.monotonic() + timeout_s
+        self._ending.set()
+        os.write(self._wake_write, b"x")
+        # A little more than the deadline that the thread itself keeps, to let it close its sockets.
+        self._thread.join(timeout_s + 0.5)
+        return self.is_done
+
+    def abandon(self) -> None:
+        """Closes what a forked child inherited; the thread and the sockets stay the parent's."""
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def _run(self) -> None:
+        courier = Courier(self._name, self._log)
+        try:
+            self._ship(courier)
+        except Exception as error:  # the training must go on, and the spool keeps everything
+            warn_once(
+                f"publisher:{type(error).__name__}",
+                f"the publisher stopped ({type(error).__name__}: {error}); events stay in {self._log.directory}",
+            )
+        finally:
+            courier.close()
+
+    def _ship(self, courier: Courier) -> None:
+        # psutil's rates need a first look; a second one follows when the first interval is over.
+        sampler = SystemSampler()
+        beat_at = 0.0
+        sample_at = time.monotonic() + SAMPLE_S
+        shipment = courier.shipment
+        while True:
+            now = time.monotonic()
+            self._keep_connected(courier, now)
+            if now >= sample_at:
+                sample_at = now + SAMPLE_S
+                self._sample(sampler)
+            self._report_drops()
+            if courier.is_connected and now >= beat_at:
+                beat_at = now + BEAT_S
+                courier.beat(self._status())
+            self._hear(courier)
+            courier.pump()
+            ending = self._ending.is_set()
+            if ending and (shipment.is_done or now >= self._deadline):
+                self.is_done = shipment.is_done
+                return
+            # Acks are waited for only where something hangs on them: a window that is full, or the end.
+            waiting = ending or shipment.sent < self._log.end
+            courier.wait(min(TICK_S, max(0.0, self._deadline - now)), self._wake_read, hear=waiting)
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake_read, 16)
+
+    def _hear(self, courier: Courier) -> None:
+        for message in courier.hear():
+            if isinstance(message, Refused):
+                self.refusal = message.reason
+                warn_once(f"refused:{message.reason}", f"the collector refuses this rank's events: {message.reason}")
+        self.acked = courier.shipment.acked
+        self.resends = courier.shipment.resends
+        self.is_heard = courier.heard_at is not None
+
+    def _keep_connected(self, courier: Courier, now: float) -> None:
+        if courier.is_connected:
+            silent_since = courier.heard_at if courier.heard_at is not None else self._connected_at
+            if now - silent_since < SILENCE_S and not self._has_embedded_died():
+                return
+        address = self._address or self._embedded(now)
+        if address is not None:
+            self._connected_at = now
+            courier.connect(address)
+
+    def _has_embedded_died(self) -> bool:
+        endpoint = self._endpoint
+        return endpoint is not None and not processes.is_alive(endpoint.pid, endpoint.pid_start)
+
+    def _embedded(self, now: float) -> Address | None:
+        """The address of this user's collector; it is started where there is none, and not too often."""
+        if now < self._launch_at:
+            return None
+        self._launch_at = now + _LAUNCH_AGAIN_S
+        try:
+            endpoint = ensure_collector(self._env, should_stop=self._is_out_of_time)
+        except AllranksError as error:
+            warn_once("launch", f"{error}; events stay in {self._log.directory}")
+            return None
+        if endpoint is None:
+            return None
+        # Once one has run, its successor may be started at once.
+        self._launch_at = 0.0
+        self._endpoint = endpoint
+        self.url, self.http = endpoint.url, endpoint.http
+        return parse_address(endpoint.url)
+
+    def _is_out_of_time(self) -> bool:
+        return self._ending.is_set() and time.monotonic() >= self._deadline
+
+    def _sample(self, sampler: SystemSampler) -> None:
+        sample = sampler.sample()
+        if sample:
+            self._log.append(events.pack(Kind.SYSTEM, time.time_ns(), max(0, self._log.step), sample))
+
+    def _report_drops(self) -> None:
+        refused = self._log.refused
+        if refused == self._reported_drops:
+            return
+        problem = self._log.problem or "the spool could not take them"
+        warn_once("drops", f"events are dropped: {problem} ({self._log.directory}); training goes on")
+        if not self._log.is_suspended:
+            drops = {"records": refused - self._reported_drops, "reason": problem}
+            if self._log.append(events.pack(Kind.DROPPED, time.time_ns(), drops)):
+                self._reported_drops = refused
