@@ -117,7 +117,9 @@ MIGRATIONS: tuple[Migration, ...] = (
             # Rows of ended runs only: a running one's figures are computed.
             """CREATE TABLE series_stats (
                 series INTEGER, count BIGINT, last DOUBLE, last_step BIGINT, last_ns BIGINT,
-                min DOUBLE, max DOUBLE, sum DOUBLE)""",
+                min DOUBLE, max DOUBLE, sum DOUBLE,  -- of the finite values
+                nonfinite BIGINT         -- rows of `count` that are not finite
+                )""",
         ),
     ),
 )
