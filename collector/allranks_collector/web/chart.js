@@ -4,6 +4,9 @@ import { axisNumbers, count, duration, number } from "./format.js";
 import { chartColors, rankColor } from "./theme.js";
 
 const TOOLTIP_LINES = 8;
+// Of the values in view, the share at either end that "no outliers" leaves out of the y range.
+const CLIP_SHARE = 0.02;
+const CLIP_MIN_VALUES = 25;
 const AXIS_FONT = "11px system-ui, sans-serif";
 
 /** How an x value reads: a step, a duration since the run began, or a metric's value. */
@@ -16,6 +19,7 @@ export const xText = (kind, value) => (kind === "time" ? duration(value) : kind 
  * @param {"mean" | "lines"} spec.mode columns are [x, min, max, mean, smoothed] or [x, one per rank …]
  * @param {"step" | "time" | string} spec.xKind
  * @param {boolean} spec.log logarithmic y
+ * @param {boolean} spec.clip whether y leaves out the outermost values, so that a spike does not flatten the rest
  * @param {boolean} spec.smoothed whether the mean column is drawn faintly behind its smoothed line
  * @param {number[]} spec.ranks the rank of each line
  * @param {string} spec.syncKey charts with the same key move their cursors together
@@ -35,7 +39,7 @@ export function drawChart(host, spec) {
     legend: { show: false },
     scales: {
       x: { time: false, range: (_, min, max) => zoom ?? widen(min, max) },
-      y: { distr: spec.log ? 3 : 1, range: spec.log ? logRange : undefined },
+      y: { distr: spec.log ? 3 : 1, range: spec.log ? logRange : spec.clip ? clippedRange : undefined },
     },
     axes: axes(spec, colors),
     ...(spec.mode === "mean" ? meanSeries(spec, colors) : lineSeries(spec, colors)),
@@ -99,6 +103,19 @@ function widen(min, max) {
 function logRange(u, min, max) {
   if (min === null || max === null || !(min > 0)) return [0.1, 1];
   return uPlot.rangeLog(min, max, 10, false);
+}
+
+/** The range of all but the outermost values in view. */
+function clippedRange(u, min, max) {
+  const [first, last] = u.series[0].idxs ?? [0, u.data[0].length - 1];
+  const values = u.data.slice(1)
+    .flatMap((column, i) => (u.series[i + 1].show ? Array.prototype.slice.call(column, first, last + 1) : []))
+    .filter((value) => value !== null && value !== undefined)
+    .sort((a, b) => a - b);
+  if (values.length < CLIP_MIN_VALUES) return uPlot.rangeNum(min ?? 0, max ?? 1, 0.1, true);
+  const cut = Math.floor(values.length * CLIP_SHARE);
+  const [low, high] = [values[cut], values[values.length - 1 - cut]];
+  return low === high ? uPlot.rangeNum(min, max, 0.1, true) : uPlot.rangeNum(low, high, 0.1, true);
 }
 
 function axes(spec, colors) {

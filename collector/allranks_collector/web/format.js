@@ -13,7 +13,9 @@ export function number(value) {
   const size = Math.abs(value);
   if (Number.isInteger(value) && size < 1e6) return count(value);
   if (size >= 1e6) return value.toExponential(3).replace("e+", "e");
-  if (size >= 1e-4) return trim(value.toPrecision(size >= 1000 ? 6 : 4));
+  if (size >= 1000) return value.toLocaleString("en-US", { maximumSignificantDigits: 6 });
+  // Zeros at the end stay: figures below each other keep their width.
+  if (size >= 1e-4) return value.toPrecision(4);
   return trimExponent(value.toExponential(2));
 }
 
@@ -70,10 +72,9 @@ export function moment(time) {
     + `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
 }
 
-/** Any JSON value as one line of text. */
+/** Any JSON value as one line of text, numbers with all their digits. */
 export function text(value) {
   if (value === null || value === undefined) return NONE;
-  if (typeof value === "number") return number(value);
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 

@@ -51,6 +51,23 @@ export function notFine(ranks) {
   });
 }
 
+/** Ranks that are not fine, those with one fate together: [{ranks: [RANK, …], reason}], in the order of `notFine`.
+ *
+ * The first to end stays alone, as it may be the cause of the others. Figures in a reason ("no step for 12 s") do not
+ * keep ranks apart.
+ */
+export function fates(bad) {
+  const groups = new Map();
+  bad.forEach((rank, i) => {
+    const reason = reasonOf(rank);
+    const first = i === 0 && (rank.state === "dead" || rank.state === "failed");
+    const fate = first ? "first" : `${rank.state} ${reason.replace(/\d[\d.,]*/g, "#")}`;
+    if (!groups.has(fate)) groups.set(fate, { first: first && bad.length > 1, reason, ranks: [] });
+    groups.get(fate).ranks.push(rank);
+  });
+  return [...groups.values()];
+}
+
 /** Why a rank is as it is, in one line: the signal, exit code, exception or reason that the collector knows. */
 export function reasonOf(rank) {
   const exception = rank.exception && typeof rank.exception === "object"

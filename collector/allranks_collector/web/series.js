@@ -59,7 +59,10 @@ export function lastOf(values) {
   return null;
 }
 
-/** Keys by the part before their first "/", in order; keys without one come first under "". */
+/** What people look at first; other sections follow in order of their names. */
+const FIRST_SECTIONS = ["train", "val", "valid", "validation", "eval", "test", ""];
+
+/** Keys by the part before their first "/"; keys without one are under "". */
 export function sections(keys) {
   const groups = new Map();
   for (const key of keys) {
@@ -70,5 +73,6 @@ export function sections(keys) {
   }
   const natural = new Intl.Collator("en", { numeric: true }).compare;
   for (const group of groups.values()) group.sort((a, b) => natural(a.key, b.key));
-  return [...groups].sort(([a], [b]) => natural(a, b)).map(([name, group]) => ({ name, keys: group }));
+  const place = (name) => (FIRST_SECTIONS.includes(name) ? FIRST_SECTIONS.indexOf(name) : FIRST_SECTIONS.length);
+  return [...groups].sort(([a], [b]) => place(a) - place(b) || natural(a, b)).map(([name, group]) => ({ name, keys: group }));
 }

@@ -17,6 +17,7 @@ export function ChartsTab({ source, keys, error, load, pulse, attempt, spoken, s
   const [axis, setAxis] = usePreference("charts.x", "step");
   const [smoothing, setSmoothing] = usePreference("charts.smoothing", 0);
   const [log, setLog] = usePreference("charts.log", false);
+  const [clip, setClip] = usePreference("charts.clip", false);
   const [zoom, setZoom] = useState(null);
   const x = source === "system" ? "time" : axis;
   useEffect(() => setZoom(null), [x, attempt]);
@@ -42,6 +43,8 @@ export function ChartsTab({ source, keys, error, load, pulse, attempt, spoken, s
       <label class="slider">Smooth <input type="range" min="0" max="0.99" step="0.01" value=${smoothing} data-testid="smoothing"
         onInput=${(event) => setSmoothing(Number(event.currentTarget.value))} /><output>${smoothing.toFixed(2)}</output></label>
       <button type="button" class="toggle" aria-pressed=${String(log)} onClick=${() => setLog(!log)} data-testid="log-y">log y</button>
+      <button type="button" class="toggle" aria-pressed=${String(clip)} onClick=${() => setClip(!clip)} data-testid="clip-y"
+        title="Spikes do not set the range of y">no outliers</button>
       ${zoom && html`<button type="button" onClick=${() => setZoom(null)} data-testid="zoom-reset">Reset zoom</button>`}
       <span class="dim grow" role="status">${mode === "lines" && lines.sampled
         ? `${plural(lines.count, "line")}: a sample of ${plural(lines.of, "rank")}; select ranks above to choose` : ""}</span>
@@ -52,7 +55,7 @@ export function ChartsTab({ source, keys, error, load, pulse, attempt, spoken, s
     ${keys && keys.length > 0 && groups.length === 0 && html`<${Notice} title="No key matches the filter." />`}
     ${groups.map((group) => html`<${Section} key=${group.name} id=${`${source}:${group.name}`} name=${group.name || "General"} size=${group.keys.length}>
       ${group.keys.map((info) => html`<${MetricCard} key=${info.key} source=${source} name=${info.key} stepMetric=${info.step_metric}
-        load=${load} pulse=${pulse} mode=${mode} x=${x} smoothing=${smoothing} log=${log} ranks=${ranks} attempt=${attempt}
+        load=${load} pulse=${pulse} mode=${mode} x=${x} smoothing=${smoothing} log=${log} clip=${clip} ranks=${ranks} attempt=${attempt}
         zoom=${zoom} onZoom=${setZoom} theme=${theme} />`)}
     <//>`)}
   </section>`;

@@ -13,7 +13,7 @@ export const MetricCard = memo(function MetricCard(props) {
   return html`<${Card} ...${props} />`;
 });
 
-function Card({ source, name, stepMetric, load, pulse, mode, x, smoothing, log, ranks, attempt, zoom, onZoom, theme }) {
+function Card({ source, name, stepMetric, load, pulse, mode, x, smoothing, log, clip, ranks, attempt, zoom, onZoom, theme }) {
   const card = useRef(null);
   const plot = useRef(null);
   const value = useRef(null);
@@ -28,13 +28,13 @@ function Card({ source, name, stepMetric, load, pulse, mode, x, smoothing, log, 
 
   // What cannot be changed in a live chart makes a new one; all else is new columns in the same one.
   const lineRanks = drawn && mode === "lines" ? drawn.map((one) => one.rank) : [];
-  const shape = shown && visible ? JSON.stringify([mode, xKind, log, smoothing > 0, theme, lineRanks]) : "";
+  const shape = shown && visible ? JSON.stringify([mode, xKind, log, clip, smoothing > 0, theme, lineRanks]) : "";
   const latest = useRef(null);
   latest.current = { drawn, mode, smoothing };
   useEffect(() => {
     if (!shape) return undefined;
     chart.current = drawChart(plot.current, {
-      mode, xKind, log, smoothed: smoothing > 0, ranks: lineRanks, syncKey: `${source} ${xKind}`,
+      mode, xKind, log, clip, smoothed: smoothing > 0, ranks: lineRanks, syncKey: `${source} ${xKind}`,
       onZoom: (to) => onZoom(to && { kind: xKind, range: to }),
       onCursor: (index) => { if (value.current) value.current.textContent = valueAt(latest.current, index); },
       describe: (index) => describeMean(latest.current.drawn[0], index, latest.current.smoothing),

@@ -1,11 +1,13 @@
 // All ranks at a glance: a legend that counts, the grid, and the ranks that are not fine with the reason.
 import { html, useMemo } from "../lib.js";
 import { count, plural } from "../format.js";
-import { formatRanks, notFine, reasonOf, stateCounts } from "../ranks.js";
+import { fates, formatRanks, notFine, stateCounts } from "../ranks.js";
 import { Ago, State } from "./bits.js";
 import { RankGrid } from "./rank_grid.js";
 
 const ROWS = 40;
+// From so many ranks on the grid is high enough for a high table beside it.
+const TALL = 256;
 
 export function RanksPanel({ ranks, selected, onSelect, error }) {
   const counts = useMemo(() => stateCounts(ranks), [ranks]);
@@ -31,33 +33,40 @@ export function RanksPanel({ ranks, selected, onSelect, error }) {
     </div>
     <div class="ranks-body">
       <${RankGrid} ranks=${ranks} selected=${chosen} onSelect=${onSelect} />
-      ${bad.length > 0 && html`<${Problems} bad=${bad} onToggle=${(rank) => toggle([rank])} />`}
+      ${bad.length > 0 && html`<${Problems} bad=${bad} tall=${ranks.length > TALL} onToggle=${toggle} />`}
     </div>
   </section>`;
 }
 
-/** Ranks that are dead, failed, stalled or unreachable: the first to go stands first. */
-function Problems({ bad, onToggle }) {
-  return html`<div class="problems scroll" data-testid="rank-problems"><table>
-    <thead><tr><th scope="col">Rank</th><th scope="col">State</th><th scope="col">Why</th>
+/** Ranks that are dead, failed, stalled or unreachable: the first to go stands first, one row per fate. */
+function Problems({ bad, tall, onToggle }) {
+  const rows = fates(bad);
+  return html`<div class=${`problems scroll ${tall ? "tall" : ""}`} data-testid="rank-problems"><table>
+    <thead><tr><th scope="col">Ranks</th><th scope="col">State</th><th scope="col">Why</th>
       <th scope="col" class="figure">Last step</th><th scope="col" class="figure">Last seen</th><th scope="col">Host · pid</th></tr></thead>
-    <tbody>${bad.slice(0, ROWS).map((rank, i) => html`<tr key=${rank.rank} data-testid="rank-problem" data-rank=${rank.rank}>
-      <td><button type="button" class="link" onClick=${() => onToggle(rank.rank)}>${rank.rank}</button></td>
-      <td><${State} state=${rank.state} /></td>
-      <td class="why">${i === 0 && bad.length > 1 && ended(rank) && ended(bad[1]) ? html`<span class="tag">first</span>` : ""}
-        <${Why} rank=${rank} /></td>
-      <td class="figure">${count(rank.last_step)}</td>
-      <td class="figure"><${Ago} time=${rank.last_seen} /></td>
-      <td class="dim"><code>${rank.host}</code> · <code>${rank.pid}</code></td></tr>`)}
-    </tbody></table>
-    ${bad.length > ROWS && html`<p class="dim">and ${plural(bad.length - ROWS, "more rank")}</p>`}
+    <tbody>${rows.slice(0, ROWS).map(({ ranks, reason, first }) => html`<${Fate} key=${ranks[0].rank} ranks=${ranks} reason=${reason}
+      first=${first} onToggle=${onToggle} />`)}</tbody></table>
+    ${rows.length > ROWS && html`<p class="dim">and ${plural(rows.length - ROWS, "more row")}</p>`}
   </div>`;
 }
 
-const ended = (rank) => rank.state === "dead" || rank.state === "failed";
-
-function Why({ rank }) {
-  const trace = rank.exception && rank.exception.traceback;
-  if (!trace) return reasonOf(rank) || "–";
-  return html`<details><summary>${reasonOf(rank)}</summary><pre>${trace}</pre></details>`;
+function Fate({ ranks, reason, first, onToggle }) {
+  const [one] = ranks;
+  const numbers = ranks.map((rank) => rank.rank);
+  const hosts = new Set(ranks.map((rank) => rank.host));
+  const steps = ranks.map((rank) => rank.last_step).filter((step) => step !== null);
+  const [low, high] = [Math.min(...steps), Math.max(...steps)];
+  const seen = ranks.map((rank) => rank.last_seen).filter((time) => time !== null);
+  const trace = one.exception?.traceback;
+  return html`<tr data-testid="rank-problem" data-ranks=${formatRanks(numbers)}>
+    <td class="which"><button type="button" class="link" onClick=${() => onToggle(numbers)}>${formatRanks(numbers).replaceAll(",", ", ")}</button>
+      ${ranks.length > 1 && html`<small>×${count(ranks.length)}</small>`}</td>
+    <td><${State} state=${one.state} /></td>
+    <td class="why">${first && html`<span class="tag">first</span>`}
+      ${trace ? html`<details><summary>${reason}</summary><pre>${trace}</pre></details>` : reason || "–"}</td>
+    <td class="figure">${steps.length === 0 ? "–" : low === high ? count(low) : `${count(low)}–${count(high)}`}</td>
+    <td class="figure"><${Ago} time=${seen.length ? Math.max(...seen) : null} /></td>
+    <td class="dim">${hosts.size > 1 ? plural(hosts.size, "host") : html`<code>${one.host}</code>`}
+      ${ranks.length === 1 && html` · <code>${one.pid}</code>`}</td>
+  </tr>`;
 }
