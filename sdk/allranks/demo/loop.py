@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from allranks import Histogram
 from allranks.demo import data
-from allranks.demo.model import Mlp, Momentum, histogram, learning_rate
+from allranks.demo.model import Mlp, Momentum, learning_rate
 from allranks.demo.options import DEFAULT_SECONDS
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def train(
         }
         if step % HISTOGRAM_EVERY_STEPS == 0:
             for number, (matrix, _) in enumerate(model.layers(model.weights)):
-                values[f"weights/layer{number}"] = histogram(matrix)
+                values[f"weights/layer{number}"] = Histogram(matrix)
         run.log(values, step=step)
         if place.rank == 0 and now - said >= _PRINT_EVERY_S:
             say(f"step {step:5d}  loss {result.loss:.3f}  test accuracy {values['test/accuracy']:.3f}")

@@ -107,18 +107,3 @@ def learning_rate(highest: float, progress: float, warmup: float = 0.05) -> floa
     if progress < warmup:
         return highest * (0.1 + 0.9 * progress / warmup)
     return highest * 0.5 * (1.0 + math.cos(math.pi * (progress - warmup) / (1.0 - warmup)))
-
-
-def histogram(values: Vector, bins: int = 40) -> dict[str, object]:
-    """The histogram of `values`, in the form of the protocol (docs/protocol.md §5)."""
-    counts, edges = np.histogram(values, bins=bins)
-    return {
-        "_type": "histogram",
-        "bins": edges.tolist(),
-        "counts": counts.tolist(),
-        "min": float(values.min()),
-        "max": float(values.max()),
-        "mean": float(values.mean()),
-        "std": float(values.std()),
-        "count": int(values.size),
-    }

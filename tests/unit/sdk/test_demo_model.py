@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from allranks.demo.model import Mlp, Momentum, histogram, learning_rate
+from allranks.demo.model import Mlp, Momentum, learning_rate
 
 
 def problem() -> tuple[Mlp, np.ndarray, np.ndarray]:
@@ -64,9 +64,3 @@ def test_training_learns() -> None:
 @pytest.mark.parametrize(("progress", "rate"), [(0.0, 0.1), (0.05, 1.0), (0.525, 0.5), (1.0, 0.0), (1.7, 0.0)])
 def test_learning_rate_warms_up_and_cools_down(progress: float, rate: float) -> None:
     assert learning_rate(1.0, progress) == pytest.approx(rate)
-
-
-def test_a_histogram_has_one_edge_more_than_counts_and_counts_all() -> None:
-    made = histogram(np.arange(10.0), bins=5)
-    assert (made["_type"], made["counts"], made["count"]) == ("histogram", [2, 2, 2, 2, 2], 10)
-    assert made["bins"] == pytest.approx([0.0, 1.8, 3.6, 5.4, 7.2, 9.0])
