@@ -198,7 +198,8 @@ function createTooltip(host, spec) {
     const { lightness } = chartColors();
     const at = u.posToVal(u.cursor.top, "y");
     const shown = spec.ranks
-      .map((rank, i) => ({ rank, value: u.data[i + 1][index], near: u.series[i + 1]._focus === true }))
+      // Ranks need not have the same x: uPlot knows each line's nearest point.
+      .map((rank, i) => ({ rank, value: u.data[i + 1][u.cursor.idxs[i + 1] ?? index] }))
       .filter(({ value }) => value !== null && value !== undefined)
       .sort((a, b) => Math.abs(a.value - at) - Math.abs(b.value - at));
     const rows = shown.slice(0, TOOLTIP_LINES)

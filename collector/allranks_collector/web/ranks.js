@@ -47,7 +47,8 @@ export function notFine(ranks) {
   const ended = (rank) => (rank.state === "failed" || rank.state === "dead" ? rank.ended_at ?? rank.last_seen ?? 0 : Infinity);
   return ranks.filter((rank) => NOT_FINE.has(rank.state)).sort((a, b) => {
     const [first, second] = [ended(a), ended(b)];
-    return first === second ? a.rank - b.rank : first - second;
+    // Who said why it failed explains those that went at the same moment.
+    return first === second ? RANK_STATES.indexOf(a.state) - RANK_STATES.indexOf(b.state) || a.rank - b.rank : first - second;
   });
 }
 

@@ -59,6 +59,26 @@ export function Filter({ label, value, onChange, testid }) {
     onKeyDown=${(event) => { if (event.key === "Escape") onChange(""); }} />`;
 }
 
+/** A button with a sheet under it, which closes on a click elsewhere and on Escape. */
+export function Menu({ label, children }) {
+  const menu = useRef(null);
+  useEffect(() => {
+    const close = (event) => {
+      const outside = event.type === "keydown" ? event.key === "Escape" : !menu.current.contains(event.target);
+      if (!outside || !menu.current.open) return;
+      menu.current.open = false;
+      if (event.type === "keydown") menu.current.querySelector("summary").focus();
+    };
+    document.addEventListener("pointerdown", close);
+    document.addEventListener("keydown", close);
+    return () => {
+      document.removeEventListener("pointerdown", close);
+      document.removeEventListener("keydown", close);
+    };
+  }, []);
+  return html`<details class="menu" ref=${menu}><summary>${label}</summary><div class="sheet">${children}</div></details>`;
+}
+
 /** What stands where there is nothing (yet), or where something went wrong. */
 export function Notice({ title, children, kind = "empty" }) {
   return html`<div class=${`notice ${kind}`} role=${kind === "error" ? "alert" : undefined}>

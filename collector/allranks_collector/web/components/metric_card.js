@@ -1,7 +1,7 @@
 // One key's chart: it loads when it comes into view, follows the run at a bounded rate, and redraws in place.
 import { html, memo, useEffect, useRef, useState } from "../lib.js";
 import { drawChart, xText } from "../chart.js";
-import { number, plural } from "../format.js";
+import { count, number, plural } from "../format.js";
 import { bandColumns, lastOf, lineColumns, stepsBetween } from "../series.js";
 import { useVisible } from "../visible.js";
 
@@ -62,7 +62,7 @@ function Card({ source, name, stepMetric, load, pulse, mode, x, smoothing, log, 
     data-points=${series === null ? undefined : total} data-zoomed=${range ? "" : undefined}>
     <header>
       <h3 title=${name}>${short}</h3>
-      ${nonfinite > 0 && html`<span class="tag warn" title="NaN or infinite values: counted, not drawn">${plural(nonfinite, "non-finite")}</span>`}
+      ${nonfinite > 0 && html`<span class="tag warn" title="NaN or infinite values: counted, not drawn">${count(nonfinite)} non-finite</span>`}
       <output ref=${value}></output>
       <button type="button" class="quiet" onClick=${() => setWide(!wide)} aria-pressed=${String(wide)}
         aria-label=${`${wide ? "Shrink" : "Enlarge"} ${name}`} title=${wide ? "Shrink" : "Enlarge"}>${wide ? "⤡" : "⤢"}</button>
@@ -144,7 +144,7 @@ function sameForm(asked, mode, xKind) {
 }
 
 function zoomedSteps({ xKind, range, base }, whole) {
-  if (xKind === "step") return [Math.max(0, Math.floor(range[0])), Math.ceil(range[1])];
+  if (xKind === "step") return [Math.floor(range[0]), Math.ceil(range[1])];
   return whole && whole.base === base ? stepsBetween(whole.series, ...range) : null;
 }
 

@@ -4,7 +4,7 @@ import { exportUrl } from "../api.js";
 import { count, plural } from "../format.js";
 import { stepSpread } from "../ranks.js";
 import { setQuery } from "../router.js";
-import { Ago, Copy, Span, State } from "./bits.js";
+import { Ago, Copy, Menu, Span, State } from "./bits.js";
 
 const EXPORTS = [["metrics", ["csv", "parquet", "jsonl"]], ["system", ["csv", "parquet"]], ["events", ["jsonl"]], ["ranks", ["csv"]]];
 
@@ -44,10 +44,6 @@ function AttemptChoice({ attempts, value }) {
 }
 
 function ExportMenu({ id }) {
-  return html`<details class="menu right">
-    <summary>Export</summary>
-    <div class="sheet">${EXPORTS.map(([what, formats]) => html`<div class="export" key=${what}><span>${what}</span>
-      ${formats.map((format) => html`<a key=${format} href=${exportUrl(id, what, format)} download>${format}</a>`)}</div>`)}
-    </div>
-  </details>`;
+  return html`<${Menu} label="Export">${EXPORTS.map(([what, formats]) => html`<div class="export" key=${what}><span>${what}</span>
+    ${formats.map((format) => html`<a key=${format} href=${exportUrl(id, what, format)} download>${format}</a>`)}</div>`)}<//>`;
 }

@@ -24,7 +24,7 @@ export function RunsPage() {
   const shown = useMemo(() => matching(runs, q), [data, q]);
   const keys = useMemo(() => summaryKeys(runs), [data]);
   const projects = useProjects(runs, project);
-  const active = runs.filter((run) => run.state === "running").length;
+  const active = shown.filter((run) => run.state === "running").length;
   useTitle(active ? `${active} running` : "Runs");
 
   const filtered = q || project || state;

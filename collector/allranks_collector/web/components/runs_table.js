@@ -4,7 +4,7 @@ import { chosenKeys, sortRuns } from "../columns.js";
 import { count, number } from "../format.js";
 import { runUrl, setQuery, useRoute } from "../router.js";
 import { usePreference } from "../store.js";
-import { Ago, Span, State } from "./bits.js";
+import { Ago, Menu, Span, State } from "./bits.js";
 
 const COLUMNS = {
   state: { label: "State", value: (run) => run.state },
@@ -73,13 +73,10 @@ export function ColumnChoice({ keys }) {
   const [choice, choose] = usePreference("columns", []);
   const shown = chosenKeys(keys, choice);
   const toggle = (key) => choose(shown.includes(key) ? shown.filter((other) => other !== key) : [...shown, key]);
-  return html`<details class="menu">
-    <summary>Columns</summary>
-    <div class="sheet" role="group" aria-label="Summary columns">
-      ${keys.map((key) => html`<label key=${key}><input type="checkbox" checked=${shown.includes(key)}
-        onChange=${() => toggle(key)} />${key}</label>`)}
-      ${keys.length === 0 && html`<span class="dim">No summary figures yet.</span>`}
-      ${choice.length > 0 && html`<button type="button" onClick=${() => choose([])}>As it was</button>`}
-    </div>
-  </details>`;
+  return html`<${Menu} label="Columns">
+    ${keys.map((key) => html`<label key=${key}><input type="checkbox" checked=${shown.includes(key)}
+      onChange=${() => toggle(key)} />${key}</label>`)}
+    ${keys.length === 0 && html`<span class="dim">No summary figures yet.</span>`}
+    ${choice.length > 0 && html`<button type="button" onClick=${() => choose([])}>As it was</button>`}
+  <//>`;
 }
