@@ -1,1 +1,51 @@
-"""x"""
+"""What can be asked of the database: pure functions `(cursor, …) -> plain values`, for HTTP and the CLI alike.
+
+Times in answers are Unix seconds. A run is found by `find_run`; the functions take the `RunRef` that it gives.
+"""
+
+from allranks_collector.queries.export import FORMATS, MEDIA_TYPES, WHAT, export
+from allranks_collector.queries.figures import LiveStats, computed_stats
+from allranks_collector.queries.keys import list_keys
+from allranks_collector.queries.metrics import CurveRequest, metrics, plain
+from allranks_collector.queries.ranks import list_ranks
+from allranks_collector.queries.records import list_events, list_objects
+from allranks_collector.queries.runs import get_run, list_runs, state_of
+from allranks_collector.queries.select import (
+    BadQuery,
+    QueryError,
+    RunAmbiguous,
+    RunNotFound,
+    RunRef,
+    TooMuch,
+    find_run,
+    parse_attempt,
+    parse_ranks,
+)
+
+__all__ = [
+    "FORMATS",
+    "MEDIA_TYPES",
+    "WHAT",
+    "BadQuery",
+    "CurveRequest",
+    "LiveStats",
+    "QueryError",
+    "RunAmbiguous",
+    "RunNotFound",
+    "RunRef",
+    "TooMuch",
+    "computed_stats",
+    "export",
+    "find_run",
+    "get_run",
+    "list_events",
+    "list_keys",
+    "list_objects",
+    "list_ranks",
+    "list_runs",
+    "metrics",
+    "parse_attempt",
+    "parse_ranks",
+    "plain",
+    "state_of",
+]
