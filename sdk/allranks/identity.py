@@ -1,0 +1,453 @@
+"""Who this process is: which run, which launch of it, which rank.
+
+All ranks of one launch find the same run with no user act, and nobody else falls into it. `resolve` is pure: it
+is given the environment, the facts of the process, and what torch.distributed tells; `identify` gathers them.
+
+    run id: a multiprocessing child that runs the user's main module again: its parent's
+            id= · ALLRANKS_RUN_ID
+            a parent that called init and started this rank
+            what the ranks agreed on in torch's store
+            SOURCES: torchrun · Slurm · MPI · Kubernetes · MASTER_ADDR:MASTER_PORT · the ranks' common parent
+            else: a run of its own
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from allranks_bus.errors import AllranksError
+
+from . import launchers
+from .facts import Dist, Facts, Process, dist_agree, dist_probe, gather_facts
+from .launchers import Env, Place
+from .names import run_name
+
+DEFAULT_PROJECT = "default"
+# What a process that called init leaves in its environment for the processes that it starts.
+PARENT_VARIABLE = "ALLRANKS_PARENT_RUN"
+
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
+_ID_LENGTH = 10  # of base32: 50 bits
+
+
+class IdentityError(AllranksError):
+    """An argument of `init` cannot say who this process is."""
+
+    def __init__(self, argument: str, value: object, expected: str) -> None:
+        super().__init__(f"{argument}={value!r} cannot be used: expected {expected}")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One process's place in one launch of one run.
+
+    Attributes:
+        launch: the same for all ranks of this launch, new for a restart or requeue.
+        launcher: what the rank was taken from: a row of `launchers.ROWS`, `torch`, or `single`.
+        weak: another launch could have the same facts, and be taken for this one; torch.distributed helps.
+        role: `child` where another process already stands at this place: the parent that started this one.
+        problems: what was wrong in the environment and has been passed over, for one warning.
+    """
+
+    run: str
+    launch: str
+    project: str
+    group: str | None
+    name: str
+    rank: int
+    world_size: int
+    local_rank: int | None
+    node_rank: int | None
+    launcher: str
+    weak: bool = False
+    role: str = "rank"
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ParentRun:
+    """The run that a process called init for, as it tells its children."""
+
+    run: str
+    launch: str
+    boot_id: str
+    pid: int
+    start: int
+    rank: int | None = None
+    world_size: int | None = None
+
+
+def export_parent(identity: Identity, facts: Facts) -> str:
+    """The value of ALLRANKS_PARENT_RUN: `run:launch:boot_id:pid:start:rank:world_size`."""
+    who = (identity.run, identity.launch, facts.boot_id, facts.me.pid, facts.me.start)
+    return ":".join(map(str, (*who, identity.rank, identity.world_size)))
+
+
+def parse_parent(text: str) -> ParentRun | None:
+    """The run in this ALLRANKS_PARENT_RUN (rank and world size may be left out); None if it is not one."""
+    run, launch, boot_id, *numbers = [*text.split(":"), "", "", ""][: max(3, text.count(":") + 1)]
+    values = [launchers.number(part) if len(part) <= 10 else _long_number(part) for part in numbers]
+    if not _RUN_ID.match(run) or not launch or len(values) not in (2, 4) or None in values:
+        return None
+    pid, start, *place = [value for value in values if value is not None]
+    return ParentRun(run, launch, boot_id, pid, start, *place)
+
+
+def _long_number(text: str) -> int | None:
+    """A start time in clock ticks may have more digits than a rank."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 20 else None
+
+
+@dataclass(frozen=True)
+class Situation:
+    """All that a source may look at.
+
+    Attributes:
+        anchor: the process that started the ranks of this host: their nearest ancestor which was not itself
+            started at this place. Wrappers (`bash -c`, numactl) inherit the place and are passed over.
+    """
+
+    env: Env
+    place: Place
+    facts: Facts
+    anchor: Process
+    one_host: bool
+
+    @property
+    def anchor_facts(self) -> tuple[str, ...]:
+        """The anchor, named for ever, and the port: one script may start several worlds side by side."""
+        port = (self.env if self.anchor is self.facts.me else self.facts.me.env).get("MASTER_PORT", "")
+        return (self.facts.boot_id, str(self.facts.pid_ns), str(self.anchor.pid), str(self.anchor.start), port)
+
+    @property
+    def endpoint(self) -> tuple[str, ...]:
+        """MASTER_ADDR and MASTER_PORT, empty where not told."""
+        return (self.env.get("MASTER_ADDR", ""), self.env.get("MASTER_PORT", ""))
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a run's id comes from.
+
+    Attributes:
+        run: facts that all ranks share, in each life of the run.
+        launch: facts that all ranks share, new in each life.
+        weak: another run may have the same `run` facts.
+    """
+
+    run: tuple[str, ...]
+    launch: tuple[str, ...] = ()
+    weak: bool = False
+
+
+def _torchrun(at: Situation) -> Source | None:
+    rdzv_id = launchers.torchrun_id(at.env)
+    if rdzv_id is None:
+        return None
+    # People write --rdzv-id=100: user and job keep two such runs apart.
+    run = ("torchrun", str(at.facts.uid), rdzv_id, *(launchers.slurm_job(at.env) or ()))
+    return Source(run, at.endpoint + (at.anchor_facts if at.one_host else ()))
+
+
+def _slurm(at: Situation) -> Source | None:
+    job = launchers.slurm_job(at.env)
+    if job is None:
+        return None
+    step = launchers.slurm_step(at.env)
+    if at.place.launcher == "slurm":
+        return Source(("slurm", *job, str("batch" if step is None else step)))
+    if at.place.launcher in launchers.MPI_LAUNCHERS:
+        # mpirun's remote daemons run in a step of their own, its local ranks in none: the step is not common.
+        return Source(("slurm", *job), (launchers.mpi_job(at.env) or "",))
+    return _within_job(at, ("slurm", *job, "" if step is None else str(step)))
+
+
+def _mpi(at: Situation) -> Source | None:
+    job = launchers.mpi_job(at.env)
+    if job is None:
+        return None
+    by_mpi = at.place.launcher in launchers.MPI_LAUNCHERS
+    below = () if by_mpi or not at.one_host else at.anchor_facts
+    return Source(("mpi", str(at.facts.uid), job, *below))
+
+
+def _kubernetes(at: Situation) -> Source | None:
+    job = launchers.kubernetes_job(at.env)
+    if job is None:
+        return None
+    facts = ("kubernetes", *job)
+    if at.place.launcher == "kubernetes" or not at.one_host:
+        source = Source(facts, at.endpoint if at.place.launcher == "torchrun" else ())
+    else:
+        source = _within_job(at, (*facts, at.env.get("JOB_COMPLETION_INDEX", "")))
+    return replace(source, weak=source.weak or not job[1])
+
+
+def _within_job(at: Situation, job: tuple[str, ...]) -> Source:
+    """A launcher within a batch job, which may start several one after the other, or side by side.
+
+    On one host the launcher's command line tells them apart, and is the same again after a requeue; the same
+    command started twice in one job is the same run's next attempt.
+    """
+    if not at.one_host:
+        return Source(job, at.endpoint, weak=at.place.is_by_hand)
+    port = at.anchor_facts[-1]
+    return Source((*job, port, *at.anchor.argv), at.anchor_facts, weak=at.place.is_by_hand)
+
+
+def _master(at: Situation) -> Source | None:
+    if at.one_host or not at.env.get("MASTER_ADDR"):
+        return None
+    return Source(("master", *at.endpoint), weak=True)
+
+
+def _parent(at: Situation) -> Source:
+    made_here = at.anchor is at.facts.me or at.facts.mp_parent is not None
+    return Source(("parent", *at.anchor_facts), weak=at.place.is_by_hand and not made_here)
+
+
+# In order: the first that says something names the run.
+SOURCES: tuple[Callable[[Situation], Source | None], ...] = (_torchrun, _slurm, _mpi, _kubernetes, _master, _parent)
+
+
+def resolve(
+    env: Env,
+    *,
+    facts: Facts,
+    new_token: Callable[[], str],
+    rank: int | None = None,
+    world_size: int | None = None,
+    id: str | None = None,  # noqa: A002  (init's own name for it)
+    project: str | None = None,
+    group: str | None = None,
+    name: str | None = None,
+    dist: Dist | None = None,
+) -> Identity:
+    """Who this process is. Nothing in the environment can make it raise.
+
+    Args:
+        new_token: makes the random id of a run of its own.
+        rank, world_size, id, project, group, name: what the user passed to init; None where they did not.
+        dist: what torch.distributed tells; None where it is not up.
+
+    Raises:
+        IdentityError: an argument is not a valid id or rank, or the rank lies outside the world.
+    """
+    given_id, problems = _given_id(env, id)
+    place, more = _find_place(env, facts.pid, rank, world_size, dist)
+    parent = _own_parent(env, facts)
+    if parent is not None and facts.main_child:
+        who = _as_main_child(parent, place)
+    else:
+        who = _join(env, facts, place, parent, given_id, dist, new_token)
+    return replace(
+        who,
+        project=project or env.get("ALLRANKS_PROJECT") or DEFAULT_PROJECT,
+        group=group or env.get("ALLRANKS_GROUP") or None,
+        name=name or env.get("ALLRANKS_NAME") or run_name(who.run),
+        problems=problems + more,
+    )
+
+
+def _join(
+    env: Env,
+    facts: Facts,
+    place: Place | None,
+    parent: ParentRun | None,
+    given_id: str | None,
+    dist: Dist | None,
+    new_token: Callable[[], str],
+) -> Identity:
+    """The identity by the order at the top of this module, but for a child that runs the main module again."""
+    if place is None or (place.is_alone and parent is None):
+        lone = place or Place(0, 1, 0, 0, 1, "single")
+        own = short_hash("process", facts.boot_id, str(facts.pid_ns), str(facts.pid), str(facts.me.start))
+        return _identity(given_id or new_token(), own, lone)
+    if parent is not None and (given_id is None or given_id == parent.run):
+        life = launchers.restarts(env)
+        launch = parent.launch if set(life) == {"0"} else short_hash(parent.launch, *life)
+        taken = (place.rank, place.world_size) == (parent.rank, parent.world_size)
+        return replace(_identity(parent.run, launch, place), role="child" if taken else "rank")
+    agreed = _parse_token(dist.token) if dist is not None and dist.token else None
+    if agreed is not None:
+        return _identity(given_id or agreed[0], agreed[1], place)
+    source = _source(env, facts, place)
+    run = given_id or short_hash(*source.run)
+    launch = short_hash("launch", *source.run, *source.launch, *launchers.restarts(env))
+    return replace(_identity(run, launch, place), weak=source.weak)
+
+
+def _as_main_child(parent: ParentRun, place: Place | None) -> Identity:
+    """The parent's own place, whatever the main module passes to init this time: there are no phantom runs."""
+    rank = parent.rank if parent.rank is not None else place.rank if place else 0
+    world = parent.world_size if parent.world_size is not None else place.world_size if place else 1
+    local, node = (place.local_rank, place.node_rank) if place else (None, None)
+    launcher = place.launcher if place else "single"
+    taken = Place(rank, world, local, node, None, launcher)
+    return replace(_identity(parent.run, parent.launch, taken), role="child")
+
+
+def _identity(run: str, launch: str, place: Place) -> Identity:
+    return Identity(
+        run=run,
+        launch=launch,
+        project="",
+        group=None,
+        name="",
+        rank=place.rank,
+        world_size=place.world_size,
+        local_rank=place.local_rank,
+        node_rank=place.node_rank,
+        launcher=place.launcher,
+    )
+
+
+def _source(env: Env, facts: Facts, place: Place) -> Source:
+    at = Situation(env, place, facts, find_anchor(env, facts), launchers.is_one_host(env, place))
+    return next(source for find in SOURCES if (source := find(at)) is not None)
+
+
+def find_anchor(env: Env, facts: Facts) -> Process:
+    """The process that started the ranks of this host.
+
+    It is the nearest ancestor that was exec'd without this process's place. It is this process itself where it
+    took its place after its own start, and so starts the others (Lightning's main process) — unless it was forked
+    or made by multiprocessing, as ranks are.
+    """
+    ranks = [name for name in launchers.RANK_NAMES if env.get(name)]
+    told_at_exec = any(facts.me.env.get(name) == env[name] for name in ranks)
+    if ranks and not told_at_exec and not facts.forked and facts.mp_parent is None:
+        return facts.me
+    place = facts.me.env
+    for process in facts.ancestors:
+        if not place or any(process.env.get(name) != value for name, value in place.items()):
+            return process
+    return facts.ancestors[-1] if facts.ancestors else Process(0, 0)
+
+
+def _own_parent(env: Env, facts: Facts) -> ParentRun | None:
+    """The run of the process that directly made this one, by exec or through multiprocessing.
+
+    Not of a grandparent: a sweep's driver that called init may start a torchrun for each trial.
+    """
+    parent = parse_parent(env.get(PARENT_VARIABLE, ""))
+    if parent is None or parent.boot_id != facts.boot_id:
+        return None
+    makers = {facts.ppid, facts.mp_parent}
+    direct = any(
+        (process.pid, process.start) == (parent.pid, parent.start) and process.pid in makers
+        for process in facts.ancestors
+    )
+    return parent if direct else None
+
+
+def _find_place(
+    env: Env, pid: int, rank: int | None, world_size: int | None, dist: Dist | None
+) -> tuple[Place | None, tuple[str, ...]]:
+    """The place by argument, torch.distributed, or the table; and what was wrong on the way."""
+    _check_number("rank", rank, 0)
+    _check_number("world_size", world_size, 1)
+    told, problems = launchers.find_place(env, pid)
+    if dist is not None:
+        world = Place(dist.rank, dist.world_size, None, None, None, "torch")
+        told = world if told is None else replace(told, rank=dist.rank, world_size=dist.world_size, world_known=True)
+    if rank is None and world_size is None:
+        return told, problems
+    if rank is None and told is None and world_size != 1:
+        raise IdentityError("world_size", world_size, "a rank beside it: pass rank= too, no launcher tells it")
+    at = rank if rank is not None else told.rank if told else 0
+    size = world_size if world_size is not None else told.world_size if told else at + 1
+    if at >= size:
+        raise IdentityError("rank", at, f"a rank below the world's size, {size}: ranks count from 0")
+    known = world_size is not None or (told is not None and told.world_known)
+    base = told or Place(at, size, None, None, None, "explicit")
+    return replace(base, rank=at, world_size=size, world_known=known), problems
+
+
+def _check_number(argument: str, value: object, least: int) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+        raise IdentityError(argument, value, f"a whole number of at least {least}")
+
+
+def _given_id(env: Env, explicit: str | None) -> tuple[str | None, tuple[str, ...]]:
+    """The id that the user gave, by argument or environment; a bad one from the environment is mended."""
+    if explicit is not None:
+        if not isinstance(explicit, str) or not _RUN_ID.match(explicit):
+            expected = "1 to 128 letters, digits, '.', '_' or '-', the first a letter or digit"
+            raise IdentityError("id", explicit, expected)
+        return explicit, ()
+    text = env.get("ALLRANKS_RUN_ID", "")
+    if not text or _RUN_ID.match(text):
+        return text or None, ()
+    mended = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:128] or None
+    return mended, (f"ALLRANKS_RUN_ID={text!r} is not a valid id: " + (f"using {mended!r}" if mended else "ignored"),)
+
+
+def short_hash(*facts: str) -> str:
+    """Ten lower-case letters and digits that stand for these facts, the same everywhere."""
+    text = "\0".join(facts).encode("utf-8", "surrogateescape")
+    return base64.b32encode(hashlib.sha256(text).digest()).decode().lower()[:_ID_LENGTH]
+
+
+def random_id() -> str:
+    """A new run id that nobody else has."""
+    return base64.b32encode(os.urandom(8)).decode().lower()[:_ID_LENGTH]
+
+
+def make_token(run: str, launch: str) -> str:
+    """What the ranks agree on in torch's store."""
+    return f"{run}:{launch}"
+
+
+def _parse_token(token: str) -> tuple[str, str] | None:
+    run, _, launch = token.partition(":")
+    return (run, launch) if _RUN_ID.match(run) and launch else None
+
+
+def identify(
+    env: Mapping[str, str] | None = None,
+    *,
+    rank: int | None = None,
+    world_size: int | None = None,
+    id: str | None = None,  # noqa: A002
+    project: str | None = None,
+    group: str | None = None,
+    name: str | None = None,
+) -> tuple[Identity, Facts]:
+    """Who this process is, with the facts that it was found by; arguments and errors as of `resolve`.
+
+    Where torch.distributed is up, the ranks agree on what the first of them found: a launcher's facts, so that
+    an elastic restart stays the same run, or something random where those facts could be another launch's too.
+    """
+    env = os.environ if env is None else env
+    facts = gather_facts()
+
+    def found(dist: Dist | None) -> Identity:
+        return resolve(
+            env,
+            facts=facts,
+            new_token=random_id,
+            rank=rank,
+            world_size=world_size,
+            id=id,
+            project=project,
+            group=group,
+            name=name,
+            dist=dist,
+        )
+
+    world = dist_probe()
+    who = found(world)
+    if world is None:
+        return who, facts
+    return found(replace(world, token=dist_agree(_proposal(who)))), facts
+
+
+def _proposal(who: Identity) -> str:
+    """What this rank would have all ranks agree on: nothing that another launch could find too."""
+    return make_token(random_id(), random_id()) if who.weak else make_token(who.run, who.launch)
