@@ -160,7 +160,7 @@ class SystemSampler:
         return {f"system/host/disk_{name}_bytes_per_s": rate for name, rate in rates.items()}
 
     def _disk_free(self) -> dict[str, float]:
-        """Free space where the process works, unless asking could block: a network file system's server may be gone."""
+        """Free space where the process works; a network file system is not asked: its server may be gone."""
         folder = Path.cwd()
         if folder not in self._is_remote:
             self._is_remote = {folder: is_network(folder)}

@@ -90,6 +90,7 @@ class _Flattening:
     def __init__(self) -> None:
         self.flat = Flat()
         self._count = 0
+        self._is_full = False
         self._open: set[int] = set()  # the dicts that we are within
 
     def add_mapping(self, prefix: str, mapping: Mapping[Any, Any], depth: int) -> None:
@@ -100,9 +101,11 @@ class _Flattening:
         self._open.add(id(mapping))
         try:
             for key, value in _items(mapping, MAX_VALUES - self._count + 1):
-                if self._count >= MAX_VALUES:
+                if self._count < MAX_VALUES:
+                    self._add(prefix, key, value, depth)
+                elif not self._is_full:
+                    self._is_full = True
                     raise _Unstorable(f"more than {MAX_VALUES:,} values in one call: the rest is left out")
-                self._add(prefix, key, value, depth)
         finally:
             self._open.discard(id(mapping))
 
@@ -168,6 +171,8 @@ def convert(value: object) -> float | str | dict[str, Any]:
         return value.body
     if isinstance(value, Enum):
         return convert(value.value if isinstance(value.value, (int, float, str)) else value.name)
+    if type(value).__module__ == "datetime" or _is_pandas_scalar(value):
+        return _time(value)
     if isinstance(value, _COLLECTIONS) or _is_array(value):
         elements, total = _elements(value)
         return _histogram(elements, total) if total > 1 else _single(elements)
@@ -182,29 +187,31 @@ def _single(elements: Any) -> float | str:
     return float(element)
 
 
-def _by_its_methods(value: object) -> float | str:
-    """Times as text, durations in seconds, and whatever else says that it is a number (Decimal, Fraction …)."""
+def _is_pandas_scalar(value: object) -> bool:
+    """A Timestamp, Timedelta, NaT … which numpy would wrap as an object."""
     kind = type(value)
-    if kind.__module__ == "datetime" or _is_pandas(kind):
-        if hasattr(kind, "total_seconds"):
-            return _finite_seconds(value)
-        if hasattr(kind, "isoformat"):
-            text = str(value.isoformat())  # type: ignore[attr-defined]
-            if text == "NaT":
-                raise _Unstorable("NaT is not a time")
-            return text
+    return kind.__module__.partition(".")[0] == "pandas" and hasattr(kind, "to_numpy") and not hasattr(kind, "shape")
+
+
+def _time(value: Any) -> float | str:
+    """A time as ISO 8601 text, a duration in seconds."""
+    if str(value) == "NaT":
+        raise _Unstorable("NaT is not a time")
+    if hasattr(value, "total_seconds"):
+        return float(value.total_seconds())
+    if hasattr(value, "isoformat"):
+        return str(value.isoformat())
+    raise _Unstorable(f"a {_type_name(value)} is not stored: convert it to a number or text")
+
+
+def _by_its_methods(value: object) -> float:
+    """Whatever says that it is a number: Decimal, Fraction …"""
+    kind = type(value)
     if hasattr(kind, "__float__"):
         return float(value)  # type: ignore[arg-type]
     if hasattr(kind, "__index__"):
         return _whole(value.__index__())  # type: ignore[attr-defined]
     raise _Unstorable(f"a {_type_name(value)} is no number, text, dict or array")
-
-
-def _finite_seconds(value: Any) -> float:
-    seconds = float(value.total_seconds())
-    if math.isnan(seconds):
-        raise _Unstorable("NaT is not a duration")
-    return seconds
 
 
 def _whole(value: int) -> float:
@@ -224,10 +231,6 @@ def _is_array(value: object) -> bool:
     return (
         (hasattr(kind, "dtype") and hasattr(kind, "shape")) or hasattr(kind, "to_numpy") or kind.__module__ == "array"
     )
-
-
-def _is_pandas(kind: type) -> bool:
-    return kind.__module__.partition(".")[0] == "pandas"
 
 
 def _elements(value: object) -> tuple[Any, int]:
@@ -286,6 +289,8 @@ def _numpy_elements(value: Any) -> tuple[Any, int]:
         raise _Unstorable("the array is empty")
     array = array.reshape(-1)[:: _step(total, numpy)]
     kind = array.dtype.kind
+    if kind == "O" and total == 1 and array[0] is value:  # numpy knows it no better than we do
+        return [_by_its_methods(value)], 1
     if kind in "OUM":
         return _numpy_objects(array, kind), total
     if kind in "cSm" or array.dtype.names is not None:
@@ -372,7 +377,7 @@ def _count_with_numpy(numpy: Any, elements: Any, bins: int) -> dict[str, Any]:
     with numpy.errstate(all="ignore"):
         low, high = float(values.min()), float(values.max())
         start, width, half = _range(low, high)
-        places = ((values * half - start * half) / (width * half) * bins).astype(numpy.int64)
+        places = ((values * half - start * half) / width * bins).astype(numpy.int64)
         counts = numpy.bincount(places.clip(0, bins - 1), minlength=bins)
         scale = max(abs(low), abs(high)) or 1.0
         mean, std = float((values / scale).mean()) * scale, float((values / scale).std()) * scale
@@ -387,7 +392,7 @@ def _count_with_python(elements: Sequence[float], bins: int) -> dict[str, Any]:
     start, width, half = _range(low, high)
     counts = [0] * bins
     for value in values:
-        place = int((value * half - start * half) / (width * half) * bins)
+        place = int((value * half - start * half) / width * bins)
         counts[min(max(place, 0), bins - 1)] += 1
     scale = max(abs(low), abs(high)) or 1.0
     mean = math.fsum(value / scale for value in values) / len(values)
@@ -396,22 +401,26 @@ def _count_with_python(elements: Sequence[float], bins: int) -> dict[str, Any]:
 
 
 def _range(low: float, high: float) -> tuple[float, float, float]:
-    """Where the bins start, how wide they are together, and the factor that keeps differences below infinity."""
+    """Where the bins start, and how wide all are together, times the factor that keeps it below infinity."""
     start, end = _ends(low, high)
-    return (start, end - start, 1.0) if math.isfinite(end - start) else (start, end * 0.5 - start * 0.5, 0.5)
+    half = 1.0 if math.isfinite(end - start) else 0.5
+    return start, end * half - start * half, half
 
 
 def _ends(low: float, high: float) -> tuple[float, float]:
     """Equal values get a bin of some width around them."""
     if low < high:
         return low, high
-    margin = max(0.5, abs(low) * 1e-9)
-    return low - margin, min(high + margin, sys.float_info.max)
+    margin, most = max(0.5, abs(low) * 1e-9), sys.float_info.max
+    return max(low - margin, -most), min(high + margin, most)
 
 
 def _edges(low: float, high: float, bins: int) -> list[float]:
+    """One edge more than bins. Each step rounds the same way, so that they never descend."""
     start, end = _ends(low, high)
-    return [start * (1 - place / bins) + end * (place / bins) for place in range(bins)] + [end]
+    _, width, half = _range(low, high)
+    inner = ((start * half + width * (place / bins)) / half for place in range(1, bins))
+    return [start, *(min(edge, end) for edge in inner), end]
 
 
 def _body(
