@@ -34,7 +34,7 @@ class SystemSampler:
         env: where CUDA_VISIBLE_DEVICES is read.
         clock: monotonic seconds.
         load: imports a module by name.
-        cgroup_root: where cgroup v2 is mounted.
+        cgroup_root, proc_root: where cgroup v2 and proc are mounted.
     """
 
     def __init__(
@@ -45,12 +45,14 @@ class SystemSampler:
         clock: Callable[[], float] = time.monotonic,
         load: Callable[[str], Any] = importlib.import_module,
         cgroup_root: Path = Path("/sys/fs/cgroup"),
+        proc_root: Path = Path("/proc"),
     ) -> None:
         self._pid = pid
         self._env = env
         self._clock = clock
         self._load = load
         self._cgroup_root = cgroup_root
+        self._proc_root = proc_root
         self._before: dict[str, _Counters] = {}
         self._process: Any = None
         self._gpus: _Gpus | None = None
@@ -124,7 +126,7 @@ class SystemSampler:
 
     def _cgroup(self) -> dict[str, float]:
         """What the container may use, and uses: the tightest limit from this process's group up."""
-        lines = Path(f"/proc/{self._pid or 'self'}/cgroup").read_text().splitlines()
+        lines = (self._proc_root / str(self._pid or "self") / "cgroup").read_text().splitlines()
         path = next(line[3:] for line in lines if line.startswith("0::")).strip("/")
         group = self._cgroup_root / path
         if not (group / "memory.current").exists():  # a container sees its own group as the root
