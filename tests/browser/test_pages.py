@@ -1,0 +1,294 @@
+"""The dashboard's pages in a real browser, over a collector that says what each test needs."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import expect
+from tests.browser.double import key, rank, run
+from tests.browser.pages import RunPage, RunsPage
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+    from tests.browser.double import CollectorDouble
+
+HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def _training(double: CollectorDouble, ranks: int = 2) -> None:
+    double.state.runs = [run("r1", name="first", world_size=ranks, ranks_seen=ranks)]
+    double.state.ranks = [rank(number) for number in range(ranks)]
+    double.state.keys = [key("train/loss"), key("train/lr"), key("epoch"), key("cpu", kind="system")]
+
+
+def test_without_runs_the_first_lines_of_python_are_shown(page: Page, double: CollectorDouble) -> None:
+    RunsPage(page, double.url).open()
+    expect(page.get_by_test_id("empty")).to_contain_text("allranks.init(project=")
+
+
+def test_a_run_appears_by_itself(page: Page, double: CollectorDouble) -> None:
+    runs = RunsPage(page, double.url).open()
+    expect(runs.connection).to_have_attribute("data-state", "live")
+    double.state.runs = [run("new-one")]
+    double.emit("runs", run="new-one")
+    expect(runs.row("new-one")).to_be_visible()
+
+
+def test_a_row_tells_state_project_ranks_and_summary(page: Page, double: CollectorDouble) -> None:
+    double.state.runs = [
+        run("r1", project="vision", state="failed", ranks_seen=3, world_size=4, summary={"train/loss": 0.25})
+    ]
+    row = RunsPage(page, double.url).open().row("r1")
+    for text in ("failed", "vision", "3/4", "0.2500"):
+        expect(row).to_contain_text(text)
+
+
+def test_the_filter_is_kept_in_the_address(page: Page, double: CollectorDouble) -> None:
+    double.state.runs = [run("alpha"), run("beta")]
+    runs = RunsPage(page, double.url).open()
+    runs.filter("alp")
+    expect(runs.rows).to_have_count(1)
+    page.reload()
+    expect(runs.rows).to_have_count(1)
+
+
+def test_state_and_project_are_asked_of_the_collector(page: Page, double: CollectorDouble) -> None:
+    double.state.runs = [run("r1", project="vision")]
+    RunsPage(page, double.url).open()
+    page.get_by_test_id("state-choice").select_option("running")
+    with page.expect_request(lambda request: "project=vision" in request.url and "state=running" in request.url):
+        page.get_by_test_id("project-choice").select_option("vision")
+
+
+def test_a_row_leads_to_the_runs_page_and_back(page: Page, double: CollectorDouble) -> None:
+    _training(double)
+    RunsPage(page, double.url).open().enter("r1")
+    expect(page).to_have_url(f"{double.url}/runs/r1")
+    expect(page.get_by_test_id("run-header")).to_contain_text("first")
+    page.go_back()
+    expect(page.get_by_test_id("runs-table")).to_be_visible()
+
+
+def test_the_tabs_title_names_the_run_and_its_state(page: Page, double: CollectorDouble) -> None:
+    _training(double)
+    RunPage(page, double.url, "r1").open()
+    expect(page).to_have_title("running · first · allranks")
+
+
+def test_an_unknown_run_is_told_in_the_collectors_words(page: Page, double: CollectorDouble) -> None:
+    page.goto(f"{double.url}/runs/nope")
+    expect(page.get_by_role("alert")).to_contain_text("no run nope")
+
+
+@pytest.mark.parametrize("path", ["/", "/runs/r1"])
+def test_a_lost_collector_is_told_and_found_again(page: Page, double: CollectorDouble, path: str) -> None:
+    _training(double)
+    page.goto(double.url + path)
+    connection = page.get_by_test_id("connection")
+    expect(connection).to_have_attribute("data-state", "live")
+    double.stop()
+    expect(connection).to_have_text("reconnecting…")
+    double.state.runs[0]["name"] = "renamed meanwhile"
+    double.start()
+    expect(connection).to_have_attribute("data-state", "live")
+    expect(page.get_by_text("renamed meanwhile").first).to_be_visible()
+
+
+def test_what_ranks_say_is_text_and_never_markup(page: Page, double: CollectorDouble) -> None:
+    double.state.runs = [
+        run("r1", name=HOSTILE, project=HOSTILE, group=HOSTILE, notes=HOSTILE, tags=[HOSTILE], config={HOSTILE: HOSTILE},
+            summary={HOSTILE: HOSTILE})
+    ]  # fmt: skip
+    exception = {"type": HOSTILE, "message": HOSTILE, "traceback": HOSTILE}
+    double.state.ranks = [rank(0, "failed", host=HOSTILE, reason=HOSTILE, signal=HOSTILE, exception=exception)]
+    double.state.keys = [key(HOSTILE), key(f"{HOSTILE} text", kind="object")]
+    double.state.objects = [
+        {"key": "t", "rank": 0, "attempt": 1, "step": 1, "time": 1.0, "value": HOSTILE},
+    ]
+    double.state.events = [
+        {"event": 1, "time": 1.0, "kind": HOSTILE, "rank": 0, "attempt": 1, "host": HOSTILE, "pid": 1,
+         "body": {HOSTILE: HOSTILE}}
+    ]  # fmt: skip
+    RunsPage(page, double.url).open()
+    expect(page.get_by_test_id("run-row")).to_contain_text(HOSTILE)
+    run_page = RunPage(page, double.url, "r1").open()
+    run_page.cell(0).hover()
+    for tab, shown in (("charts", "chart"), ("config", "config"), ("events", "events"), ("objects", "objects")):
+        run_page.tab(tab)
+        expect(page.get_by_test_id(shown).first).to_be_visible()
+        assert page.locator("img[src=x], #app script").count() == 0
+    assert "owned" not in page.title().replace(HOSTILE, "")
+
+
+def test_a_thousand_ranks_have_a_cell_each_within_the_window(page: Page, double: CollectorDouble) -> None:
+    _training(double, ranks=1024)
+    double.state.ranks[700] = rank(700, "dead", signal="SIGKILL")
+    run_page = RunPage(page, double.url, "r1").open()
+    expect(run_page.cells).to_have_count(1024)
+    run_page.expect_rank(700, "dead")
+    box = page.get_by_test_id("rank-grid").bounding_box()
+    assert box is not None
+    assert box["width"] <= 1400
+    assert box["height"] <= 600
+
+
+def test_a_cell_tells_all_about_its_rank(page: Page, double: CollectorDouble) -> None:
+    _training(double)
+    double.state.ranks[1] = rank(1, "dead", signal="SIGKILL", reason="out of memory", last_step=41)
+    run_page = RunPage(page, double.url, "r1").open()
+    run_page.cell(1).hover()
+    hint = page.get_by_role("tooltip")
+    for text in ("rank 1", "dead", "node-0", "1001", "41", "SIGKILL · out of memory"):
+        expect(hint).to_contain_text(text)
+
+
+def test_the_first_rank_to_fail_stands_before_its_victims(page: Page, double: CollectorDouble) -> None:
+    _training(double, ranks=4)
+    double.state.ranks[3] = rank(3, "failed", ended_at=10.0, exit_code=1, reason="out of memory")
+    for number in range(3):
+        double.state.ranks[number] = rank(number, "dead", ended_at=12.0 + number, signal="SIGTERM")
+    problems = RunPage(page, double.url, "r1").open().problems
+    expect(problems).to_have_count(2)
+    expect(problems.nth(0)).to_have_attribute("data-ranks", "3")
+    expect(problems.nth(0)).to_contain_text("first")
+    expect(problems.nth(1)).to_have_attribute("data-ranks", "0-2")
+
+
+def test_a_cell_follows_its_rank(page: Page, double: CollectorDouble) -> None:
+    _training(double)
+    run_page = RunPage(page, double.url, "r1").open()
+    run_page.expect_rank(1, "running")
+    double.state.ranks[1] = rank(1, "stalled")
+    double.emit("ranks", run="r1")
+    run_page.expect_rank(1, "stalled")
+
+
+def test_ranks_are_chosen_by_keyboard_too(page: Page, double: CollectorDouble) -> None:
+    _training(double, ranks=16)
+    run_page = RunPage(page, double.url, "r1").open()
+    run_page.cell(0).focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    expect(run_page.cell(1)).to_have_attribute("aria-pressed", "true")
+    expect(page).to_have_url(re.compile("ranks=1$"))
+
+
+def test_charts_ask_only_for_the_ranks_chosen(page: Page, double: CollectorDouble) -> None:
+    _training(double, ranks=16)
+    run_page = RunPage(page, double.url, "r1").open()
+    run_page.chart("train/loss").points()
+    with page.expect_request(lambda request: "/metrics?" in request.url and "ranks=3" in request.url):
+        run_page.cell(3).click()
+
+
+def test_keys_are_grouped_and_charts_are_drawn(page: Page, double: CollectorDouble) -> None:
+    _training(double)
+    run_page = RunPage(page, double.url, "r1").open()
+    names = [section.get_attribute("data-name") for section in page.get_by_test_id("chart-section").all()]
+    assert names == ["train", "General"]
+    run_page.chart("train/loss").expect_drawn()
+    run_page.chart("epoch").expect_drawn()
+
+
+def test_charts_grow_in_place_while_the_run_goes_on(page: Page, double: CollectorDouble) -> None:
+    _training(double)
+    chart = RunPage(page, double.url, "r1").open().chart("train/loss")
+    assert chart.points() == 100
+    canvas = chart.card.locator("canvas").element_handle()
+    double.state.steps = 150
+    double.emit("metrics", run="r1", last_step=149, keys=["train/loss"])
+    expect(chart.card).to_have_attribute("data-points", "150")
+    assert canvas is not None
+    assert canvas.evaluate("canvas => document.contains(canvas)")
+
+
+def test_the_tooltip_names_the_highest_and_the_lowest_rank(page: Page, double: CollectorDouble) -> None:
+    _training(double)
+    chart = RunPage(page, double.url, "r1").open().chart("train/loss")
+    chart.expect_drawn()
+    tooltip = chart.hover()
+    for text in ("mean", "max · rank 0", "min · rank 1"):
+        expect(tooltip).to_contain_text(text)
+
+
+def test_values_that_are_not_finite_are_counted_and_leave_a_gap(page: Page, double: CollectorDouble) -> None:
+    _training(double)
+    double.state.nonfinite_at = 50
+    chart = RunPage(page, double.url, "r1").open().chart("train/loss")
+    chart.expect_drawn()
+    expect(chart.card).to_contain_text("1 non-finite")
+
+
+def test_lines_show_one_per_rank_and_the_nearest_by_name(page: Page, double: CollectorDouble) -> None:
+    _training(double, ranks=4)
+    run_page = RunPage(page, double.url, "r1").open()
+    run_page.mode("lines")
+    chart = run_page.chart("train/loss")
+    expect(chart.card).to_have_attribute("data-points", "400")
+    for number in range(4):
+        expect(chart.hover()).to_contain_text(f"rank {number}")
+
+
+def test_too_many_lines_are_a_sample_and_the_page_says_so(page: Page, double: CollectorDouble) -> None:
+    _training(double, ranks=512)
+    run_page = RunPage(page, double.url, "r1").open()
+    run_page.mode("lines")
+    expect(page.get_by_text("64 lines: a sample of 512 ranks")).to_be_visible()
+
+
+def test_a_drag_zooms_every_chart_at_a_finer_resolution(page: Page, double: CollectorDouble) -> None:
+    _training(double)
+    run_page = RunPage(page, double.url, "r1").open()
+    chart = run_page.chart("train/loss")
+    chart.expect_drawn()
+    with page.expect_request(lambda request: "step_min=" in request.url and "step_max=" in request.url):
+        chart.drag(0.25, 0.5)
+    expect(run_page.chart("train/lr").card).to_have_attribute("data-zoomed", "")
+    assert chart.points() < 40
+    page.get_by_test_id("zoom-reset").click()
+    expect(chart.card).to_have_attribute("data-points", "100")
+
+
+def test_charts_out_of_sight_are_not_asked_for(page: Page, double: CollectorDouble) -> None:
+    _training(double)
+    double.state.keys = [key(f"layer/{number:03d}") for number in range(200)]
+    run_page = RunPage(page, double.url, "r1").open()
+    run_page.chart("layer/000").points()
+    asked = {name for request in double.asked_for("/metrics") for name in request.params["key"]}
+    assert "layer/199" not in asked
+    run_page.chart("layer/199").card.scroll_into_view_if_needed()
+    run_page.chart("layer/199").expect_drawn()
+
+
+def test_system_figures_have_a_tab_of_their_own(page: Page, double: CollectorDouble) -> None:
+    _training(double)
+    run_page = RunPage(page, double.url, "r1").open()
+    run_page.tab("system")
+    run_page.chart("cpu").expect_drawn()
+    assert double.asked_for("/system")[0].params["x"] == ["time"]
+
+
+def test_nested_config_can_be_searched(page: Page, double: CollectorDouble) -> None:
+    _training(double)
+    double.state.runs[0]["config"] = {"model": {"depth": 50}, "lr": 0.0003}
+    RunPage(page, double.url, "r1").open("?tab=config")
+    table = page.get_by_test_id("config")
+    expect(table).to_contain_text("0.0003")
+    page.get_by_test_id("config-filter").fill("depth")
+    expect(table.get_by_role("row")).to_have_count(1)
+    expect(table).to_contain_text("model.depth")
+
+
+def test_the_theme_is_the_systems_until_one_is_chosen(page: Page, double: CollectorDouble) -> None:
+    background = "getComputedStyle(document.body).backgroundColor"
+    RunsPage(page, double.url).open()
+    light = page.evaluate(background)
+    page.get_by_test_id("theme-toggle").click()
+    dark = page.evaluate(background)
+    assert light != dark
+    page.reload()
+    assert page.evaluate(background) == dark
