@@ -33,7 +33,10 @@ def test_numbers_are_short(page: Page, double: CollectorDouble, value: Any, text
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(None, "–"), (0, "0s"), (0.25, "0.25s"), (12, "12s"), (200, "3m 20s"), (7500, "2h 5m"), (360000, "4d 4h"), (60, "1m")],
+    [
+        (None, "–"), (0, "0s"), (0.25, "0.25s"), (12, "12s"), (200, "3m 20s"), (7500, "2h 5m"), (360000, "4d 4h"),
+        (60, "1m"),
+    ],
 )  # fmt: skip
 def test_durations_have_two_units(page: Page, double: CollectorDouble, seconds: Any, text: str) -> None:
     assert call(page, double, "format", "duration", seconds) == text

@@ -100,8 +100,8 @@ def test_a_lost_collector_is_told_and_found_again(page: Page, double: CollectorD
 
 def test_what_ranks_say_is_text_and_never_markup(page: Page, double: CollectorDouble) -> None:
     double.state.runs = [
-        run("r1", name=HOSTILE, project=HOSTILE, group=HOSTILE, notes=HOSTILE, tags=[HOSTILE], config={HOSTILE: HOSTILE},
-            summary={HOSTILE: HOSTILE})
+        run("r1", name=HOSTILE, project=HOSTILE, group=HOSTILE, notes=HOSTILE, tags=[HOSTILE],
+            config={HOSTILE: HOSTILE}, summary={HOSTILE: HOSTILE})
     ]  # fmt: skip
     exception = {"type": HOSTILE, "message": HOSTILE, "traceback": HOSTILE}
     double.state.ranks = [rank(0, "failed", host=HOSTILE, reason=HOSTILE, signal=HOSTILE, exception=exception)]
