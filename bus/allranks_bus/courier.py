@@ -85,11 +85,13 @@ class Courier:
         beat = Beat(self._name, self._log.end, self._log.base, time.time_ns(), status)
         self._send(*pack_beat(beat))
 
-    def pump(self) -> bool:
-        """Sends what the window allows; True where anything was sent."""
+    def pump(self, *, is_urgent: bool = False) -> bool:
+        """Sends what the window allows; True where anything was sent. `is_urgent`: the end waits for the ack."""
         sent = False
         while (parcel := self.shipment.next(time.monotonic())) is not None:
-            header = pack_batch_header(self._name, parcel.first_seq, parcel.count, parcel.base, time.time_ns())
+            header = pack_batch_header(
+                self._name, parcel.first_seq, parcel.count, parcel.base, time.time_ns(), is_urgent=is_urgent
+            )
             if not self._send(header, parcel.body):
                 break
             self.shipment.sent_one(parcel, time.monotonic())

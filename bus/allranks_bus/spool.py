@@ -357,8 +357,11 @@ class SpoolReader:
             os.close(self._lock_fd)
             raise SpoolError(f"cannot read the spool {directory}: {error.strerror or error}") from error
         self._segments = [segment for segment in loaded if segment.count]
-        # An OPEN record alone, before which nothing is missing, tells nothing that is not stored already.
-        self.is_empty = not self._segments
+
+    @property
+    def is_empty(self) -> bool:
+        """True where nothing whole is left in it."""
+        return not self._segments
 
     @property
     def name(self) -> bytes:
@@ -399,7 +402,9 @@ class SpoolReader:
     def close(self) -> None:
         """Gives the spool back as it is."""
         self._files.close()
-        os.close(self._lock_fd)
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
 
     def remove(self) -> None:
         """Removes the spool: everything in it is stored."""

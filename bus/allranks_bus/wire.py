@@ -31,7 +31,10 @@ _MAX_COUNT = 2**63
 
 @dataclass(frozen=True)
 class Batch:
-    """Consecutive records of one writer; `body` holds `count` of them, the first numbered `first_seq`."""
+    """Consecutive records of one writer; `body` holds `count` of them, the first numbered `first_seq`.
+
+    `is_urgent` where the writer waits for the ack in order to end.
+    """
 
     writer: bytes
     first_seq: int
@@ -39,6 +42,7 @@ class Batch:
     base: int
     sent_ns: int
     body: bytes
+    is_urgent: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,11 @@ Up: TypeAlias = Batch | Beat
 Down: TypeAlias = Ack | Command | Refused
 
 
-def pack_batch_header(writer: bytes, first_seq: int, count: int, base: int, sent_ns: int) -> bytes:
+def pack_batch_header(
+    writer: bytes, first_seq: int, count: int, base: int, sent_ns: int, *, is_urgent: bool = False
+) -> bytes:
     """The header frame of a batch; its body frame is the records as they lie in the spool."""
-    return _pack((PROTOCOL_VERSION, _BATCH, writer, first_seq, count, base, sent_ns))
+    return _pack((PROTOCOL_VERSION, _BATCH, writer, first_seq, count, base, sent_ns, int(is_urgent)))
 
 
 def pack_beat(beat: Beat) -> tuple[bytes, bytes]:
@@ -115,7 +121,7 @@ def unpack_up(frames: list[bytes]) -> Up:
         first_seq, count, base, sent_ns = _counts(rest, 4)
         if not 1 <= count <= MAX_BATCH_RECORDS or len(frames[1]) > MAX_BATCH_BYTES:
             raise ProtocolError(f"a batch cannot hold {count} records in {len(frames[1])} bytes")
-        return Batch(writer, first_seq, count, base, sent_ns, frames[1])
+        return Batch(writer, first_seq, count, base, sent_ns, frames[1], is_urgent=rest[4:5] == [1])
     if kind == _BEAT:
         next_seq, base, sent_ns = _counts(rest, 3)
         if len(frames[1]) > MAX_BEAT_BYTES:

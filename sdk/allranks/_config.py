@@ -99,7 +99,7 @@ class Config(_Recorded):
 class Summary(_Recorded):
     """What the run amounts to: entries set here win over those that are taken from its metrics."""
 
-    def update(self, values: Any = (), **more: Any) -> None:
+    def update(self, values: Any = (), **more: Any) -> None:  # type: ignore[override]  # as Config's
         """Sets several entries at once."""
         self._record({str(key): plain(value) for key, value in {**entries(values), **more}.items()})
 

@@ -122,8 +122,8 @@ class Publisher:
                 beat_at = now + BEAT_S
                 courier.beat(self._status())
             self._hear(courier)
-            courier.pump()
             ending = self._ending.is_set()
+            courier.pump(is_urgent=ending)
             if ending and (shipment.is_done or now >= self._deadline):
                 self.is_done = shipment.is_done
                 return

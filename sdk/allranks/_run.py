@@ -170,7 +170,7 @@ class Run:
         }
 
     def finish(self, exit_code: int | None = None, timeout: float = FINISH_TIMEOUT_S) -> None:
-        """Ends this process's part of the run: waits until everything is stored, but no longer than `timeout` seconds.
+        """Ends this process's part of the run: waits until all is stored, but no longer than `timeout` seconds.
 
         What is not stored by then stays in the spool; one line says where.
         """
@@ -272,8 +272,16 @@ class Run:
             "allranks": __version__,
             "argv": [str(argument)[:1024] for argument in sys.argv[:_MAX_ARGV]],
             "cwd": _cwd(),
+            "destination": self._destination(),
             **{key: value for key, value in optional.items() if value is not None},
         }
+
+    def _destination(self) -> str:
+        """Where the spool is meant to go, for whoever finds it."""
+        settings = self.settings
+        if settings.mode == "offline":
+            return "offline"
+        return str(settings.address or f"embedded:{home.home_dir(settings.env)}")
 
     def _beat(self) -> dict[str, Any]:
         log = self._log

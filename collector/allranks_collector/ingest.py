@@ -1,0 +1,299 @@
+"""The ingest: batches in, one transaction, acks out.
+
+Everything that waits is committed together with the positions of its writers: an ack means stored, and a batch that
+comes again is recognised by its seq. The more there is, the larger the commit: throughput grows by itself. All of
+this runs in one worker thread; the rules are those of docs/protocol.md §8.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from allranks_bus import events
+from allranks_bus.errors import ProtocolError
+from allranks_bus.wire import Ack, Batch, Refused
+from allranks_collector.decode import Decoder, opening_of
+from allranks_collector.ledger import Ledger, WriterBook, jsonable
+from allranks_collector.queries.figures import computed_stats
+from allranks_collector.stats import SeriesStats
+from allranks_collector.store import Store
+
+logger = logging.getLogger(__name__)
+
+_BROKEN_AT_MOST = 3
+# A writer's whole window may be on its way behind a gap: each batch of it must not ask anew.
+_ASK_AGAIN_S = 0.5
+# Books kept in memory; the oldest are read again from the database when they are needed.
+_MAX_WRITERS = 20_000
+
+
+@dataclass(frozen=True)
+class StateNote:
+    """A state to store with the next commit."""
+
+    writer: int
+    run: int
+    since_ns: int
+    state: str
+    detail: Mapping[str, Any]
+
+
+@dataclass
+class Committed:
+    """What a commit did.
+
+    Attributes:
+        answers: to send to each writer.
+        opened, closed: writers; the closed ones with the map of their CLOSE record.
+        touched: the runs that something came for, by id, with the newest step among it.
+    """
+
+    answers: dict[bytes, Ack | Refused] = field(default_factory=dict[bytes, "Ack | Refused"])
+    opened: list[WriterBook] = field(default_factory=list[WriterBook])
+    closed: list[tuple[WriterBook, dict[str, Any]]] = field(default_factory=list["tuple[WriterBook, dict[str, Any]]"])
+    touched: dict[str, int] = field(default_factory=dict[str, int])
+    events: int = 0
+    points: int = 0
+
+
+class _Poison(Exception):
+    """A writer's batch met a mistake of ours; the others' must not suffer for it."""
+
+    def __init__(self, writer: bytes) -> None:
+        self.writer = writer
+
+
+class Ingest:
+    """Stores batches; `commit` is called by one thread at a time.
+
+    Attributes:
+        positions: by writer's id, how far it is stored: read by any thread.
+        stats: figures of every series that is written to.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.positions: dict[bytes, int] = {}
+        self.stats = SeriesStats()
+        self._store = store
+        self._ledger: Ledger | None = None
+        self._ended_runs: set[int] = set()
+
+    def book(self, id_: bytes) -> WriterBook | None:
+        """What is known of a writer that this ingest has met."""
+        ledger = self._ledger
+        return None if ledger is None else ledger.writers.get(id_)
+
+    def commit(
+        self,
+        batches: Sequence[Batch],
+        *,
+        asking: Iterable[bytes] = (),
+        notes: Sequence[StateNote] = (),
+        ended_runs: Iterable[int] = (),
+    ) -> Committed:
+        """Stores `batches` and `notes` in one transaction.
+
+        Args:
+            batches: in the order of their arrival.
+            asking: writers that want to know their position.
+            ended_runs: runs all of whose ranks have ended: their figures are stored for good.
+
+        Raises:
+            StoreError: nothing is stored, and nothing must be acked; call again with what comes then.
+        """
+        refused: dict[bytes, Ack | Refused] = {}
+        while True:
+            try:
+                committed = self._commit(batches, set(asking), notes, set(ended_runs))
+            except _Poison as poison:
+                self._ledger = None
+                refused[poison.writer] = Refused("the collector could not take this writer's events; see its log")
+                batches = [batch for batch in batches if batch.writer != poison.writer]
+            except BaseException:
+                self._ledger = None
+                raise
+            else:
+                committed.answers.update(refused)
+                return committed
+
+    def forget_run(self, run: int) -> None:
+        """Drops a removed run from memory; in the thread of `commit`."""
+        if self._ledger is not None:
+            for book in list(self._ledger.writers.values()):
+                if book.run.run == run:
+                    self.positions.pop(book.id, None)
+                    self.stats.forget(book.series.values())
+            self._ledger.forget_run(run)
+        self._ended_runs.discard(run)
+
+    def _commit(
+        self, batches: Sequence[Batch], asking: set[bytes], notes: Sequence[StateNote], ended: set[int]
+    ) -> Committed:
+        ledger = self._ready_ledger()
+        self._load(ledger, asking | {batch.writer for batch in batches})
+        decoder, done = Decoder(ledger), Committed()
+        touched: dict[bytes, WriterBook] = {}
+        for batch in batches:
+            try:
+                answer = self._take(ledger, decoder, batch, done)
+            except Exception as error:
+                logger.exception("a batch of writer %s could not be taken", batch.writer.hex())
+                raise _Poison(batch.writer) from error
+            if answer is not None:
+                done.answers[batch.writer] = answer
+            else:
+                # What a gap asked for has come meanwhile.
+                done.answers.pop(batch.writer, None)
+            book = ledger.writers.get(batch.writer)
+            if book is not None:
+                touched[batch.writer] = book
+        for note in notes:
+            self._note(ledger, note)
+        self._ended_runs |= ended
+        rewritten = ended | ({book.run.run for book in touched.values()} & self._ended_runs)
+        columns = decoder.points.columns() if decoder.points.points else None
+        with self._store.transaction() as connection:
+            if columns is not None:
+                connection.execute("INSERT INTO points SELECT * FROM columns")
+            ledger.new.write(connection)
+            if touched:
+                _move_positions(connection, list(touched.values()))
+        ledger.new.clear()
+        if columns is not None:
+            self.stats.update(columns["series"], columns["step"], columns["time_ns"], columns["value"])
+        for run in rewritten:
+            self._store_stats(run)
+        done.closed = decoder.closed
+        done.events, done.points = decoder.points.events, decoder.points.points
+        self._answer(ledger, touched, asking, done)
+        return done
+
+    def _ready_ledger(self) -> Ledger:
+        if self._ledger is None:
+            self._ledger = Ledger(self._store)
+        elif len(self._ledger.writers) > _MAX_WRITERS:
+            for id_ in list(self._ledger.writers)[: _MAX_WRITERS // 4]:
+                self._ledger.forget_writer(id_)
+                self.positions.pop(id_, None)
+        return self._ledger
+
+    def _load(self, ledger: Ledger, ids: set[bytes]) -> None:
+        """Reads what the database knows of these writers, and the figures of their series."""
+        unknown = [id_ for id_ in ids if id_ not in ledger.writers]
+        if not unknown:
+            return
+        ledger.load(unknown)
+        books = [ledger.writers[id_] for id_ in unknown if id_ in ledger.writers]
+        series = [number for book in books for number in book.series.values()]
+        if series:
+            with self._store.cursor() as cursor:
+                self.stats.seed(computed_stats(cursor, series))
+        for book in books:
+            self.positions[book.id] = book.next_seq
+
+    def _take(self, ledger: Ledger, decoder: Decoder, batch: Batch, done: Committed) -> Ack | Refused | None:
+        """Takes a batch in; returns an answer that is other than an ack of the position."""
+        book = ledger.writers.get(batch.writer)
+        if book is None:
+            opening = opening_of(batch.body)
+            if opening is None:
+                if batch.first_seq != batch.base:
+                    return self._ack(0, resend=True)
+                return Refused("a writer's first record must be an OPEN")
+            try:
+                identity = events.check_identity(opening[2])
+            except ProtocolError as error:
+                return Refused(str(error))
+            book = ledger.open(batch.writer, identity, opening[1])
+            ledger.event(book, opening[1], "opened", {"rank": book.rank, "role": book.role})
+            done.opened.append(book)
+        position, end = book.next_seq, batch.first_seq + batch.count
+        if end <= position:
+            return None
+        if batch.first_seq > position:
+            if batch.first_seq != batch.base:
+                return self._ask_again(book)
+            ledger.event(book, time.time_ns(), "gap", {"from": position, "to": batch.first_seq})
+            position = batch.first_seq
+        skip = position - batch.first_seq
+        passed = max(skip, decoder.batch(book, batch.body, batch.count, skip))
+        if passed > skip or position > book.next_seq:
+            book.broken = 0
+        book.next_seq = batch.first_seq + passed
+        done.touched[book.run.id] = max(done.touched.get(book.run.id, -1), book.last_step or 0)
+        if passed == batch.count:
+            return None
+        book.broken += 1
+        if book.broken >= _BROKEN_AT_MOST:
+            decoder.pass_over(book, time.time_ns())
+            book.next_seq += 1
+            book.broken = 0
+        return self._ask_again(book)
+
+    def _note(self, ledger: Ledger, note: StateNote) -> None:
+        detail = json.dumps(jsonable(note.detail))
+        ledger.new.states.append((note.writer, note.since_ns, note.state, detail))
+        ledger.add_event(note.run, note.writer, note.since_ns, "state", {"state": note.state, **note.detail})
+
+    def _answer(
+        self, ledger: Ledger, touched: Mapping[bytes, WriterBook], asking: set[bytes], done: Committed
+    ) -> None:
+        for id_, book in touched.items():
+            self.positions[id_] = book.next_seq
+            done.answers.setdefault(id_, self._ack(book.next_seq))
+        for id_ in asking:
+            known = ledger.writers.get(id_)
+            done.answers.setdefault(id_, self._ack(0 if known is None else known.next_seq))
+        for book, _ in done.closed:
+            # Nothing follows a CLOSE; should it come again, it is read from the database.
+            ledger.forget_writer(book.id)
+            self.positions.pop(book.id, None)
+
+    def _store_stats(self, run: int) -> None:
+        """Stores the figures of a run's series, of which no more are to come."""
+        of_run = "FROM writers JOIN series USING (writer) WHERE run = ?"
+        with self._store.cursor() as cursor:
+            writers = cursor.execute(f"SELECT DISTINCT id {of_run}", [run]).fetchall()
+            rows = cursor.execute(f"SELECT series {of_run}", [run]).fetchall()
+        self._load(self._ready_ledger(), {bytes.fromhex(id_) for (id_,) in writers})
+        figures = self.stats.columns(series for (series,) in rows)
+        wanted = {"series": figures["series"].astype(np.int32)}  # noqa: F841  (read by name in the statement)
+        with self._store.transaction() as connection:
+            connection.execute("DELETE FROM series_stats WHERE series IN (SELECT series FROM wanted)")
+            connection.execute("INSERT INTO series_stats BY NAME SELECT * FROM figures")
+
+    def _ask_again(self, book: WriterBook) -> Ack:
+        """RESEND from the writer's position; but an ack while what was asked for may still be on its way."""
+        now = time.monotonic()
+        is_due = now - book.asked_again_at >= _ASK_AGAIN_S or book.asked_again_seq != book.next_seq
+        if is_due:
+            book.asked_again_at, book.asked_again_seq = now, book.next_seq
+        return self._ack(book.next_seq, resend=is_due)
+
+    def _ack(self, position: int, *, resend: bool = False) -> Ack:
+        return Ack(position, self._store.instance, time.time_ns(), resend)
+
+
+def _move_positions(connection: Any, books: Sequence[WriterBook]) -> None:
+    # Masked, because a writer without a step yet has none.
+    steps = np.ma.array(
+        [book.last_step or 0 for book in books], np.int64, mask=[book.last_step is None for book in books]
+    )
+    moved = {  # noqa: F841  (read by name in the statement)
+        "writer": np.array([book.writer for book in books], np.int32),
+        "next_seq": np.array([book.next_seq for book in books], np.int64),
+        "last_step": steps,
+        "last_ns": np.array([book.last_ns for book in books], np.int64),
+        "dropped": np.array([book.dropped for book in books], np.int64),
+    }
+    connection.execute(
+        "UPDATE positions SET next_seq = moved.next_seq, last_step = moved.last_step, last_ns = moved.last_ns,"
+        " dropped = moved.dropped FROM moved WHERE positions.writer = moved.writer"
+    )

@@ -1,0 +1,293 @@
+"""The ledger: what the ingest knows by heart of runs, attempts, writers and series.
+
+It is a cache of the database, used by the ingest's one thread. What is new is also kept as rows in `new`, which the
+commit writes with the points that gave rise to them. After a transaction that failed, the whole ledger is thrown
+away and read again as it is needed: memory never knows more than the database.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import duckdb
+import numpy as np
+
+from allranks_bus import processes
+from allranks_collector.rows import NewRows
+from allranks_collector.store import Store
+
+# A hostile writer's names must not fill memory; an honest one's that has more is stored no further.
+MAX_SERIES_PER_WRITER = 100_000
+# What is numbered by the ledger, and in which table.
+_NUMBERED = (("run", "runs"), ("writer", "writers"), ("series", "series"), ("event", "events"))
+
+
+@dataclass
+class RunBook:
+    """A run: its number, and the launches that have been seen of it."""
+
+    run: int
+    id: str
+    attempts: dict[str, int] = field(default_factory=dict[str, int])
+
+
+@dataclass(frozen=True)
+class Keyset:
+    """A keyset of one writer, ready for use: the series of its names, as int32 and as their bytes."""
+
+    series: np.ndarray[Any, np.dtype[np.int32]]
+    series_bytes: bytes
+
+
+@dataclass
+class WriterBook:
+    """A writer: where it stands, and what its names and keysets mean."""
+
+    writer: int
+    id: bytes
+    run: RunBook
+    attempt: int
+    rank: int
+    world_size: int
+    role: str
+    host: str
+    process: processes.ProcessIdentity
+    next_seq: int = 0
+    last_step: int | None = None
+    last_ns: int = 0
+    dropped: int = 0
+    is_closed: bool = False
+    # (key, kind) → series; and keyset number → keyset.
+    series: dict[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
+    keysets: dict[int, Keyset] = field(default_factory=dict[int, Keyset])
+    # How often the record at `next_seq` has come broken; and when (monotonic) a RESEND from which seq was sent.
+    broken: int = 0
+    asked_again_at: float = float("-inf")
+    asked_again_seq: int = -1
+
+
+class Ledger:
+    """All books, and the numbers given out.
+
+    Args:
+        store: read from when something is met for the first time since the start.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.new = NewRows()
+        self.writers: dict[bytes, WriterBook] = {}
+        self._runs: dict[str, RunBook] = {}
+        with store.cursor() as cursor:
+            self._next = {column: _maximum(cursor, column, table) + 1 for column, table in _NUMBERED}
+
+    def load(self, ids: Iterable[bytes]) -> None:
+        """Reads the books of these writers, where they are not known yet and the database has them."""
+        wanted = [id_.hex() for id_ in ids if id_ not in self.writers]
+        if not wanted:
+            return
+        with self._store.cursor() as cursor:
+            self._load(cursor, wanted)
+
+    def _load(self, cursor: duckdb.DuckDBPyConnection, wanted: list[str]) -> None:
+        rows = cursor.execute(
+            "SELECT w.writer, w.id, r.run, r.id, w.attempt, w.rank, w.world_size, w.role, w.host, w.identity,"
+            " p.next_seq, p.last_step, p.last_ns, p.dropped"
+            " FROM writers w JOIN runs r USING (run) JOIN positions p USING (writer)"
+            " WHERE w.id IN (SELECT unnest(?::VARCHAR[]))",
+            [wanted],
+        ).fetchall()
+        by_number: dict[int, WriterBook] = {}
+        for writer, id_, run, run_id, attempt, rank, world, role, host, identity, seq, step, ns, dropped in rows:
+            book = WriterBook(
+                writer,
+                bytes.fromhex(id_),
+                self._run_book(cursor, run, run_id),
+                attempt,
+                rank,
+                world,
+                role,
+                host,
+                process_of(json.loads(identity)),
+                next_seq=seq,
+                last_step=step,
+                last_ns=ns,
+                dropped=dropped,
+            )
+            self.writers[book.id] = by_number[writer] = book
+        _load_names(cursor, by_number)
+
+    def open(self, id_: bytes, identity: Mapping[str, Any], time_ns: int) -> WriterBook:
+        """The book of a new writer, made from the identity in its OPEN record."""
+        run = self._run(identity, time_ns)
+        attempt = run.attempts.get(identity["launch"])
+        if attempt is None:
+            attempt = run.attempts[identity["launch"]] = len(run.attempts) + 1
+            self.new.attempts.append((run.run, attempt, identity["launch"], time_ns))
+        role = "child" if identity.get("role") == "child" else "rank"
+        book = WriterBook(
+            self._number("writer"),
+            id_,
+            run,
+            attempt,
+            identity["rank"],
+            identity["world_size"],
+            role,
+            identity["host"],
+            process_of(identity),
+            last_ns=time_ns,
+        )
+        self.writers[id_] = book
+        local_rank = identity.get("local_rank")
+        self.new.writers.append(
+            (
+                book.writer,
+                id_.hex(),
+                run.run,
+                attempt,
+                book.rank,
+                local_rank if type(local_rank) is int and 0 <= local_rank < 2**31 else None,
+                book.world_size,
+                role,
+                book.host,
+                book.process.pid,
+                json.dumps(jsonable(identity)),
+                time_ns,
+            )
+        )
+        self.new.positions.append((book.writer, 0, None, time_ns, 0))
+        return book
+
+    def series(self, book: WriterBook, key: str, kind: str) -> int | None:
+        """The number of the series of `key`, given one if need be; None where the writer has too many."""
+        number = book.series.get((key, kind))
+        if number is None:
+            if len(book.series) >= MAX_SERIES_PER_WRITER:
+                return None
+            number = book.series[key, kind] = self._number("series")
+            self.new.series.append((number, book.writer, key, kind))
+        return number
+
+    def define(self, book: WriterBook, keyset: int, names: list[str]) -> bool:
+        """Gives `names` the number `keyset`; False where the writer has too many series."""
+        numbers = [self.series(book, name, "metric") for name in names]
+        if None in numbers:
+            return False
+        series = np.array(numbers, np.int32)
+        book.keysets[keyset] = Keyset(series, series.tobytes())
+        self.new.keysets.append((book.writer, keyset, json.dumps(names)))
+        return True
+
+    def event(self, book: WriterBook, time_ns: int, kind: str, body: Mapping[str, Any]) -> None:
+        """Adds a row to the run's events."""
+        self.add_event(book.run.run, book.writer, time_ns, kind, body)
+
+    def add_event(self, run: int, writer: int, time_ns: int, kind: str, body: Mapping[str, Any]) -> None:
+        """Adds a row to the events of a run, by numbers."""
+        number = self._number("event")
+        self.new.events.append((number, run, writer, time_ns, kind, json.dumps(jsonable(body))))
+
+    def forget_writer(self, id_: bytes) -> None:
+        """Drops a writer from memory; the database has it."""
+        self.writers.pop(id_, None)
+
+    def forget_run(self, run: int) -> None:
+        """Drops a run and its writers from memory: it has been removed."""
+        self._runs = {id_: book for id_, book in self._runs.items() if book.run != run}
+        self.writers = {id_: book for id_, book in self.writers.items() if book.run.run != run}
+
+    def _run(self, identity: Mapping[str, Any], time_ns: int) -> RunBook:
+        run_id = identity["run"]
+        if run_id in self._runs:
+            return self._runs[run_id]
+        with self._store.cursor() as cursor:
+            row = cursor.execute("SELECT run FROM runs WHERE id = ?", [run_id]).fetchone()
+            if row is not None:
+                return self._run_book(cursor, row[0], run_id)
+        book = self._runs[run_id] = RunBook(self._number("run"), run_id)
+        tags = identity.get("tags")
+        self.new.runs.append(
+            (
+                book.run,
+                run_id,
+                identity["project"],
+                text_or_none(identity.get("group")),
+                text_or_none(identity.get("name")) or run_id,
+                text_or_none(identity.get("notes")),
+                json.dumps([tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []),
+                time_ns,
+            )
+        )
+        return book
+
+    def _run_book(self, cursor: duckdb.DuckDBPyConnection, run: int, run_id: str) -> RunBook:
+        book = self._runs.get(run_id)
+        if book is None:
+            book = self._runs[run_id] = RunBook(run, run_id)
+            rows = cursor.execute("SELECT launch, attempt FROM attempts WHERE run = ?", [run]).fetchall()
+            book.attempts = dict(rows)
+        return book
+
+    def _number(self, table: str) -> int:
+        number = self._next[table]
+        self._next[table] = number + 1
+        return number
+
+
+def _load_names(cursor: duckdb.DuckDBPyConnection, books: Mapping[int, WriterBook]) -> None:
+    """Fills in the series and keysets of these writers, by number."""
+    if not books:
+        return
+    numbers = list(books)
+    wanted = "WHERE writer IN (SELECT unnest(?::INTEGER[]))"
+    for series, writer, key, kind in cursor.execute(
+        f"SELECT series, writer, key, kind FROM series {wanted}", [numbers]
+    ).fetchall():
+        books[writer].series[key, kind] = series
+    for writer, keyset, names in cursor.execute(
+        f"SELECT writer, keyset, names FROM keysets {wanted}", [numbers]
+    ).fetchall():
+        book = books[writer]
+        array = np.array([book.series[name, "metric"] for name in json.loads(names)], np.int32)
+        book.keysets[keyset] = Keyset(array, array.tobytes())
+
+
+def _maximum(cursor: duckdb.DuckDBPyConnection, column: str, table: str) -> int:
+    row = cursor.execute(f"SELECT coalesce(max({column}), 0) FROM {table}").fetchone()
+    return int(row[0]) if row is not None else 0
+
+
+def process_of(identity: Mapping[str, Any]) -> processes.ProcessIdentity:
+    """The process that an identity names; what it does not tell is 0 or empty."""
+
+    def number(key: str) -> int:
+        value = identity.get(key)
+        return value if type(value) is int and 0 <= value < 2**63 else 0
+
+    boot_id = identity.get("boot_id")
+    return processes.ProcessIdentity(
+        number("pid"), number("pid_start"), boot_id if isinstance(boot_id, str) else "", number("pid_ns")
+    )
+
+
+def text_or_none(value: object) -> str | None:
+    """`value` where it is text."""
+    return value if isinstance(value, str) else None
+
+
+def jsonable(value: Any) -> Any:
+    """`value` as JSON can say it: bytes in hex, non-finite numbers as text, any key as text."""
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return str(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(value)

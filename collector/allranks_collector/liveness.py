@@ -1,0 +1,83 @@
+"""Waiting for a process to end, whoever's child it is, and learning how it ended.
+
+A pidfd becomes readable when its process ends (pidfd_open(2)); since Linux 6.15 the ioctl PIDFD_GET_INFO then tells
+the wait status, also of a process that is not our child. Where there is no pidfd, its entry in /proc is looked at.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import struct
+from dataclasses import dataclass
+
+import anyio
+
+from allranks_bus.processes import ProcessIdentity, is_alive
+
+# struct pidfd_info: mask, cgroupid, eleven ids, exit_code; _IOWR(0xFF, 11, 64 bytes) (linux/pidfd.h).
+_PIDFD_INFO = struct.Struct("=QQ11Ii")
+_PIDFD_GET_INFO = 0xC000_0000 | _PIDFD_INFO.size << 16 | 0xFF << 8 | 11
+_PIDFD_INFO_EXIT = 1 << 3
+_LOOK_S = 0.25
+# A readable pidfd tells of the end, but a wake-up may be lost with its event loop's poller; so look now and then.
+_LOOK_AGAIN_S = 5.0
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a process ended; both None where nobody could tell.
+
+    Attributes:
+        code: its exit code.
+        signal: the name of the signal that ended it, such as SIGKILL.
+    """
+
+    code: int | None = None
+    signal: str | None = None
+
+    @property
+    def is_bad(self) -> bool:
+        """True where it is known to have ended otherwise than with exit code 0."""
+        return self.signal is not None or self.code not in (0, None)
+
+
+async def wait_for_exit(process: ProcessIdentity) -> Exit:
+    """Returns when `process`, which must be visible from here, has ended."""
+    try:
+        fd = os.pidfd_open(process.pid)
+    except (OSError, AttributeError):
+        while is_alive(process.pid, process.start):
+            await anyio.sleep(_LOOK_S)
+        return Exit()
+    try:
+        # Opened first and compared then: now the descriptor cannot come to mean a later process of this pid.
+        while is_alive(process.pid, process.start):
+            with anyio.move_on_after(_LOOK_AGAIN_S):
+                await anyio.wait_readable(fd)
+        return _exit_of(fd)
+    finally:
+        os.close(fd)
+
+
+def _exit_of(fd: int) -> Exit:
+    request = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_EXIT, *(0,) * 13))
+    try:
+        fcntl.ioctl(fd, _PIDFD_GET_INFO, request)
+    except OSError:  # an older kernel
+        return Exit()
+    mask, *_, status = _PIDFD_INFO.unpack(request)
+    if not mask & _PIDFD_INFO_EXIT:
+        return Exit()
+    if os.WIFSIGNALED(status):
+        return Exit(signal=signal_name(os.WTERMSIG(status)))
+    return Exit(code=os.WEXITSTATUS(status))
+
+
+def signal_name(number: int) -> str:
+    """The name of a signal, such as SIGKILL."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

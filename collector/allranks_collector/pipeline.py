@@ -1,0 +1,407 @@
+"""The pipeline: from the sockets to the store, and back to the writers; and the watch over those who write.
+
+    receive ─► pending (bounded) ─► commit in a worker thread ─► acks, watch, live notes
+    beats   ─► answered at once with the durable position
+
+One task group; it runs on asyncio and on trio alike.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+import anyio.to_thread
+
+from allranks_bus.errors import ProtocolError, VersionMismatch
+from allranks_bus.processes import ProcessIdentity
+from allranks_bus.sockets import CollectorSockets
+from allranks_bus.wire import Ack, Batch, Beat, Refused, unpack_up
+from allranks_collector.health import ENDED, Change, Patience, Sign, State, Ward
+from allranks_collector.ingest import Committed, Ingest, StateNote
+from allranks_collector.ledger import WriterBook, process_of
+from allranks_collector.liveness import wait_for_exit
+from allranks_collector.store import Store, StoreError
+
+logger = logging.getLogger(__name__)
+
+_GULP_BYTES = 4 * 1024 * 1024
+# So much waits that gathering more would gain nothing: commit at once.
+_ENOUGH_BYTES = 4 * 1024 * 1024
+_LOOK_S = 0.5
+_RETRY_S = 1.0
+_COMPLAIN_S = 10.0
+
+Publish = Callable[[str, str, Mapping[str, Any]], None]
+
+
+@dataclass
+class Counters:
+    """What has gone through since the start."""
+
+    batches: int = 0
+    beats: int = 0
+    events: int = 0
+    points: int = 0
+    commits: int = 0
+    failed_commits: int = 0
+    rejected: int = 0
+    commit_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A writer under watch, as the service needs to know it."""
+
+    id: bytes
+    writer: int
+    run: int
+    run_id: str
+    attempt: int
+    rank: int
+    role: str
+
+
+@dataclass
+class _Waiting:
+    """What the next commit takes."""
+
+    batches: list[Batch] = field(default_factory=list[Batch])
+    size: int = 0
+    asking: set[bytes] = field(default_factory=set[bytes])
+    notes: list[StateNote] = field(default_factory=list[StateNote])
+    ended_runs: set[int] = field(default_factory=set[int])
+
+
+class Pipeline:
+    """Takes in what writers send, stores it, answers, and watches them.
+
+    Args:
+        publish: told `(topic, run id, data)` of what has changed, for those who look on.
+
+    Attributes:
+        counters: for the metrics page.
+        problem: why nothing can be stored at the moment; empty while all is well.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        sockets: CollectorSockets,
+        *,
+        patience: Patience,
+        commit_interval_s: float,
+        max_pending_bytes: int,
+        publish: Publish,
+    ) -> None:
+        self.counters = Counters()
+        self.problem = ""
+        self.ingest = Ingest(store)
+        self._store = store
+        self._sockets = sockets
+        self._ward = Ward(patience)
+        self._watched: dict[int, Watched] = {}
+        self._by_id: dict[bytes, Watched] = {}
+        self._commit_interval_s = commit_interval_s
+        self._max_pending_bytes = max_pending_bytes
+        self._publish = publish
+        self._waiting = _Waiting()
+        self._committing_bytes = 0
+        self._work = anyio.Event()
+        self._hurry = anyio.Event()
+        self._room = anyio.Event()
+        # The one thread that writes.
+        self._writing = anyio.CapacityLimiter(1)
+        self._told_versions: set[bytes] = set()
+        self._complained_at = float("-inf")
+        self._task_group: anyio.abc.TaskGroup | None = None
+
+    @property
+    def pending_bytes(self) -> int:
+        """The bytes of batches that are received and not yet stored."""
+        return self._waiting.size + self._committing_bytes
+
+    @property
+    def live_writers(self) -> int:
+        """How many writers are thought to live."""
+        return sum(self._ward.state(writer) not in ENDED for writer in self._watched)
+
+    def heard_ns(self, writer: int) -> int | None:
+        """When a writer was last heard, in wall-clock nanoseconds; None where it is not watched."""
+        return self._ward.heard_ns(writer)
+
+    def is_watched(self, name: bytes) -> bool:
+        """True while the writer of this name is thought to live."""
+        watched = self._by_id.get(name)
+        return watched is not None and self._ward.state(watched.writer) not in ENDED
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Runs until it is cancelled; what has been received by then is committed before it returns."""
+        await self._resume()
+        async with anyio.create_task_group() as task_group:
+            self._task_group = task_group
+            for watched, process, state in self._resumed:
+                self._admit(watched, process, state)
+            task_group.start_soon(self._receive)
+            task_group.start_soon(self._commit)
+            task_group.start_soon(self._look)
+            task_status.started()
+
+    async def drain(self) -> None:
+        """Commits what has been received: the last step of a shutdown."""
+        while self._waiting.batches or self._waiting.notes:
+            if not await self._commit_once():
+                return
+
+    async def remove_run(self, run: int) -> None:
+        """Removes a run and all that is stored of it, between two commits."""
+
+        def remove() -> None:
+            self.ingest.forget_run(run)
+            self._store.remove_run(run)
+
+        await anyio.to_thread.run_sync(remove, limiter=self._writing)
+        for watched in [watched for watched in self._watched.values() if watched.run == run]:
+            self._discharge(watched)
+
+    # -- receiving -------------------------------------------------------------------------------------------------
+
+    async def _receive(self) -> None:
+        while True:
+            while self.pending_bytes > self._max_pending_bytes:
+                # Not draining is what holds the writers back: their queues fill, and their spools keep the rest.
+                self._room = anyio.Event()
+                await self._room.wait()
+            for frames in await self._sockets.receive(_GULP_BYTES):
+                try:
+                    self._take(frames)
+                except VersionMismatch as error:
+                    self._reject(error)
+                    if error.writer is not None and error.writer not in self._told_versions:
+                        self._told_versions.add(error.writer)
+                        self._sockets.tell(error.writer, Refused(str(error)))
+                        if len(self._told_versions) > 10_000:
+                            self._told_versions.clear()
+                except ProtocolError as error:
+                    self._reject(error)
+            # A socket that is never empty must not keep the other tasks from their turn.
+            await anyio.lowlevel.checkpoint()
+
+    def _take(self, frames: list[bytes]) -> None:
+        message = unpack_up(frames)
+        waiting = self._waiting
+        if isinstance(message, Batch):
+            self.counters.batches += 1
+            waiting.batches.append(message)
+            waiting.size += len(message.body)
+            if message.is_urgent or waiting.size >= _ENOUGH_BYTES:
+                self._hurry.set()
+            self._work.set()
+            return
+        self.counters.beats += 1
+        self._beat(message)
+
+    def _beat(self, beat: Beat) -> None:
+        position = self.ingest.positions.get(beat.writer)
+        if position is None:
+            # Met for the first time since the start: the database knows, or nobody.
+            self._waiting.asking.add(beat.writer)
+            self._work.set()
+        else:
+            self._sockets.tell(beat.writer, Ack(position, self._store.instance, time.time_ns()))
+        watched = self._by_id.get(beat.writer)
+        if watched is not None and beat.status.get("drained") is not True:
+            step = beat.status.get("step")
+            known = step if type(step) is int and step >= 0 else None
+            self._note(self._ward.hear(watched.writer, known, time.monotonic(), time.time_ns()))
+
+    def _reject(self, error: ProtocolError) -> None:
+        self.counters.rejected += 1
+        now = time.monotonic()
+        if now - self._complained_at >= _COMPLAIN_S:
+            self._complained_at = now
+            logger.warning("dropped a message (%d so far): %s", self.counters.rejected, error)
+
+    # -- committing ------------------------------------------------------------------------------------------------
+
+    async def _commit(self) -> None:
+        while True:
+            await self._work.wait()
+            # Gather more, so that a trickle of many ranks does not become a commit each; but let nobody wait who
+            # is about to end.
+            with anyio.move_on_after(self._commit_interval_s):
+                await self._hurry.wait()
+            if not await self._commit_once():
+                await anyio.sleep(_RETRY_S)
+
+    async def _commit_once(self) -> bool:
+        """Commits what waits; False where the store could not."""
+        taken, self._waiting = self._waiting, _Waiting()
+        self._work, self._hurry = anyio.Event(), anyio.Event()
+        self._committing_bytes = taken.size
+        started = time.monotonic()
+        try:
+            done = await anyio.to_thread.run_sync(
+                partial(
+                    self.ingest.commit,
+                    taken.batches,
+                    asking=taken.asking,
+                    notes=taken.notes,
+                    ended_runs=taken.ended_runs,
+                ),
+                limiter=self._writing,
+            )
+        except StoreError as error:
+            self._keep_for_later(taken, error)
+            return False
+        finally:
+            self._committing_bytes = 0
+            self._room.set()
+        if self.problem:
+            logger.warning("the store takes events again")
+            self.problem = ""
+        self.counters.commits += 1
+        self.counters.commit_s += time.monotonic() - started
+        self._announce(done)
+        return True
+
+    def _keep_for_later(self, taken: _Waiting, error: StoreError) -> None:
+        """After a commit that failed: the writers have the batches still; the notes are only here."""
+        self.counters.failed_commits += 1
+        if str(error) != self.problem:
+            logger.error("nothing can be stored, and nothing is acked: %s", error)
+        self.problem = str(error)
+        waiting = self._waiting
+        waiting.notes[:0] = taken.notes
+        waiting.ended_runs |= taken.ended_runs
+        waiting.asking |= taken.asking
+        self._work.set()
+
+    def _announce(self, done: Committed) -> None:
+        for id_, answer in done.answers.items():
+            self._sockets.tell(id_, answer)
+        self.counters.events += done.events
+        self.counters.points += done.points
+        for book in done.opened:
+            self._admit(_watched(book), book.process, State.RUNNING, is_new=True)
+        for book, end in done.closed:
+            self._closed(book, end)
+        for run_id, step in done.touched.items():
+            self._publish("metrics", run_id, {"last_step": step})
+        if done.opened:
+            self._publish("runs", done.opened[-1].run.id, {})
+
+    # -- watching --------------------------------------------------------------------------------------------------
+
+    async def _resume(self) -> None:
+        """Finds the writers that lived when the collector was last here."""
+
+        def read() -> list[tuple[Any, ...]]:
+            with self._store.cursor() as cursor:
+                return cursor.execute(
+                    "SELECT w.id, w.writer, w.run, r.id, w.attempt, w.rank, w.role, w.identity,"
+                    " coalesce(s.state, 'running') AS state FROM writers w JOIN runs r USING (run) LEFT JOIN"
+                    " (SELECT writer, arg_max(state, rowid) AS state FROM states GROUP BY writer) s USING (writer)"
+                    " WHERE coalesce(s.state, 'running') IN ('running', 'stalled', 'unreachable')"
+                ).fetchall()
+
+        rows = await anyio.to_thread.run_sync(read)
+        self._resumed = [
+            (
+                Watched(bytes.fromhex(id_), writer, run, run_id, attempt, rank, role),
+                process_of(json.loads(identity)),
+                State(state),
+            )
+            for id_, writer, run, run_id, attempt, rank, role, identity, state in rows
+        ]
+
+    def _admit(self, watched: Watched, process: ProcessIdentity, state: State, *, is_new: bool = False) -> None:
+        if watched.writer in self._watched:
+            return
+        self._watched[watched.writer] = self._by_id[watched.id] = watched
+        self._ward.admit(watched.writer, state, time.monotonic(), time.time_ns())
+        if is_new:
+            self._note_state(watched, state, {})
+        if process.is_visible and self._task_group is not None:
+            self._task_group.start_soon(self._await_exit, watched, process)
+
+    async def _await_exit(self, watched: Watched, process: ProcessIdentity) -> None:
+        end = await wait_for_exit(process)
+        detail: dict[str, Any] = {"exit_code": end.code, "signal": end.signal}
+        reason = f"killed by {end.signal}" if end.signal else None
+        if end.code is not None:
+            reason = f"exited with code {end.code}"
+        detail["reason"] = reason or "its process is gone"
+        sign = Sign.GONE_BADLY if end.is_bad else Sign.GONE
+        self._note(self._ward.see(watched.writer, sign, detail))
+        # A CLOSE may still lie in its spool: it stays under watch until that is drained, or for ever as it is.
+        if self._ward.state(watched.writer) in (State.FINISHED, State.FAILED):
+            self._discharge(watched)
+
+    def _closed(self, book: WriterBook, end: Mapping[str, Any]) -> None:
+        watched = self._watched.get(book.writer)
+        if watched is None:  # it had ended before this collector started
+            watched = _watched(book)
+            self._admit(watched, book.process, State.DEAD)
+        exit_code, exception = end.get("exit_code"), end.get("exception")
+        is_bad = bool(exception) or exit_code not in (0, None)
+        detail: dict[str, Any] = {"exit_code": exit_code}
+        if isinstance(exception, Mapping):
+            detail |= {"exception": exception, "reason": f"{exception.get('type')}: {exception.get('message')}"[:500]}
+        elif is_bad:
+            detail["reason"] = f"exited with code {exit_code}"
+        self._note(self._ward.see(book.writer, Sign.CLOSED_BADLY if is_bad else Sign.CLOSED, detail))
+        if is_bad or not book.process.is_visible:
+            self._discharge(watched)
+
+    async def _look(self) -> None:
+        while True:
+            await anyio.sleep(_LOOK_S)
+            self._note(self._ward.look(time.monotonic()))
+
+    def _note(self, changes: Any) -> None:
+        for change in changes:
+            self._change(change)
+
+    def _change(self, change: Change) -> None:
+        watched = self._watched[change.writer]
+        self._note_state(watched, change.state, change.detail)
+        logger.info(
+            "run %s rank %d (%s): %s %s",
+            watched.run_id,
+            watched.rank,
+            watched.role,
+            change.state.value,
+            change.detail.get("reason", ""),
+        )
+        if change.state in ENDED and self._has_ended(watched):
+            self._waiting.ended_runs.add(watched.run)
+            self._publish("runs", watched.run_id, {})
+
+    def _note_state(self, watched: Watched, state: State, detail: Mapping[str, Any]) -> None:
+        self._waiting.notes.append(StateNote(watched.writer, watched.run, time.time_ns(), state.value, detail))
+        self._work.set()
+        self._hurry.set()
+        self._publish("ranks", watched.run_id, {"rank": watched.rank, "state": state.value})
+
+    def _has_ended(self, watched: Watched) -> bool:
+        return all(
+            self._ward.state(other.writer) in ENDED for other in self._watched.values() if other.run == watched.run
+        )
+
+    def _discharge(self, watched: Watched) -> None:
+        self._ward.discharge(watched.writer)
+        self._watched.pop(watched.writer, None)
+        self._by_id.pop(watched.id, None)
+
+
+def _watched(book: WriterBook) -> Watched:
+    return Watched(book.id, book.writer, book.run.run, book.run.id, book.attempt, book.rank, book.role)

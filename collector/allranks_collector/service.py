@@ -1,0 +1,447 @@
+"""The collector as a process: it opens everything in order, runs it in one task group, and ends in named steps."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gc
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+import uvicorn
+
+from allranks_bus import home as homes
+from allranks_bus import processes
+from allranks_bus.addresses import Address
+from allranks_bus.errors import AllranksError
+from allranks_bus.home import Endpoint
+from allranks_bus.launch import release_start_lock
+from allranks_bus.sockets import CollectorSockets
+from allranks_bus.version import __version__
+from allranks_collector import orphans
+from allranks_collector.api import ApiContext, create_app
+from allranks_collector.health import Patience
+from allranks_collector.live import Hub
+from allranks_collector.pipeline import Pipeline
+from allranks_collector.queries import LiveStats
+from allranks_collector.retention import runs_to_remove
+from allranks_collector.settings import Settings, load_settings
+from allranks_collector.store import Store
+
+logger = logging.getLogger("allranks_collector")
+
+LOCK_FILE = "collector.lock"
+_DRAIN_EVERY_S = 2.0
+_IDLE_LOOK_S = 0.5
+_RETENTION_EVERY_S = 600.0
+_HTTP_GRACE_S = 2.0
+_DRAIN_GRACE_S = 10.0
+_PORT_TRIES = 200
+_DESCRIPTORS = 65_536
+
+
+class AlreadyRunning(AllranksError):
+    """Another collector has this home."""
+
+    def __init__(self, home: Path) -> None:
+        endpoint = homes.read_endpoint(home)
+        who = f"pid {endpoint.pid}, {endpoint.http}" if endpoint else "it is starting, or does not answer"
+        super().__init__(f"a collector runs already with the home {home} ({who})")
+
+
+class PortInUse(AllranksError):
+    """A port that was asked for is taken."""
+
+    def __init__(self, what: str, address: str, reason: str) -> None:
+        super().__init__(
+            f"cannot listen on {address} for {what}: {reason}; choose another port (allranks doctor shows who has it)"
+        )
+
+
+class Collector:
+    """A running collector; also what the API asks about it (`LiveView`).
+
+    Args:
+        embedded: it was started by `init` for this user: it takes free ports where the usual ones are in use, and
+            ends when it is idle.
+    """
+
+    def __init__(self, settings: Settings, *, embedded: bool) -> None:
+        self.settings = settings
+        self.embedded = embedded
+        self.hub = Hub()
+        self.started = time.time()
+        self._stopping = anyio.Event()
+
+    async def run(self) -> None:
+        """Serves until a signal, idleness, or cancellation."""
+        settings = self.settings
+        async with contextlib.AsyncExitStack() as opened:
+            opened.enter_context(_only_one(settings.home))
+            _raise_descriptor_limit()
+            self.store = opened.enter_context(
+                Store.open(settings.database, memory_limit_mb=settings.memory_limit_mb, threads=settings.threads)
+            )
+            self.sockets = await opened.enter_async_context(self._bind())
+            self.address = _address_of(self.sockets.data_endpoint)
+            http = opened.enter_context(contextlib.closing(self._bind_http()))
+            self.http = f"http://{_bracketed(settings.host)}:{http.getsockname()[1]}"
+            self.pipeline = Pipeline(
+                self.store,
+                self.sockets,
+                patience=Patience(settings.heartbeat_timeout_s, settings.stall_min_s, settings.stall_factor),
+                commit_interval_s=settings.commit_interval_s,
+                max_pending_bytes=settings.max_pending_mb * 1024 * 1024,
+                publish=self.hub.publish,
+            )
+            await self._serve(http)
+
+    async def _serve(self, http: socket.socket) -> None:
+        server = _Server(
+            uvicorn.Config(
+                create_app(ApiContext(self.store, self, self.settings, self._remove_run)),
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=int(_HTTP_GRACE_S),
+            )
+        )
+        async with anyio.create_task_group() as inner:
+            # What lives at start and is not part of a request or a commit is never garbage.
+            gc.collect()
+            gc.freeze()
+            await inner.start(self.pipeline.run)
+            async with anyio.create_task_group() as outer:
+                outer.start_soon(server.serve, [http])
+                outer.start_soon(self._await_signals)
+                outer.start_soon(self._await_idle)
+                outer.start_soon(self._drain_orphans)
+                outer.start_soon(self._keep_retention)
+                with self._announced():
+                    await self._stopping.wait()
+                # Step 1: no more viewers, so that their streams end, and then HTTP.
+                logger.info("ending: HTTP")
+                self.hub.close()
+                server.should_exit = True
+                with anyio.move_on_after(_HTTP_GRACE_S + 1):
+                    await server.ended.wait()
+                outer.cancel_scope.cancel()
+            # Step 2: no more messages; what has been received is stored.
+            logger.info("ending: events")
+            inner.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True), anyio.move_on_after(_DRAIN_GRACE_S):
+            await self.pipeline.drain()
+        # Step 3, by the exit stack: the sockets, the store (which checkpoints), the lock.
+        logger.info("ending: store")
+
+    def stop(self) -> None:
+        """Begins the end."""
+        self._stopping.set()
+
+    @contextlib.contextmanager
+    def _announced(self) -> Iterator[None]:
+        """Tells everybody on this machine where this collector listens, for as long as it does."""
+        me = processes.current()
+        homes.write_endpoint(
+            self.settings.home,
+            Endpoint(
+                url=str(self.address),
+                http=self.http,
+                pid=me.pid,
+                pid_start=me.start,
+                instance=self.store.instance.hex(),
+                version=__version__,
+                started=self.started,
+            ),
+        )
+        release_start_lock()
+        logger.info("allranks %s listens: data %s, dashboard %s", __version__, self.address, self.http)
+        try:
+            yield
+        finally:
+            homes.remove_endpoint(self.settings.home, me.pid)
+
+    # -- tasks -----------------------------------------------------------------------------------------------------
+
+    async def _await_signals(self) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                logger.info("received %s", signal.Signals(number).name)
+                self.stop()
+
+    async def _await_idle(self) -> None:
+        idle_exit_s = self.settings.idle_exit_s
+        if idle_exit_s is None:
+            return
+        busy_at = time.monotonic()
+        while True:
+            await anyio.sleep(min(_IDLE_LOOK_S, idle_exit_s))
+            now = time.monotonic()
+            if self.pipeline.live_writers or self.pipeline.pending_bytes or self.hub.viewers:
+                busy_at = now
+            elif now - busy_at >= idle_exit_s:
+                logger.info("nobody writes and nobody looks on: ending")
+                self.stop()
+
+    async def _drain_orphans(self) -> None:
+        """Brings in what writers left that died, or that had no collector."""
+        if not self.settings.drain_orphans:
+            return
+        roots = self._spool_roots()
+        # Spools that are not meant for here are opened once, not at every look.
+        left_alone: set[Path] = set()
+        while True:
+            for directory in orphans.find(roots):
+                if directory in left_alone or self.pipeline.is_watched(bytes.fromhex(directory.name)):
+                    continue
+                try:
+                    drained = await anyio.to_thread.run_sync(self._drain, directory, abandon_on_cancel=False)
+                except AllranksError:
+                    continue
+                if drained.records:
+                    logger.info(
+                        "drained %s: %d records%s",
+                        directory,
+                        drained.records,
+                        drained.problem and f": {drained.problem}",
+                    )
+                if not drained.is_done:
+                    left_alone.add(directory)
+            await anyio.sleep(_DRAIN_EVERY_S)
+
+    def _drain(self, directory: Path) -> orphans.Drained:
+        return orphans.drain(
+            directory, self.address, accepts=self._is_meant_for_here, should_stop=self._stopping.is_set
+        )
+
+    def _is_meant_for_here(self, identity: Mapping[str, Any]) -> bool:
+        destination = str(identity.get("destination", ""))
+        if self.embedded:
+            return destination == f"embedded:{self.settings.home}"
+        return destination != "offline" and not destination.startswith("embedded:")
+
+    def _spool_roots(self) -> tuple[Path, ...]:
+        if self.embedded:
+            # Wherever this user's writers may have found room.
+            env = {**os.environ, "ALLRANKS_HOME": str(self.settings.home)}
+            return tuple(dict.fromkeys((self.settings.spool, *homes.spool_roots(env))))
+        return (self.settings.spool,)
+
+    async def _keep_retention(self) -> None:
+        keep_days = self.settings.keep_days
+        if keep_days is None:
+            return
+        while True:
+            for run in await anyio.to_thread.run_sync(runs_to_remove, self.store, keep_days):
+                logger.info("removing run %d: it ended more than %g days ago", run, keep_days)
+                await self.pipeline.remove_run(run)
+            await anyio.sleep(_RETENTION_EVERY_S)
+
+    # -- listening -------------------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _bind(self) -> AsyncIterator[CollectorSockets]:
+        async with self._open_sockets() as sockets:
+            yield sockets
+
+    def _open_sockets(self) -> CollectorSockets:
+        settings = self.settings
+        if settings.ipc is not None:
+            Path(settings.ipc).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            wanted = Address("ipc", path=str(settings.ipc))
+            return CollectorSockets(wanted.data, wanted.control)
+        wanted = Address("tcp", host=_bracketed(settings.host), port=settings.data_port)
+        try:
+            return CollectorSockets(wanted.data, wanted.control)
+        except OSError as error:
+            if not self._may_move("data_port"):
+                raise PortInUse("data and control", f"{wanted.data} and {wanted.control}", str(error)) from error
+        # The control socket is always on the next port, so two neighbours must be free.
+        for _ in range(_PORT_TRIES):
+            port = _free_port(settings.host)
+            with contextlib.suppress(OSError):
+                free = Address("tcp", host=wanted.host, port=port)
+                return CollectorSockets(free.data, free.control)
+        raise PortInUse("data and control", settings.host, "no two neighbouring ports are free")
+
+    def _bind_http(self) -> socket.socket:
+        settings = self.settings
+        try:
+            return _listen(settings.host, settings.http_port)
+        except OSError as error:
+            if not self._may_move("http_port"):
+                where = f"{settings.host}:{settings.http_port}"
+                raise PortInUse("HTTP", where, error.strerror or str(error)) from error
+            return _listen(settings.host, 0)
+
+    def _may_move(self, port: str) -> bool:
+        """Whether a free port will do: an embedded collector is found by its home, any other by its port."""
+        return self.embedded and self.settings.sources.get(port, "default") == "default"
+
+    # -- what the API asks (LiveView) --------------------------------------------------------------------------------
+
+    def last_seen(self, writer: int) -> int | None:
+        return self.pipeline.heard_ns(writer)
+
+    def series_stats(self) -> LiveStats:
+        return self.pipeline.ingest.stats.columns()
+
+    def ready(self) -> tuple[bool, str]:
+        return (False, self.pipeline.problem) if self.pipeline.problem else (True, "")
+
+    def status(self) -> Mapping[str, Any]:
+        counters = self.pipeline.counters
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "embedded": self.embedded,
+            "url": str(self.address),
+            "http": self.http,
+            "uptime": time.time() - self.started,
+            "time": time.time(),
+            "writers": self.pipeline.live_writers,
+            "pending_bytes": self.pipeline.pending_bytes,
+            "commits": counters.commits,
+            "events": counters.events,
+            "points": counters.points,
+            "rejected": counters.rejected,
+        }
+
+    def counters(self) -> Mapping[str, float]:
+        counters = self.pipeline.counters
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return {
+            "writers": self.pipeline.live_writers,
+            "pending_bytes": self.pipeline.pending_bytes,
+            "batches_total": counters.batches,
+            "beats_total": counters.beats,
+            "events_total": counters.events,
+            "points_total": counters.points,
+            "commits_total": counters.commits,
+            "commit_seconds_total": counters.commit_s,
+            "failed_commits_total": counters.failed_commits,
+            "rejected_messages_total": counters.rejected,
+            "cpu_seconds_total": usage.ru_utime + usage.ru_stime,
+            "max_resident_bytes": usage.ru_maxrss * 1024,
+        }
+
+    def _remove_run(self, run: int) -> None:
+        """Called by the API in one of its worker threads."""
+        anyio.from_thread.run(self.pipeline.remove_run, run)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn inside of our task group: signals are ours, and its end can be waited for."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ended = anyio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().serve(sockets)
+        finally:
+            self.ended.set()
+
+
+@contextlib.contextmanager
+def _only_one(home: Path) -> Iterator[None]:
+    """Holds the home's lock: of several collectors that start at once, one goes on."""
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(home / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise AllranksError(f"cannot use the home {home}: {error.strerror}; set ALLRANKS_HOME") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise AlreadyRunning(home) from None
+    finally:
+        os.close(lock)
+
+
+def _raise_descriptor_limit() -> None:
+    """A writer takes two connections, and so two descriptors."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    if soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(512)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _free_port(host: str) -> int:
+    with contextlib.closing(_listen(host, 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return min(port, 65_534)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def _address_of(endpoint: str) -> Address:
+    scheme, _, rest = endpoint.partition("://")
+    if scheme == "ipc":
+        return Address("ipc", path=rest)
+    host, _, port = rest.rpartition(":")
+    return Address("tcp", host=host, port=int(port))
+
+
+def run(settings: Settings, *, embedded: bool) -> int:
+    """Runs a collector until it ends; the exit code for the process. Errors are one line in its log.
+
+    Where another one has the home already, an embedded collector has nothing to do, which is no error.
+    """
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+    )
+    try:
+        anyio.run(Collector(settings, embedded=embedded).run)
+    except AlreadyRunning as error:
+        logger.info("%s", error)
+        return 0 if embedded else 1
+    except AllranksError as error:
+        logger.error("%s", error)
+        return 1
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m allranks_collector [--embedded] [--keep]`: how `init` and `allranks up` start one."""
+    embedded, keep = "--embedded" in arguments, "--keep" in arguments
+    try:
+        flags = {"idle_exit_s": "none"} if keep else {}
+        settings = load_settings(flags, os.environ, embedded=embedded)
+    except AllranksError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return run(settings, embedded=embedded)
