@@ -1,15 +1,20 @@
-"""A database with chosen content, for tests: what the ingest would have stored, without an ingest."""
+"""Doubles for tests: a database with chosen content, and a service that stands still."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from allranks_collector.live import Hub
+from allranks_collector.stats import SeriesStats
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from allranks_collector.queries import LiveStats
     from allranks_collector.store import Store
 
 # 2023-11-14T22:13:20Z
@@ -146,3 +151,30 @@ class DatabaseBuilder:
         """A value that is not a number."""
         series = self.series(writer, key, "object")
         self._insert("objects", series, step, T0_NS + round(second * SECOND_NS), json.dumps(value))
+
+
+@dataclass
+class StillLive:
+    """A `LiveView` of a service that stands still: what it says is what a test has put into it."""
+
+    hub: Hub = field(default_factory=Hub)
+    stats: SeriesStats = field(default_factory=SeriesStats)
+    seen: dict[int, int] = field(default_factory=dict)
+    state: dict[str, Any] = field(default_factory=dict)
+    problem: str = ""
+    figures: dict[str, float] = field(default_factory=dict)
+
+    def last_seen(self, writer: int) -> int | None:
+        return self.seen.get(writer)
+
+    def series_stats(self) -> LiveStats:
+        return self.stats.columns()
+
+    def status(self) -> Mapping[str, Any]:
+        return self.state
+
+    def ready(self) -> tuple[bool, str]:
+        return not self.problem, self.problem
+
+    def counters(self) -> Mapping[str, float]:
+        return self.figures

@@ -119,7 +119,7 @@ def _conditions(
     cursor: duckdb.DuckDBPyConnection, runs: Sequence[int], last_seen: Callable[[int], int | None]
 ) -> dict[int, dict[str, Any]]:
     """How each run does: state, attempt, ranks and times, from its newest attempt."""
-    nothing = {
+    nothing: dict[str, Any] = {
         "state": run_state(()),
         "world_size": None,
         "attempt": None,
@@ -202,7 +202,7 @@ def _summaries(
     definitions = read_definitions(cursor, runs)
     found: dict[int, dict[str, float | None]] = {run: {} for run in runs}
     for run, key, *figures in cursor.execute(
-        f"SELECT run, key, {", ".join(_FIGURES)} FROM ({BY_KEY}) WHERE kind = 'metric' ORDER BY run, key"
+        f"SELECT run, key, {', '.join(_FIGURES)} FROM ({BY_KEY}) WHERE kind = 'metric' ORDER BY run, key"
     ).fetchall():
         column = summary_column(definition_of(definitions[run], key))
         if column is not None:

@@ -85,9 +85,7 @@ def test_the_instance_stays_the_same(path: Path) -> None:
 
 def test_a_file_that_another_process_has_names_that_process(store: Store) -> None:
     result = run_python(OPEN, store.path)
-    assert result.stdout.startswith(
-        f"StoreLocked {os.getpid()} the database {store.path} is in use by process"
-    )
+    assert result.stdout.startswith(f"StoreLocked {os.getpid()} the database {store.path} is in use by process")
 
 
 def test_reading_only_is_refused_too_while_a_collector_writes(store: Store) -> None:

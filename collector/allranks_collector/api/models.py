@@ -1,0 +1,149 @@
+"""The shapes of answers, for the OpenAPI page. Answers are not validated against them: tests do that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+
+class Error(BaseModel):
+    error: str = Field(description="one clear line")
+
+
+class RunAnswer(BaseModel):
+    id: str
+    project: str
+    group: str | None
+    name: str | None
+    state: str = Field(description="running, finished, failed, dead or unreachable, from its newest attempt's ranks")
+    notes: str | None
+    tags: list[str]
+    config: dict[str, Any]
+    summary: dict[str, Any] = Field(description="a number per metric, by its definition; entries set by hand win")
+    world_size: int | None
+    attempt: int | None = Field(description="the newest")
+    ranks_seen: int = Field(description="ranks of the newest attempt that have come")
+    created_at: float = Field(description="Unix seconds, as all times")
+    last_seen: float | None
+    last_step: int | None
+    ended_at: float | None
+
+
+class RunsAnswer(BaseModel):
+    runs: list[RunAnswer]
+    total: int = Field(description="how many there are without limit and offset")
+
+
+class Attempt(BaseModel):
+    attempt: int
+    started_at: float
+    launch: str
+
+
+class DefinitionAnswer(BaseModel):
+    name: str = Field(description="may end in *")
+    step_metric: str | None
+    summary: str | None
+
+
+class RunDetails(RunAnswer):
+    attempts: list[Attempt]
+    definitions: list[DefinitionAnswer]
+
+
+class Process(BaseModel):
+    host: str | None
+    pid: int | None
+    state: str = Field(description="expected, running, stalled, unreachable, dead, failed or finished")
+    last_step: int | None
+    last_seen: float | None
+    started_at: float | None
+    ended_at: float | None
+    exit_code: int | None
+    signal: str | None
+    reason: str | None
+    exception: Any = Field(description="type, message and traceback, or null")
+    dropped: int = Field(description="records that it could not keep")
+    events: int = Field(description="records stored")
+
+
+class RankAnswer(Process):
+    rank: int
+    attempt: int | None
+    local_rank: int | None
+    children: list[Process] = Field(description="processes that it forked and that log for it")
+
+
+class RanksAnswer(BaseModel):
+    ranks: list[RankAnswer]
+
+
+class KeyAnswer(BaseModel):
+    key: str
+    kind: str = Field(description="metric, system or object")
+    ranks: int = Field(description="how many ranks have it")
+    count: int
+    last_step: int | None
+    last: float | None = Field(description="the mean of the ranks' last values")
+    min: float | None
+    max: float | None
+    step_metric: str | None
+    summary: str
+
+
+class KeysAnswer(BaseModel):
+    keys: list[KeyAnswer]
+
+
+class Curve(BaseModel):
+    """Columns of one length. Per rank: time, value, min, max, count, nonfinite. Over ranks: mean, min, max …"""
+
+    key: str
+    attempt: int
+    rank: int | None = None
+    x: list[float]
+    step: list[int]
+    time: list[float] | None = None
+    value: list[float | None] | None = None
+    mean: list[float | None] | None = None
+    min: list[float | None] | None = None
+    max: list[float | None] | None = None
+    min_rank: list[int | None] | None = None
+    max_rank: list[int | None] | None = None
+    count: list[int] | None = None
+    nonfinite: list[int] | None = None
+
+
+class CurvesAnswer(BaseModel):
+    series: list[Curve]
+    buckets: int
+    x: str
+
+
+class ObjectAnswer(BaseModel):
+    key: str
+    rank: int
+    attempt: int
+    step: int
+    time: float
+    value: Any
+
+
+class ObjectsAnswer(BaseModel):
+    objects: list[ObjectAnswer]
+
+
+class EventAnswer(BaseModel):
+    event: int
+    time: float
+    kind: str
+    rank: int | None
+    attempt: int | None
+    host: str | None
+    pid: int | None
+    body: Any
+
+
+class EventsAnswer(BaseModel):
+    events: list[EventAnswer]

@@ -1,0 +1,79 @@
+"""What the demo shows of its run, and whom it names as the cause."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from allranks_collector.cli.demo_view import View, cause, progress_line, settled
+
+
+def rank(number: int, state: str, **more: Any) -> dict[str, Any]:
+    return {"rank": number, "state": state, "host": "h", "pid": 100 + number, "last_step": 7, **more}
+
+
+FAILED = {"exception": {"type": "PeerError", "message": "rank 2 is gone"}}
+
+
+def test_no_cause_where_all_is_well() -> None:
+    assert cause([rank(0, "finished"), rank(1, "running"), rank(2, "expected")]) is None
+
+
+def test_who_was_killed_comes_before_who_failed_of_it() -> None:
+    ranks = [rank(0, "failed", ended_at=10.0, **FAILED), rank(2, "dead", ended_at=10.4, signal="SIGKILL")]
+    assert cause(ranks) == "rank 2 (h, pid 102) dead after step 7: signal SIGKILL"
+
+
+def test_who_was_killed_without_a_known_signal_too() -> None:
+    ranks = [rank(0, "failed", ended_at=10.0, **FAILED), rank(2, "dead", ended_at=10.4)]
+    assert cause(ranks) == "rank 2 (h, pid 102) dead after step 7"
+
+
+@pytest.mark.parametrize("signal", [15, "15", "SIGTERM"])
+def test_who_was_ended_by_the_launcher_is_no_cause(signal: object) -> None:
+    ranks = [rank(1, "failed", ended_at=12.0, **FAILED), rank(2, "dead", ended_at=9.0, signal=signal)]
+    assert cause(ranks) == "rank 1 (h, pid 101) failed after step 7: PeerError: rank 2 is gone"
+
+
+def test_the_first_of_several_failures_is_named() -> None:
+    ranks = [rank(0, "failed", ended_at=12.0), rank(1, "failed", ended_at=11.0), rank(3, "failed")]
+    assert (cause(ranks) or "").startswith("rank 1 ")
+
+
+def test_a_rank_that_never_made_a_step() -> None:
+    assert "dead before its first step" in (cause([rank(0, "dead", last_step=None)]) or "")
+
+
+def test_settled_when_all_expected_ranks_have_ended() -> None:
+    view = View("n", expected=2)
+    seen: list[bool] = []
+    for states in (["finished"], ["finished", "running"], ["finished", "dead"]):
+        view.see([rank(number, state) for number, state in enumerate(states)])
+        seen.append(settled(view))
+    assert seen == [False, False, True]
+
+
+def test_trouble_is_remembered_when_it_has_passed() -> None:
+    view = View("n", expected=1)
+    view.see([rank(0, "stalled")])
+    view.see([rank(0, "dead")])
+    assert view.troubled == {0: "stalled"}
+
+
+def test_points_a_second_need_two_looks() -> None:
+    view = View("n", expected=1)
+    rates: list[float | None] = []
+    for points, now_s in ((1000, 10.0), (3000, 11.0), (3000, 12.0), (None, 13.0)):
+        view.count(points, now_s)
+        rates.append(view.points_per_s)
+    assert rates == [None, 2000.0, 1000.0, 1000.0]
+
+
+def test_the_line_before_and_while_the_run_goes() -> None:
+    view = View("n", expected=2)
+    assert progress_line(view) == "waiting for the first rank"
+    view.run = {"last_step": 41, "summary": {"train/loss": 0.123456, "test/accuracy": None}}
+    view.points_per_s = 12345.6
+    view.see([rank(0, "running"), rank(1, "running")])
+    assert progress_line(view) == ("step 41   loss 0.1235   test accuracy –   12,346 points/s   ranks: 2 running")

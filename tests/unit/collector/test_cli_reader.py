@@ -1,0 +1,146 @@
+"""Both readers: what they ask a collector for, what they find in a file, and that they agree on the interface."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import pytest
+
+from allranks_collector.cli.common import CommandError
+from allranks_collector.cli.reader import LocalReader, RemoteReader, find_collector, open_reader
+from allranks_collector.queries.select import RunNotFound
+from allranks_collector.settings import Settings
+from allranks_collector.store import Store, StoreMissing
+from allranks_collector.testing import DatabaseBuilder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from allranks_collector.cli.reader import Reader
+
+
+class Answers:
+    """A transport that answers from a table and keeps what it was asked."""
+
+    def __init__(self, answers: Mapping[str, Any]) -> None:
+        self.answers = answers
+        self.asked: list[tuple[str, str, dict[str, object]]] = []
+
+    def get(self, path: str, params: Mapping[str, object] | None = None) -> Any:
+        self.asked.append(("GET", path, dict(params or {})))
+        return self.answers[path]
+
+    def delete(self, path: str, params: Mapping[str, object] | None = None) -> Any:
+        self.asked.append(("DELETE", path, dict(params or {})))
+        return {}
+
+    def download(self, path: str, params: Mapping[str, object], sink: BinaryIO) -> None:
+        self.asked.append(("GET", path, dict(params)))
+        sink.write(b"data")
+
+
+def test_runs_are_asked_for_with_what_was_given() -> None:
+    answers = Answers({"/api/runs": {"runs": [{"id": "a"}], "total": 1}})
+    assert RemoteReader("http://h/", answers).runs(project="p", limit=5) == [{"id": "a"}]
+    assert answers.asked == [("GET", "/api/runs", {"project": "p", "limit": 5, "offset": 0})]
+
+
+def test_more_runs_than_a_page_are_asked_for_in_pages() -> None:
+    answers = Answers({"/api/runs": {"runs": [{"id": "a"}] * 1000}})
+    assert len(RemoteReader("http://h", answers).runs(limit=2000)) == 2000
+    assert [params["offset"] for _, _, params in answers.asked] == [0, 1000]
+
+
+def test_a_name_cannot_leave_its_place_in_the_address() -> None:
+    answers = Answers({"/api/runs/a%2F..%3Fb": {"id": "x"}})
+    assert RemoteReader("http://h", answers).run("a/..?b") == {"id": "x"}
+
+
+def test_the_other_questions() -> None:
+    answers = Answers({"/api/runs/r/ranks": {"ranks": [{"rank": 0}]}, "/api/collector": {"version": "1"}})
+    reader, sink = RemoteReader("http://h", answers), io.BytesIO()
+    assert reader.ranks("r", 2) == [{"rank": 0}]
+    assert reader.status() == {"version": "1"}
+    reader.export("r", "metrics", "csv", sink)
+    reader.remove("r", force=True)
+    assert sink.getvalue() == b"data"
+    assert answers.asked == [
+        ("GET", "/api/runs/r/ranks", {"attempt": 2}),
+        ("GET", "/api/collector", {}),
+        ("GET", "/api/runs/r/export", {"what": "metrics", "format": "csv"}),
+        ("DELETE", "/api/runs/r", {"force": "true"}),
+    ]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path, database=tmp_path / "allranks.duckdb", spool=tmp_path / "spool")
+
+
+@pytest.fixture
+def local(settings: Settings) -> LocalReader:
+    with Store.open(settings.database) as store:
+        database = DatabaseBuilder(store)
+        run = database.run("run-a", name="first", project="p")
+        writer = database.writer(run, 0, world_size=2, last_step=2)
+        database.points(writer, "loss", [3.0, 2.0, 1.0])
+        ended = database.run("run-b", name="second", project="q", created_s=10)
+        database.writer(ended, 0, state="finished")
+    return LocalReader(settings)
+
+
+def test_a_file_is_read_as_a_collector_would_answer(local: LocalReader) -> None:
+    reader: Reader = local
+    assert [run["id"] for run in reader.runs()] == ["run-b", "run-a"]
+    assert [run["id"] for run in reader.runs(project="p", limit=1)] == ["run-a"]
+    assert reader.run("first")["id"] == "run-a"
+    assert [rank["state"] for rank in reader.ranks("run-a")] == ["running", "expected"]
+
+
+def test_a_file_is_exported(local: LocalReader) -> None:
+    sink = io.BytesIO()
+    local.export("run-a", "metrics", "jsonl", sink)
+    rows = [json.loads(line) for line in sink.getvalue().splitlines()]
+    assert [(row["key"], row["rank"], row["step"], row["value"]) for row in rows] == [
+        ("loss", 0, 0, 3.0),
+        ("loss", 0, 1, 2.0),
+        ("loss", 0, 2, 1.0),
+    ]
+
+
+def test_a_run_is_removed_from_a_file(local: LocalReader) -> None:
+    local.remove("second")
+    assert [run["id"] for run in local.runs()] == ["run-a"]
+
+
+def test_a_running_run_is_removed_only_by_force(local: LocalReader) -> None:
+    with pytest.raises(CommandError, match="run-a is running"):
+        local.remove("run-a")
+    local.remove("run-a", force=True)
+    assert [run["id"] for run in local.runs()] == ["run-b"]
+
+
+def test_what_is_not_there_is_said(local: LocalReader, settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(RunNotFound):
+        local.run("nobody")
+    nowhere = LocalReader(Settings(home=tmp_path, database=tmp_path / "none", spool=settings.spool))
+    for ask in (nowhere.runs, lambda: nowhere.remove("x")):
+        with pytest.raises(StoreMissing):
+            ask()
+    assert not (tmp_path / "none").exists()
+
+
+def test_where_the_collector_is(tmp_path: Path) -> None:
+    env = {"ALLRANKS_HOME": str(tmp_path)}
+    assert find_collector(None, env) is None
+    assert find_collector(None, env | {"ALLRANKS_HTTP": "http://a:1/"}) == "http://a:1"
+    assert find_collector("http://b:2", env | {"ALLRANKS_HTTP": "http://a:1"}) == "http://b:2"
+
+
+def test_without_a_collector_the_file_is_read(tmp_path: Path) -> None:
+    env = {"ALLRANKS_HOME": str(tmp_path)}
+    assert isinstance(open_reader(None, env), LocalReader)
+    assert isinstance(open_reader("http://h:1", env), RemoteReader)

@@ -1,0 +1,79 @@
+"""`sync`: which spools it takes, and what it says became of each."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from allranks_bus.addresses import Address, parse_address
+from allranks_bus.errors import SpoolBusy, SpoolError
+from allranks_collector import cli
+from allranks_collector.cli import sync
+from allranks_collector.orphans import Drained
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A spool root with three spools, and a collector at a fixed address that drains them as their number says."""
+    root = tmp_path / "spool"
+    for number in (1, 2, 3):
+        (root / f"{number:032x}").mkdir(parents=True)
+    monkeypatch.setenv("ALLRANKS_SPOOL", str(root))
+    monkeypatch.setenv("ALLRANKS_URL", "tcp://h:7")
+
+    def drain(directory: Path, address: Address, *, timeout_s: float) -> Drained:
+        assert (address, timeout_s) == (parse_address("tcp://h:7"), 30.0)
+        if directory.name.endswith("2"):
+            raise SpoolBusy("busy")
+        return Drained(directory, "run-x", 10, is_done=True)
+
+    monkeypatch.setattr("allranks_collector.orphans.drain", drain)
+    return root
+
+
+@pytest.mark.usefixtures("root")
+def test_all_spools_of_this_user_are_shipped(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["sync", "--json"]) == 0
+    results = json.loads(capsys.readouterr().out)
+    assert [(result["run"], result["records"], result["busy"]) for result in results] == [
+        ("run-x", 10, False),
+        ("", 0, True),
+        ("run-x", 10, False),
+    ]
+
+
+def test_one_spool_can_be_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["sync", str(root / f"{3:032x}"), "--json"]) == 0
+    assert [result["spool"][-1] for result in json.loads(capsys.readouterr().out)] == ["3"]
+
+
+def test_a_place_that_is_no_folder_is_wrong_usage(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["sync", str(root / "none")]) == 2
+    assert "is no folder" in capsys.readouterr().err
+
+
+def test_nothing_to_do_starts_no_collector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLRANKS_SPOOL", str(tmp_path / "empty"))
+    monkeypatch.delenv("ALLRANKS_URL", raising=False)
+    monkeypatch.setattr(sync, "start", None)
+    assert cli.main(["sync"]) == 0
+
+
+def test_what_could_not_be_shipped_is_status_1(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def drain(directory: Path, _address: Address, *, timeout_s: float) -> Drained:
+        if directory.name.endswith("1"):
+            raise SpoolError(f"unreadable after {timeout_s:g} s")
+        return Drained(directory, "run-x", 10, is_done=False, problem="the collector does not answer")
+
+    monkeypatch.setattr("allranks_collector.orphans.drain", drain)
+    assert cli.main(["sync", str(root)]) == 1
+    shown = capsys.readouterr().out
+    assert "unreadable after 30 s" in shown
+    assert "the collector does not answer" in shown
