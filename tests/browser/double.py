@@ -44,7 +44,7 @@ def rank(number: int, state: str = "running", **fields: Any) -> dict[str, Any]:
         "rank": number, "attempt": 1, "local_rank": number % 8, "host": f"node-{number // 8}", "pid": 1000 + number,
         "state": state, "last_step": 99, "last_seen": CREATED + 60, "started_at": CREATED, "ended_at": None,
         "exit_code": None, "signal": None, "reason": None, "exception": None, "dropped": 0, "events": 100,
-        "children": 0,
+        "children": [],
     }  # fmt: skip
     return values | fields
 

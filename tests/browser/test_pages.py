@@ -124,6 +124,15 @@ def test_what_ranks_say_is_text_and_never_markup(page: Page, double: CollectorDo
     assert "owned" not in page.title().replace(HOSTILE, "")
 
 
+def test_a_run_that_is_removed_says_so(page: Page, double: CollectorDouble) -> None:
+    _training(double)
+    RunPage(page, double.url, "r1").open()
+    expect(page.get_by_test_id("connection")).to_have_attribute("data-state", "live")
+    double.state.runs = []
+    double.emit("runs", run="r1", removed=True)
+    expect(page.get_by_text("This run has been removed.")).to_be_visible()
+
+
 def test_a_thousand_ranks_have_a_cell_each_within_the_window(page: Page, double: CollectorDouble) -> None:
     _training(double, ranks=1024)
     double.state.ranks[700] = rank(700, "dead", signal="SIGKILL")

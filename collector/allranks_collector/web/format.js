@@ -78,7 +78,12 @@ export function text(value) {
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 
-/** "one rank", "3 ranks". */
+/** How many of how many have come: "64", or "3 of 64" where some are missing; the whole may be unknown. */
+export function countOf(n, whole, between = " of ") {
+  return whole === null || whole === undefined || n === whole ? count(n) : `${count(n)}${between}${count(whole)}`;
+}
+
+/** "1 rank", "3 ranks". */
 export const plural = (n, word) => (n === 1 ? `1 ${word}` : `${count(n)} ${word}s`);
 
 /** Nested maps as [path, value] rows in order, `model.depth` for {model: {depth}}. */

@@ -96,7 +96,7 @@ function Hint({ rank, left, top, flip }) {
   const now = Date.now() / 1000;
   const rows = [
     ["host", rank.host], ["pid", rank.pid], ["local rank", rank.local_rank], ["last step", rank.last_step === null ? null : count(rank.last_step)],
-    ["last seen", rank.last_seen === null ? null : ago(rank.last_seen, now)], ["dropped", rank.dropped || null], ["why", reasonOf(rank) || null],
+    ["last seen", rank.last_seen === null ? null : ago(rank.last_seen, now)], ["children", rank.children?.length || null], ["dropped", rank.dropped || null], ["why", reasonOf(rank) || null],
   ].filter(([, value]) => value !== null && value !== undefined);
   return html`<div class=${`rank-hint ${flip ? "flip" : ""}`} role="tooltip" style=${{ left: `${left}px`, top: `${top}px` }}>
     <header><b>rank ${rank.rank}</b> <span class="state" data-state=${rank.state}><i class="dot"></i>${rank.state}</span></header>

@@ -1,7 +1,7 @@
 // Who the run is and how it stands, in two lines.
 import { html } from "../lib.js";
 import { exportUrl } from "../api.js";
-import { count, plural } from "../format.js";
+import { count, countOf, plural } from "../format.js";
 import { stepSpread } from "../ranks.js";
 import { setQuery } from "../router.js";
 import { Ago, Copy, Menu, Span, State } from "./bits.js";
@@ -24,9 +24,8 @@ export function RunHeader({ run, ranks, attempt }) {
       ${fact("id", html`<${Copy} value=${run.id} label="the run's id" />`)}
       ${fact("project", html`<a href=${`/?project=${encodeURIComponent(run.project)}`}>${run.project}</a>`)}
       ${run.group && fact("group", run.group)}
-      ${fact("ranks", html`<span data-testid="ranks-seen">${run.ranks_seen === run.world_size
-        ? count(run.world_size) : `${count(run.ranks_seen)} of ${count(run.world_size)}`}</span>`)}
-      ${fact("attempt", attempts.length > 1 ? html`<${AttemptChoice} attempts=${attempts} value=${attempt} />` : run.attempt)}
+      ${fact("ranks", html`<span data-testid="ranks-seen">${countOf(run.ranks_seen, run.world_size)}</span>`)}
+      ${fact("attempt", attempts.length > 1 ? html`<${AttemptChoice} attempts=${attempts} value=${attempt} />` : count(run.attempt))}
       ${fact("last step", html`<span data-testid="last-step">${count(run.last_step)}</span>`)}
       ${spread && spread.behind > 0 && fact("slowest", `rank ${spread.slowest.rank}, ${plural(spread.behind, "step")} behind`)}
       ${fact("started", html`<${Ago} time=${run.created_at} />`)}

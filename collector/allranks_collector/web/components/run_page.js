@@ -27,6 +27,7 @@ export function RunPage({ id, theme }) {
     const timer = setTimeout(refresh, HEADER_MS);
     return () => clearTimeout(timer);
   }, [data, error]);
+  if (data && error && error.status === 404) return html`<${Notice} title="This run has been removed."><a href="/">All runs</a><//>`;
   if (data) return html`<${LoadedRun} run=${data} refresh=${refresh} theme=${theme} />`;
   if (!error) return html`<p class="page dim" role="status">Loading…</p>`;
   return html`<${Notice} kind="error" title=${error.message}>

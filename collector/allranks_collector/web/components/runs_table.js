@@ -1,7 +1,7 @@
 // The table of runs, its order, and the choice of its summary columns.
 import { html, memo, useMemo } from "../lib.js";
 import { chosenKeys, sortRuns } from "../columns.js";
-import { count, number } from "../format.js";
+import { count, countOf, number } from "../format.js";
 import { runUrl, setQuery, useRoute } from "../router.js";
 import { usePreference } from "../store.js";
 import { Ago, Menu, Span, State } from "./bits.js";
@@ -59,9 +59,8 @@ const Row = memo(({ run, shown }) => html`<tr data-testid="run-row" data-run=${r
   <td>${run.project}</td>
   <td class="dim">${run.group ?? ""}</td>
   <td class=${`figure ${run.ranks_seen < run.world_size ? "short" : ""}`}
-    title=${`${run.ranks_seen} of ${run.world_size} ranks have spoken`}>${run.ranks_seen === run.world_size
-    ? count(run.world_size) : `${count(run.ranks_seen)}/${count(run.world_size)}`}</td>
-  <td class=${`figure ${run.attempt > 1 ? "" : "dim"}`}>${run.attempt}</td>
+    title="Ranks that have come, of those that should">${countOf(run.ranks_seen, run.world_size, "/")}</td>
+  <td class=${`figure ${run.attempt > 1 ? "" : "dim"}`}>${count(run.attempt)}</td>
   <td class="figure">${count(run.last_step)}</td>
   <td class="figure"><${Ago} time=${run.created_at} /></td>
   <td class="figure"><${Span} from=${run.created_at} to=${run.ended_at} /></td>
