@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Mapping
+from itertools import count
 from pathlib import Path
 from time import time_ns
 from typing import Any
@@ -39,6 +40,10 @@ class RankLog(SpoolWriter):
 
     def __init__(self, root: Path, name: bytes, identity: Mapping[str, Any], *, cap_bytes: int) -> None:
         self.step = -1
+        # Steps by themselves come from a counter, which no two threads can get the same number from; it is made anew
+        # after a step that the program gave.
+        self._next_step = count().__next__
+        self._is_stepped = False
         self._identity = dict(identity)
         self._keyset_numbers = 0
         # Replaced at each new segment, which defines the keysets that it uses anew.
@@ -55,12 +60,17 @@ class RankLog(SpoolWriter):
         keysets = self._keysets
         pack, tag, length, size = keysets[tuple(data)]
         if step is None:
-            with self._lock:
-                step = self.step = self.step + 1
-            payload = pack(METRICS_HEAD, time_ns(), STEP_TAG, step, tag, *data.values())
+            if self._is_stepped:
+                self._count_on()
+            step = self._next_step()
         else:
+            self._is_stepped = True
+        try:
             payload = pack(METRICS_HEAD, time_ns(), STEP_TAG, step, tag, *data.values())
-            self.step = step
+        except BaseException:
+            self._is_stepped = True  # the step that was taken from the counter is free again
+            raise
+        self.step = step
         record = HEADER.pack(length, crc32(payload)) + payload
         with self._lock:
             if keysets is not self._keysets:  # a new segment has begun since, which does not know the keyset yet
@@ -80,6 +90,17 @@ class RankLog(SpoolWriter):
             if self._size >= self._check_at:
                 self._checkpoint()
 
+    def next_step(self) -> int:
+        """The step of an event that was given none."""
+        if self._is_stepped:
+            self._count_on()
+        return self._next_step()
+
+    def follow(self, step: int) -> None:
+        """Takes note of the step of an event that is packed otherwise."""
+        self.step = step
+        self._is_stepped = True
+
     def define(self, names: tuple[str, ...]) -> bool:
         """Makes `names` a keyset; False where there are too many of them, and LOG must serve."""
         with self._lock:
@@ -95,10 +116,16 @@ class RankLog(SpoolWriter):
                 return False
             if keysets is not self._keysets:  # that record was the last of its segment
                 return self.define(names)
-            count = len(names)
-            length = METRICS_OVERHEAD_BYTES + 8 * count
-            keysets[names] = (events.metrics_packer(count), events.values_tag(number, count), length, length + 8)
+            width = len(names)
+            length = METRICS_OVERHEAD_BYTES + 8 * width
+            keysets[names] = (events.metrics_packer(width), events.values_tag(number, width), length, length + 8)
             return True
+
+    def _count_on(self) -> None:
+        with self._lock:
+            if self._is_stepped:
+                self._next_step = count(self.step + 1).__next__
+                self._is_stepped = False
 
     def _metrics_again(self, data: Mapping[str, float], step: int) -> None:
         names = tuple(data)

@@ -344,7 +344,7 @@ class Run:
             except Exception:
                 pass  # whatever it is, it is no step
             warn_once("step", f"log(): step must be a whole number, not {step!r:.80}; the next one is used")
-        return log.step + 1
+        return log.next_step()
 
     def _end(self, exit_code: int | None, timeout: float) -> None:
         log, publisher = self._log, self._publisher
@@ -380,7 +380,7 @@ def _append_in_parts(log: RankLog, step: int, fields: Mapping[str, Any]) -> None
     """Appends LOG records with `fields`, in as many as their size needs."""
     if not fields:
         return
-    log.step = step
+    log.follow(step)
     try:
         log.append(events.pack(Kind.LOG, time.time_ns(), step, dict(fields)))
     except ProtocolError:

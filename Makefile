@@ -1,0 +1,71 @@
+# The whole manual of this repository: `make` lists its targets.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+BROWSER := $(shell command -v chromium chromium-browser google-chrome 2>/dev/null | head -1)
+
+.PHONY: help demo test check lowest bench browser format clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.demo ## train a small model on 4 ranks, watched live
+	@$(BIN)/allranks demo
+
+test: $(VENV)/.dev browser ## the whole test suite
+	@$(BIN)/pytest
+
+check: $(VENV)/.dev ## lint, format, types (mypy and pyright, strict)
+	@$(BIN)/ruff check --output-format concise .
+	@$(BIN)/ruff format --check --quiet . || { echo 'some files are not formatted: run make format'; exit 1; }
+	@$(BIN)/mypy
+	@$(BIN)/pyright
+
+lowest: $(VENV)-lowest/.lowest ## unit tests against the oldest dependencies that we claim to support
+	@$(VENV)-lowest/bin/pytest tests/unit/bus tests/unit/sdk tests/unit/collector
+
+bench: $(VENV)-bench/.bench $(VENV)/.dev ## the figures, against ceilings and peers; results in benchmarks/results
+	@$(BIN)/python -m benchmarks --peers
+
+format: $(VENV)/.dev ## lint fixes and formatting
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
+
+clean: ## remove the virtual environments
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-bench
+
+# Chromium is not a Python package; where we may, we install Debian's.
+browser:
+ifeq ($(BROWSER),)
+	@if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null; \
+	else echo 'the browser tests need chromium: install it with your package manager'; exit 1; fi
+endif
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo 'allranks needs Python 3.10 or newer: make PYTHON=python3.12 …'; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+	@echo 'installing into $(VENV) …'
+	@$(BIN)/pip install -q --disable-pip-version-check -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	@echo 'installing the development tools into $(VENV) …'
+	@$(BIN)/pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+$(VENV)-bench/.bench: pyproject.toml
+	@$(PYTHON) -m venv $(VENV)-bench
+	@$(VENV)-bench/bin/pip install -q --disable-pip-version-check -e '.[bench]'
+	@touch $@
+
+# uv resolves to the lower bounds; pip cannot.
+$(VENV)-lowest/.lowest: pyproject.toml
+	@$(PYTHON) -m venv $(VENV)-lowest
+	@$(VENV)-lowest/bin/pip install -q --disable-pip-version-check uv
+	@VIRTUAL_ENV=$(VENV)-lowest $(VENV)-lowest/bin/uv pip install -q --resolution lowest-direct -e '.[collector,lowest]'
+	@touch $@
