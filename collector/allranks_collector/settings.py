@@ -173,7 +173,7 @@ class Settings:
     ipc: str | None = field(default=None, metadata=_row(OPTIONAL_PATH, "Unix socket for data, in place of TCP"))
     insecure: bool = field(default=False, metadata=_row(SWITCH, "listen beyond this machine, without keys"))
     allowed_hosts: tuple[str, ...] = field(default=(), metadata=_row(NAMES, "more names to be called by in HTTP"))
-    commit_interval_s: float = field(default=0.02, metadata=_row(POSITIVE, "longest wait of events for a commit"))
+    commit_interval_s: float = field(default=0.1, metadata=_row(POSITIVE, "longest wait of events for a commit"))
     max_pending_mb: int = field(default=64, metadata=_row(COUNT, "events in memory before senders have to wait"))
     memory_limit_mb: int = field(default=1024, metadata=_row(COUNT, "memory that DuckDB may use"))
     threads: int = field(default=2, metadata=_row(COUNT, "threads that DuckDB may use"))
