@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pyarrow.parquet as pq
 import pytest
-from tests.unit.serving import serving
+from tests.unit.serving import AppClient, asking
 
 from allranks_collector.api import ApiContext, create_app, models, pages
 from allranks_collector.api.guard import is_our_host
@@ -20,7 +19,7 @@ from allranks_collector.settings import Settings
 from allranks_collector.testing import T0_NS, DatabaseBuilder, StillLive
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from pydantic import BaseModel
@@ -40,15 +39,9 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(tmp_path, tmp_path / "test.duckdb", tmp_path / "spool", allowed_hosts=("trainer.example",))
 
 
-@contextlib.contextmanager
-def asking(context: ApiContext) -> Generator[httpx.Client]:
-    with serving(create_app(context)) as url, httpx.Client(base_url=url, timeout=20) as client:
-        yield client
-
-
 @pytest.fixture
-def client(store: Store, live: StillLive, settings: Settings) -> Iterator[httpx.Client]:
-    with asking(ApiContext(store, live, settings)) as client:
+def client(store: Store, live: StillLive, settings: Settings) -> Iterator[AppClient]:
+    with asking(create_app(ApiContext(store, live, settings)), HOST) as client:
         yield client
 
 
@@ -69,7 +62,7 @@ def run(build: DatabaseBuilder) -> int:
     return run
 
 
-def get(client: httpx.Client, path: str, expect: int = 200, **params: Any) -> Any:
+def get(client: AppClient, path: str, expect: int = 200, **params: Any) -> Any:
     response = client.get(path, params=params or None)
     assert response.status_code == expect, response.text
     return response.json()
@@ -94,7 +87,7 @@ def get(client: httpx.Client, path: str, expect: int = 200, **params: Any) -> An
         ("/api/runs/run-one/events", models.EventsAnswer),
     ],
 )
-def test_answers_are_as_the_openapi_page_says(client: httpx.Client, path: str, model: type[BaseModel]) -> None:
+def test_answers_are_as_the_openapi_page_says(client: AppClient, path: str, model: type[BaseModel]) -> None:
     """Nothing is missing, and nothing is there that the page does not tell of."""
     got = get(client, path)
     said = model.model_validate(got, strict=False).model_dump(exclude_unset=True)
@@ -103,7 +96,7 @@ def test_answers_are_as_the_openapi_page_says(client: httpx.Client, path: str, m
 
 
 @pytest.mark.usefixtures("run")
-def test_runs_can_be_filtered_and_paged(client: httpx.Client, build: DatabaseBuilder) -> None:
+def test_runs_can_be_filtered_and_paged(client: AppClient, build: DatabaseBuilder) -> None:
     build.run("run-two", project="text", created_s=60)
     assert [run["id"] for run in get(client, "/api/runs")["runs"]] == ["run-two", "run-one"]
     assert get(client, "/api/runs", limit=1)["total"] == 2
@@ -115,17 +108,17 @@ def test_runs_can_be_filtered_and_paged(client: httpx.Client, build: DatabaseBui
 
 @pytest.mark.usefixtures("run")
 @pytest.mark.parametrize("reference", ["run-one", "run-o", "first"])
-def test_a_run_is_found_by_id_prefix_or_name(client: httpx.Client, reference: str) -> None:
+def test_a_run_is_found_by_id_prefix_or_name(client: AppClient, reference: str) -> None:
     assert get(client, f"/api/runs/{reference}")["id"] == "run-one"
 
 
 @pytest.mark.usefixtures("run")
-def test_a_summary_is_by_definition_and_by_hand(client: httpx.Client) -> None:
+def test_a_summary_is_by_definition_and_by_hand(client: AppClient) -> None:
     assert get(client, "/api/runs/run-one")["summary"] == {"loss": 3.0, "child/loss": 5.0, "best": 7}
 
 
 @pytest.mark.usefixtures("run")
-def test_live_writers_are_seen_later_than_the_database_knows(client: httpx.Client, live: StillLive) -> None:
+def test_live_writers_are_seen_later_than_the_database_knows(client: AppClient, live: StillLive) -> None:
     live.seen[1] = T0_NS + 60 * 10**9
     assert get(client, "/api/runs/run-one")["last_seen"] == T0_NS / 1e9 + 60
     ranks = get(client, "/api/runs/run-one/ranks")["ranks"]
@@ -134,7 +127,7 @@ def test_live_writers_are_seen_later_than_the_database_knows(client: httpx.Clien
 
 
 @pytest.mark.usefixtures("run")
-def test_metrics_take_keys_ranks_and_steps(client: httpx.Client) -> None:
+def test_metrics_take_keys_ranks_and_steps(client: AppClient) -> None:
     path = "/api/runs/run-one/metrics"
     curves = get(client, path, key=["loss", "child/loss"], ranks="0", step_min=0, step_max=1)["series"]
     assert [(curve["key"], curve["rank"], curve["value"]) for curve in curves] == [
@@ -144,7 +137,7 @@ def test_metrics_take_keys_ranks_and_steps(client: httpx.Client) -> None:
     assert get(client, path, key="loss", reduce="ranks")["series"][0]["mean"] == [1.5, None, 3.0]
 
 
-def test_large_answers_are_compressed_for_those_who_take_that(client: httpx.Client, build: DatabaseBuilder) -> None:
+def test_large_answers_are_compressed_for_those_who_take_that(client: AppClient, build: DatabaseBuilder) -> None:
     build.points(build.writer(build.run("run-one")), "loss", [float(step) for step in range(5000)])
     path = "/api/runs/run-one/metrics?buckets=0"
     packed = client.get(path, headers={"accept-encoding": "gzip"})
@@ -157,7 +150,7 @@ def test_large_answers_are_compressed_for_those_who_take_that(client: httpx.Clie
 
 @pytest.mark.usefixtures("run")
 @pytest.mark.parametrize("what", ["metrics", "system", "events", "ranks", "config", "summary"])
-def test_exports_say_the_same_in_every_format(client: httpx.Client, what: str, tmp_path: Path) -> None:
+def test_exports_say_the_same_in_every_format(client: AppClient, what: str, tmp_path: Path) -> None:
     before = sorted(tmp_path.iterdir())
     files = {
         name: client.get("/api/runs/run-one/export", params={"what": what, "format": name})
@@ -176,7 +169,7 @@ def test_exports_say_the_same_in_every_format(client: httpx.Client, what: str, t
 
 
 @pytest.mark.usefixtures("run")
-def test_exported_metrics_have_one_row_a_point(client: httpx.Client) -> None:
+def test_exported_metrics_have_one_row_a_point(client: AppClient) -> None:
     lines = client.get("/api/runs/run-one/export?what=metrics").text.splitlines()
     assert [list(json.loads(line).values()) for line in lines[:3]] == [
         ["child/loss", 0, 1, 0, T0_NS / 1e9, 5.0],
@@ -190,7 +183,7 @@ def test_exported_metrics_have_one_row_a_point(client: httpx.Client) -> None:
 
 
 @pytest.mark.usefixtures("run")
-def test_a_running_run_is_removed_only_by_force(client: httpx.Client) -> None:
+def test_a_running_run_is_removed_only_by_force(client: AppClient) -> None:
     refused = client.delete("/api/runs/run-one")
     assert (refused.status_code, refused.json()) == (
         409,
@@ -204,7 +197,7 @@ def test_removing_tells_the_ingest(store: Store, live: StillLive, settings: Sett
     build.run("other")
     number = build.run("run-one")
     removed: list[int] = []
-    with asking(ApiContext(store, live, settings, removed.append)) as client:
+    with asking(create_app(ApiContext(store, live, settings, removed.append)), HOST) as client:
         assert client.delete("/api/runs/run-one").status_code == 200
     assert removed == [number]
 
@@ -229,20 +222,20 @@ def test_removing_tells_the_ingest(store: Store, live: StillLive, settings: Sett
         ("/static/%2e%2e/api/app.py", 404, ""),
     ],
 )
-def test_errors_are_one_line(client: httpx.Client, path: str, status: int, words: str) -> None:
+def test_errors_are_one_line(client: AppClient, path: str, status: int, words: str) -> None:
     body = get(client, path, status)
     assert list(body) == ["error"]
     assert words in body["error"]
     assert "\n" not in body["error"]
 
 
-def test_an_ambiguous_prefix_names_the_runs(client: httpx.Client, build: DatabaseBuilder) -> None:
+def test_an_ambiguous_prefix_names_the_runs(client: AppClient, build: DatabaseBuilder) -> None:
     build.run("run-aa")
     build.run("run-ab", created_s=1)
     assert "fits 2 runs: give more of the id (run-ab, run-aa)" in get(client, "/api/runs/run-a", 409)["error"]
 
 
-def test_a_store_that_is_gone_is_503(client: httpx.Client, store: Store) -> None:
+def test_a_store_that_is_gone_is_503(client: AppClient, store: Store) -> None:
     store.close()
     assert "has been closed" in get(client, "/api/runs", 503)["error"]
 
@@ -254,7 +247,7 @@ def test_a_failure_of_ours_is_logged_and_one_line(
         raise ZeroDivisionError
 
     live.status = fail  # type: ignore[method-assign]
-    with asking(ApiContext(store, live, settings)) as client:
+    with asking(create_app(ApiContext(store, live, settings)), HOST) as client:
         assert "failed on this request (ZeroDivisionError)" in get(client, "/api/collector", 500)["error"]
     assert "GET /api/collector failed" in caplog.text
 
@@ -282,7 +275,7 @@ def test_the_host_header(host: str, ours: bool) -> None:
     assert is_our_host(host, {"trainer.example"}) is ours
 
 
-def test_a_foreign_host_is_refused_everywhere(client: httpx.Client) -> None:
+def test_a_foreign_host_is_refused_everywhere(client: AppClient) -> None:
     for path in ("/api/runs", "/", "/healthz"):
         response = client.get(path, headers={"host": "evil.example"})
         assert response.status_code == 403
@@ -292,20 +285,20 @@ def test_a_foreign_host_is_refused_everywhere(client: httpx.Client) -> None:
 
 @pytest.mark.usefixtures("run")
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:9999"])
-def test_a_foreign_page_cannot_remove(client: httpx.Client, origin: str) -> None:
+def test_a_foreign_page_cannot_remove(client: AppClient, origin: str) -> None:
     response = client.delete("/api/runs/run-one?force=true", headers={"origin": origin})
     assert response.status_code == 403
     assert get(client, "/api/runs")["total"] == 1
 
 
 @pytest.mark.usefixtures("run")
-def test_our_own_page_can_remove(client: httpx.Client) -> None:
-    response = client.delete("/api/runs/run-one?force=true", headers={"origin": str(client.base_url).rstrip("/")})
+def test_our_own_page_can_remove(client: AppClient) -> None:
+    response = client.delete("/api/runs/run-one?force=true", headers={"origin": HOST})
     assert response.status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/", "/api/runs", "/api/runs/nothing", "/static/nothing"])
-def test_every_answer_carries_the_security_headers(client: httpx.Client, path: str) -> None:
+def test_every_answer_carries_the_security_headers(client: AppClient, path: str) -> None:
     headers = client.get(path).headers
     assert "default-src 'self'" in headers["content-security-policy"]
     assert headers["x-content-type-options"] == "nosniff"
@@ -315,7 +308,7 @@ def test_every_answer_carries_the_security_headers(client: httpx.Client, path: s
 
 
 def test_files_are_tagged_by_their_content(
-    client: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: AppClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pages, "WEB", tmp_path)
     (tmp_path / "index.html").write_text("<p>one")
@@ -328,7 +321,7 @@ def test_files_are_tagged_by_their_content(
 
 
 def test_files_outside_the_folder_are_not_served(
-    client: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: AppClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "web").mkdir()
     (tmp_path / "secret.txt").write_text("no")
@@ -339,12 +332,12 @@ def test_files_outside_the_folder_are_not_served(
         assert client.get(f"/static/{name}").status_code == 404
 
 
-def test_the_real_page_is_there(client: httpx.Client) -> None:
+def test_the_real_page_is_there(client: AppClient) -> None:
     assert "<title>allranks</title>" in client.get("/").text
     assert client.get("/static/main.js").headers["content-type"].startswith("text/javascript")
 
 
-def test_the_reference_needs_nothing_from_elsewhere(client: httpx.Client) -> None:
+def test_the_reference_needs_nothing_from_elsewhere(client: AppClient) -> None:
     page = client.get("/docs").text
     assert "GET /api/runs/{id}/metrics" in page
     assert "http://" not in page
@@ -355,7 +348,7 @@ def test_the_reference_needs_nothing_from_elsewhere(client: httpx.Client) -> Non
 # -- the service ------------------------------------------------------------------------------------------
 
 
-def test_readiness_has_a_reason(client: httpx.Client, live: StillLive) -> None:
+def test_readiness_has_a_reason(client: AppClient, live: StillLive) -> None:
     assert get(client, "/healthz") == {"status": "ok"}
     assert get(client, "/readyz") == {"ready": True, "reason": ""}
     live.problem = "no space left"
@@ -363,7 +356,7 @@ def test_readiness_has_a_reason(client: httpx.Client, live: StillLive) -> None:
     assert get(client, "/healthz") == {"status": "ok"}
 
 
-def test_the_collector_tells_of_itself(client: httpx.Client, live: StillLive, store: Store) -> None:
+def test_the_collector_tells_of_itself(client: AppClient, live: StillLive, store: Store) -> None:
     live.state = {"pid": 1, "uptime": 2.5}
     status = get(client, "/api/collector")
     assert (status["instance"], status["pid"]) == (store.instance.hex(), 1)
@@ -371,7 +364,7 @@ def test_the_collector_tells_of_itself(client: httpx.Client, live: StillLive, st
     assert status["settings"]["http_port"] == {"value": 5570, "source": "default"}
 
 
-def test_own_figures_as_openmetrics(client: httpx.Client, live: StillLive) -> None:
+def test_own_figures_as_openmetrics(client: AppClient, live: StillLive) -> None:
     live.figures = {"events_total": 5.0, 'dropped_total{reason="full"}': 1.0, 'dropped_total{reason="crc"}': 2.0}
     response = client.get("/metrics")
     assert response.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
