@@ -1,7 +1,7 @@
 """JSON over HTTP with nothing but the standard library: the collector's API as the SDK and the CLI ask it.
 
-Every call has a deadline for the whole of it, not for each read: a server that trickles holds nobody up. Proxies
-from the environment are not used: the collector is on this machine or in this cluster.
+Every call has a deadline for the whole of it, not for each read: a server that trickles holds nobody up. Proxies of
+the environment are not used: the collector is on this machine or in this cluster.
 
     AllranksError
     └── HttpError
@@ -17,6 +17,7 @@ import json
 import os
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
@@ -114,12 +115,12 @@ class HttpClient:
             Refused: the answer is an error. `target` is as it was.
             OSError: the file cannot be written.
         """
-        with self._response("GET", path, params, timeout_s) as (response, deadline):
+        with self._response("GET", path, params, timeout_s) as response:
             handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
             temporary = Path(name)
             try:
                 with open(handle, "wb") as file:
-                    file.writelines(self._chunks(response, deadline))
+                    file.writelines(_chunks(response))
                     size = file.tell()
                 # mkstemp's mode is for secrets; a download is a file like any other.
                 temporary.chmod(0o666 & ~_umask())
@@ -141,7 +142,7 @@ class HttpClient:
             Unreachable: nobody answered, or was silent for too long, or the connection broke.
             Refused: the answer is an error.
         """
-        with self._response("GET", path, params, silence_s) as (response, _):
+        with self._response("GET", path, params, silence_s, whole=False) as response:
             kind, data, size = "message", list[str](), 0
             while True:
                 line = response.readline(MAX_LINE_BYTES)
@@ -163,8 +164,8 @@ class HttpClient:
                     kind, data, size = "message", [], 0
 
     def _json(self, method: str, path: str, params: Params | None, timeout_s: float | None) -> Any:
-        with self._response(method, path, params, timeout_s) as (response, deadline):
-            body = b"".join(self._chunks(response, deadline))
+        with self._response(method, path, params, timeout_s) as response:
+            body = b"".join(_chunks(response))
         try:
             return json.loads(body)
         except ValueError:
@@ -172,36 +173,61 @@ class HttpClient:
 
     @contextlib.contextmanager
     def _response(
-        self, method: str, path: str, params: Params | None, timeout_s: float | None
-    ) -> Generator[tuple[http.client.HTTPResponse, float]]:
+        self, method: str, path: str, params: Params | None, timeout_s: float | None, *, whole: bool = True
+    ) -> Generator[http.client.HTTPResponse]:
+        """The answer, while its body is read; `whole` makes the timeout one for all, not for each read."""
         timeout = self._timeout_s if timeout_s is None else timeout_s
         deadline = time.monotonic() + timeout
         kind = http.client.HTTPSConnection if self._scheme == "https" else http.client.HTTPConnection
         connection = kind(self._host, self._port, timeout=timeout)
         try:
-            connection.request(method, self._prefix + path + _query(params), headers={"accept": "*/*"})
-            response = connection.getresponse()
-            if response.status >= 400:
-                raise Refused(response.status, _message(response))
-            yield response, deadline
+            connection.connect()
+            with _cut_off(connection.sock, deadline) if whole else contextlib.nullcontext():
+                connection.request(method, self._prefix + path + _query(params), headers={"accept": "*/*"})
+                response = connection.getresponse()
+                if response.status >= 400:
+                    raise Refused(response.status, _message(response))
+                yield response
         except (OSError, http.client.HTTPException, ValueError) as error:
             if isinstance(error, OSError) and error.filename is not None:
                 raise  # not of the connection: a file that cannot be written
-            raise Unreachable(self.url, _problem(error, timeout)) from error
+            late = whole and time.monotonic() >= deadline
+            raise Unreachable(self.url, _problem(TimeoutError() if late else error, timeout)) from error
         finally:
             connection.close()
 
-    def _chunks(self, response: http.client.HTTPResponse, deadline: float) -> Generator[bytes]:
-        """The body in pieces, as they come; each read may take what is left until the deadline."""
-        expected = response.length
-        read = 0
-        while chunk := response.read1(CHUNK_BYTES):
-            read += len(chunk)
-            yield chunk
-            if time.monotonic() > deadline:
-                raise TimeoutError
-        if expected is not None and read < expected:
-            raise http.client.IncompleteRead(b"", expected - read)
+
+@contextlib.contextmanager
+def _cut_off(connection: socket.socket, deadline: float) -> Generator[None]:
+    """Ends the connection at the deadline, whatever reads from it then: a trickle resets a socket's own timeout.
+
+    Raises:
+        TimeoutError: the deadline has passed before the end of the block.
+    """
+
+    def cut() -> None:
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(max(0.0, deadline - time.monotonic()), cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+    if time.monotonic() >= deadline:  # an answer without a length looks complete when it is cut
+        raise TimeoutError
+
+
+def _chunks(response: http.client.HTTPResponse) -> Generator[bytes]:
+    """The body in pieces, as they come."""
+    missing = response.length
+    while chunk := response.read1(CHUNK_BYTES):
+        missing = None if missing is None else missing - len(chunk)
+        yield chunk
+    if missing:
+        raise http.client.IncompleteRead(b"", missing)
 
 
 def segment(text: str) -> str:

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 from tests.unit.serving import serving
 
 from allranks_bus.errors import SettingError
-from allranks_bus.http_client import HttpClient, Refused, ServerEvent, Unreachable, segment
+from allranks_bus.http_client import HttpClient, Params, Refused, ServerEvent, Unreachable, segment
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Iterator
@@ -100,7 +100,7 @@ def server_that_sends(*pieces: bytes, pause_s: float = 0.0, ends: bool = True) -
 
 
 def test_the_query_is_put_together(client: HttpClient) -> None:
-    params = {"key": ["a/b", "c&d"], "limit": 5, "force": True, "none": None, "x": "ä"}
+    params: Params = {"key": ["a/b", "c&d"], "limit": 5, "force": True, "none": None, "x": "ä"}
     assert client.get("/echo/x", params)["params"] == [
         ["key", "a/b"],
         ["key", "c&d"],
@@ -169,8 +169,10 @@ def test_something_else_answers() -> None:
         (b"",),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n[",),
         (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",) + (b"1\r\n \r\n",) * 200,
+        tuple(bytes([byte]) for byte in b"HTTP/1.1 200 OK\r\nx: " + b"x" * 200),
+        (b"HTTP/1.1 200 OK\r\n\r\n[1, 2]",),
     ],
-    ids=["silent", "stuck", "trickling"],
+    ids=["silent", "stuck", "trickling", "trickling headers", "without a length"],
 )
 def test_the_deadline_is_for_the_whole_call(pieces: tuple[bytes, ...]) -> None:
     with server_that_sends(*pieces, pause_s=0.05, ends=False) as url:
