@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -62,11 +61,12 @@ class Facts:
 
 @dataclass(frozen=True)
 class Dist:
-    """What `torch.distributed` tells of this process; `token` is what all its ranks agreed on, if they could."""
+    """What `torch.distributed` tells of this process; `run` and `launch` where all its ranks agreed on them."""
 
     rank: int
     world_size: int
-    token: str | None = None
+    run: str | None = None
+    launch: str | None = None
 
 
 def gather_facts() -> Facts:
@@ -80,7 +80,7 @@ def gather_facts() -> Facts:
     mp_parent, main_child = _multiprocessing()
     return Facts(
         boot_id=processes.boot_id(),
-        hostname=socket.gethostname(),
+        hostname=os.uname().nodename,
         me=_process(pid),
         ancestors=tuple(ancestors),
         pid_ns=processes.pid_namespace(),
@@ -134,10 +134,6 @@ def _multiprocessing() -> tuple[int | None, bool]:
         return None, False
 
 
-# The key in torch's default store under which the ranks agree.
-DIST_KEY = "allranks/run"
-
-
 def dist_probe() -> Dist | None:
     """What torch.distributed tells, if it is imported and initialised; never imports it, and never raises."""
     dist = sys.modules.get("torch.distributed")
@@ -151,14 +147,14 @@ def dist_probe() -> Dist | None:
         return None
 
 
-def dist_agree(proposal: str) -> str | None:
-    """The text that all ranks of the default process group agree on, without waiting for each other.
+def dist_agree(key: str, proposal: str) -> str | None:
+    """What all ranks of the default process group agree on under `key`, without waiting for each other.
 
     The first that comes here puts its proposal into the group's store, in which compare_set is atomic; every later
     one gets that same text back. None where there is no such store: the MPI backend, a server that has gone.
     """
     try:
         store = sys.modules["torch.distributed.distributed_c10d"]._get_default_store()
-        return bytes(store.compare_set(DIST_KEY, "", proposal)).decode()
+        return bytes(store.compare_set(f"allranks/{key}", "", proposal)).decode()
     except Exception:
         return None

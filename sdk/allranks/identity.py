@@ -271,11 +271,11 @@ def _join(
     if parent is not None and (given_id is None or given_id == parent.run):
         life = launchers.restarts(env)
         launch = parent.launch if set(life) == {"0"} else short_hash(parent.launch, *life)
-        taken = (place.rank, place.world_size) == (parent.rank, parent.world_size)
+        is_self = (parent.pid, parent.start) == (facts.me.pid, facts.me.start)
+        taken = not is_self and (place.rank, place.world_size) == (parent.rank, parent.world_size)
         return replace(_identity(parent.run, launch, place), role="child" if taken else "rank")
-    agreed = _parse_token(dist.token) if dist is not None and dist.token else None
-    if agreed is not None:
-        return _identity(given_id or agreed[0], agreed[1], place)
+    if dist is not None and dist.run and dist.launch:
+        return _identity(given_id or dist.run, dist.launch, place)
     source = _source(env, facts, place)
     run = given_id or short_hash(*source.run)
     launch = short_hash("launch", *source.run, *source.launch, *launchers.restarts(env))
@@ -331,17 +331,18 @@ def find_anchor(env: Env, facts: Facts) -> Process:
 
 
 def _own_parent(env: Env, facts: Facts) -> ParentRun | None:
-    """The run of the process that directly made this one, by exec or through multiprocessing.
+    """The run of the process that directly made this one, by exec or through multiprocessing; or its own before.
 
-    Not of a grandparent: a sweep's driver that called init may start a torchrun for each trial.
+    Not of a grandparent: a sweep's driver that called init may start a torchrun for each trial. Only a child that
+    runs the main module again may find its maker beyond multiprocessing's fork server.
     """
     parent = parse_parent(env.get(PARENT_VARIABLE, ""))
     if parent is None or parent.boot_id != facts.boot_id:
         return None
-    makers = {facts.ppid, facts.mp_parent}
+    makers = {facts.pid, facts.ppid, facts.mp_parent}
     direct = any(
-        (process.pid, process.start) == (parent.pid, parent.start) and process.pid in makers
-        for process in facts.ancestors
+        (process.pid, process.start) == (parent.pid, parent.start) and (process.pid in makers or facts.main_child)
+        for process in (facts.me, *facts.ancestors)
     )
     return parent if direct else None
 
@@ -399,16 +400,6 @@ def random_id() -> str:
     return base64.b32encode(os.urandom(8)).decode().lower()[:_ID_LENGTH]
 
 
-def make_token(run: str, launch: str) -> str:
-    """What the ranks agree on in torch's store."""
-    return f"{run}:{launch}"
-
-
-def _parse_token(token: str) -> tuple[str, str] | None:
-    run, _, launch = token.partition(":")
-    return (run, launch) if _RUN_ID.match(run) and launch else None
-
-
 def identify(
     env: Mapping[str, str] | None = None,
     *,
@@ -443,11 +434,10 @@ def identify(
 
     world = dist_probe()
     who = found(world)
-    if world is None:
+    if world is None or who.world_size == 1:
         return who, facts
-    return found(replace(world, token=dist_agree(_proposal(who)))), facts
-
-
-def _proposal(who: Identity) -> str:
-    """What this rank would have all ranks agree on: nothing that another launch could find too."""
-    return make_token(random_id(), random_id()) if who.weak else make_token(who.run, who.launch)
+    run, launch = (random_id(), random_id()) if who.weak else (who.run, who.launch)
+    # torchrun's store outlives a restart of its workers: the run is still the same then, the launch is another.
+    run = dist_agree("run", run) or ""
+    launch = dist_agree("/".join(("launch", *launchers.restarts(env))), launch) or ""
+    return found(replace(world, run=run, launch=launch)), facts

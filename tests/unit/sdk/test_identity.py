@@ -21,7 +21,6 @@ from allranks.identity import (
     IdentityError,
     export_parent,
     identify,
-    make_token,
     parse_parent,
     random_id,
     resolve,
@@ -417,17 +416,17 @@ def test_torch_stands_above_the_environment() -> None:
 
 
 def test_torch_alone_tells_the_place() -> None:
-    who = resolve({}, facts=facts(), new_token=tokens(), dist=Dist(3, 4, make_token("agreed", "l1")))
+    who = resolve({}, facts=facts(), new_token=tokens(), dist=Dist(3, 4, "agreed", "l1"))
     assert (who.run, who.launch, who.rank, who.world_size, who.launcher) == ("agreed", "l1", 3, 4, "torch")
 
 
 def test_an_id_stands_above_what_the_ranks_agreed_on_and_keeps_their_launch() -> None:
-    who = resolve({}, facts=facts(), new_token=tokens(), id="mine", dist=Dist(0, 2, make_token("agreed", "l1")))
+    who = resolve({}, facts=facts(), new_token=tokens(), id="mine", dist=Dist(0, 2, "agreed", "l1"))
     assert (who.run, who.launch) == ("mine", "l1")
 
 
-def test_a_token_that_is_none_is_passed_over() -> None:
-    who = resolve(torchrun(0), facts=facts(), new_token=tokens(), dist=Dist(0, 4, "not a token"))
+def test_ranks_that_could_not_agree_go_by_their_launcher() -> None:
+    who = resolve(torchrun(0), facts=facts(), new_token=tokens(), dist=Dist(0, 4))
     assert who.run == resolve(torchrun(0), facts=facts(), new_token=tokens()).run
 
 
@@ -521,8 +520,21 @@ def test_a_child_that_runs_the_main_module_again_gets_its_parents_run_whatever_i
 
 def test_a_forkserver_child_finds_its_parent_beyond_the_server() -> None:
     server = Process(450, 45_000)
-    process = facts({}, ancestors=(server, *CHILD_ANCESTORS), mp_parent=400, main_child=True)
+    process = facts({}, ancestors=(server, *CHILD_ANCESTORS), main_child=True)
     assert resolve(EXPORT, facts=process, new_token=tokens()).run == "parent"
+
+
+def test_a_process_that_calls_again_with_a_place_stays_in_its_run() -> None:
+    mine = facts({})
+    export = {"ALLRANKS_PARENT_RUN": export_parent(PARENT, mine)}
+    who = resolve({**MANUAL, **export}, facts=mine, new_token=tokens())
+    assert (who.run, who.launch, who.rank, who.world_size, who.role) == ("parent", PARENT.launch, 0, 2, "rank")
+
+
+def test_a_process_that_calls_again_without_a_place_starts_another_run() -> None:
+    mine = facts({})
+    export = {"ALLRANKS_PARENT_RUN": export_parent(PARENT, mine)}
+    assert resolve(export, facts=mine, new_token=tokens()).run == "token0"
 
 
 def test_the_parents_launch_has_a_next_life_after_an_elastic_restart() -> None:
@@ -615,35 +627,113 @@ def test_finding_out_loads_neither_torch_nor_multiprocessing() -> None:
 def test_without_a_process_group_torch_tells_nothing() -> None:
     assert not torch.distributed.is_initialized()
     assert dist_probe() is None
-    assert dist_agree("x:y") is None
+    assert dist_agree("run", "x") is None
 
 
-def test_the_ranks_of_a_process_group_agree_on_the_first_proposal(tmp_path: Path) -> None:
+def test_the_first_proposal_to_a_process_group_holds(tmp_path: Path) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
         assert dist_probe() == Dist(0, 1)
-        assert dist_agree("first:l1") == "first:l1"
-        assert dist_agree("second:l2") == "first:l1"
-        assert identify({"RANK": "0", "WORLD_SIZE": "1"})[0].world_size == 1
+        assert dist_agree("run", "first") == "first"
+        assert dist_agree("run", "second") == "first"
+        assert dist_agree("launch", "other") == "other"
     finally:
         torch.distributed.destroy_process_group()
 
 
 def test_a_weak_identity_proposes_something_random(monkeypatch: pytest.MonkeyPatch) -> None:
-    proposals: list[str] = []
+    proposals: dict[str, str] = {}
 
-    def accept(proposal: str) -> str:
-        proposals.append(proposal)
+    def accept(key: str, proposal: str) -> str:
+        proposals[key] = proposal
         return proposal
 
     monkeypatch.setattr("allranks.identity.dist_probe", lambda: Dist(0, 8))
     monkeypatch.setattr("allranks.identity.dist_agree", accept)
-    weak = torchrun(0, 8, 4)
-    strong = srun(0, 8)
+    weak, strong = torchrun(0, 8, 4), srun(0, 8)
     runs = [identify(env)[0].run for env in (weak, weak, strong, strong)]
     assert runs[0] != runs[1]
     assert runs[2] == runs[3]
-    assert [proposal.split(":")[0] for proposal in proposals] == runs
+    assert set(proposals) == {"run", "launch/0/0/0"}
+    assert proposals["run"] == runs[3]
+
+
+# What a training script does: who am I at first, and who am I once the process group is up? (gloo cannot connect
+# again after a restart while torchrun's store still holds the addresses of before, so the second life has none.)
+TRAIN = """
+import os
+from allranks.identity import identify
+import torch.distributed as dist
+life = os.environ["TORCHELASTIC_RESTART_COUNT"]
+found = [identify()[0]]
+if life == "0":
+    dist.init_process_group("gloo")
+    found.append(identify()[0])
+os.write(1, "".join(f"{life} {who.rank} {who.run} {who.launch}\\n" for who in found).encode())
+if life == "0":
+    dist.barrier()
+    os._exit(1)
+"""
+
+
+RENDEZVOUS = ("--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0")  # any free port
+
+
+def test_torchrun_with_wrappers_and_an_elastic_restart(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(TRAIN)
+    worker = f"{sys.executable} {tmp_path}/train.py; exit $?"
+    command = ["--nproc-per-node=2", "--max-restarts=1", *RENDEZVOUS, "--no-python", "bash", "-c", worker]
+    clean = {name: value for name, value in os.environ.items() if name not in PLACE_NAMES}
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *command],
+        env={**clean, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    lives = sorted(f"{life} {rank}" for life, rank, _, _ in lines)
+    assert lives == ["0 0", "0 0", "0 1", "0 1", "1 0", "1 1"]
+    assert len({run for _, _, run, _ in lines}) == 1
+    launches = {(life, launch) for life, _, _, launch in lines}
+    assert len(launches) == len({launch for _, launch in launches}) == 2
+
+
+# A script without a main guard's protection of its first lines, whose function takes its place by itself.
+SPAWN = """
+import multiprocessing, os, sys
+from allranks.identity import export_parent, identify
+who, facts = identify()
+os.environ["ALLRANKS_PARENT_RUN"] = export_parent(who, facts)
+os.write(1, f"top {who.run} {who.launch} {who.rank} {who.role}\\n".encode())
+def work(rank):
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2")
+    who, _ = identify()
+    os.write(1, f"work {who.run} {who.launch} {who.rank} {who.role}\\n".encode())
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[1])
+    children = [context.Process(target=work, args=(rank,)) for rank in range(2)]
+    [child.start() for child in children]
+    [child.join() for child in children]
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
+def test_multiprocessings_children_find_the_parents_run(method: str, tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(SPAWN)
+    clean = {name: value for name, value in os.environ.items() if name not in (*PLACE_NAMES, *EXPORT)}
+    command = [sys.executable, f"{tmp_path}/main.py", method]
+    done = subprocess.run(command, env=clean, capture_output=True, text=True, check=True, timeout=60)
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert len({(run, launch) for _, run, launch, _, _ in lines}) == 1
+    assert sorted((rank, role) for where, _, _, rank, role in lines if where == "work") == [
+        ("0", "rank"),
+        ("1", "rank"),
+    ]
+    roles = [role for where, _, _, _, role in lines if where == "top"]
+    assert roles[0] == "rank"
+    assert set(roles[1:]) <= {"child"}
 
 
 def test_a_launchs_facts_do_not_hold_its_rank() -> None:
