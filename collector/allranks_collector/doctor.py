@@ -50,13 +50,17 @@ class Reached:
 
 @dataclass(frozen=True)
 class PortFacts:
-    """Who listens on a port: nobody, our own collector, or `holder` (empty where it cannot be told)."""
+    """Who listens on a port: nobody, our own collector, or `holder` (empty where it cannot be told).
+
+    `may_move`: the port is the default one, and a collector that `init` starts takes another by itself.
+    """
 
     setting: str
     port: int
     taken: bool
     by_collector: bool = False
     holder: str = ""
+    may_move: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,10 +116,13 @@ def check_port(facts: PortFacts) -> Finding:
         return Finding(name, "ok", f"free, for {facts.setting}")
     if facts.by_collector:
         return Finding(name, "ok", f"{facts.setting} of this collector")
+    taken = f"{facts.setting} is taken by {facts.holder or 'another process'}"
+    if facts.may_move:
+        return Finding(name, "ok", f"{taken}; the collector that init starts takes a free one")
     return Finding(
         name,
         "warn",
-        f"{facts.setting} is taken by {facts.holder or 'another process'}",
+        taken,
         f"end that process, or set {facts.setting} (ALLRANKS_{facts.setting.upper()}) to another port",
     )
 

@@ -9,8 +9,7 @@ import platform
 import resource
 import shutil
 import socket
-import time
-from email.utils import parsedate_to_datetime
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -33,39 +32,50 @@ if TYPE_CHECKING:
     from allranks_bus.home import Endpoint
 
 _TIMEOUT_S = 3.0
-_DATE_RESOLUTION_S = 1.0  # of HTTP's Date header
 
 
-def examine(
-    env: Mapping[str, str], status: Mapping[str, Any] | None, http_url: str | None
-) -> tuple[list[Finding], Settings | None]:
-    """All findings, and the settings that were found (None where they cannot be read).
+@dataclass(frozen=True)
+class Told:
+    """What a collector told when it was asked over HTTP; all of it empty where none was, or it did not answer.
 
-    Args:
-        env: the environment.
-        status: what the collector's `/api/collector` says; None where none was reached.
-        http_url: where it was asked; None where none is known.
+    Attributes:
+        url: where it was asked; None where no collector is known.
+        status: its `/api/collector`.
+        took_s: how long the answer took.
+        at: the unix time in the middle of that.
     """
+
+    url: str | None = None
+    status: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    took_s: float = 0.0
+    at: float = 0.0
+
+    @property
+    def clock_offset_s(self) -> float | None:
+        """The collector's clock less ours, to within half of `took_s`; None where it does not tell its time."""
+        theirs = self.status.get("time")
+        return float(theirs) - self.at if isinstance(theirs, (int, float)) else None
+
+
+def examine(env: Mapping[str, str], told: Told) -> tuple[list[Finding], Settings | None]:
+    """All findings, and the settings that were found (None where they cannot be read)."""
     try:
         settings, problem = load_settings({}, env), ""
     except AllranksError as error:
         settings, problem = None, str(error)
     endpoint = read_endpoint(home_dir(env))
     findings = [doctor.check_settings(settings, problem), doctor.check_url(env.get("ALLRANKS_URL"))]
-    findings += doctor.check_collector(_describe(endpoint), _try_all(env, endpoint, http_url))
+    findings += doctor.check_collector(_describe(endpoint), _try_all(env, endpoint, told.url))
     if settings is not None:
         findings += [doctor.check_port(facts) for facts in port_facts(settings, endpoint)]
-    theirs = {
-        name: str(status[key])
-        for name, key in (("allranks", "version"), ("protocol", "protocol"))
-        if status and status.get(key)
-    }
+    named = {"allranks": "version", "protocol": "protocol"}
+    theirs = {name: str(told.status[key]) for name, key in named.items() if key in told.status}
     findings += doctor.check_versions(our_versions(), theirs)
     for name, path in (("home", home_dir(env)), ("spool", next(spool_roots(env), None))):
         if path is not None:
             findings += doctor.check_folder(folder_facts(name, path))
     findings.append(doctor.check_descriptors(*resource.getrlimit(resource.RLIMIT_NOFILE)))
-    findings.append(doctor.check_clock(*clock_offset(http_url)))
+    findings.append(doctor.check_clock(told.clock_offset_s, told.took_s / 2))
     waiting = orphans(look_at_spools(spool_roots(env)))
     drained = endpoint is not None and (settings is None or settings.drain_orphans)
     findings.append(doctor.check_orphans(len(waiting), sum(spool.bytes for spool in waiting), drained))
@@ -138,7 +148,9 @@ def port_facts(settings: Settings, endpoint: Endpoint | None) -> list[PortFacts]
         pid = holders.get(port)
         taken = port != 0 and (port in holders or not _is_free(settings.host, port))
         ours = endpoint is not None and pid == endpoint.pid
-        facts.append(PortFacts(setting.split(" ")[0], port, taken, ours, _process_name(pid)))
+        name = setting.split(" ")[0]
+        is_default = settings.sources.get(name, "default") == "default"
+        facts.append(PortFacts(name, port, taken, ours, _process_name(pid), may_move=is_default))
     return facts
 
 
@@ -193,23 +205,3 @@ def folder_facts(name: str, path: Path) -> FolderFacts:
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     return FolderFacts(name, path, file_system(path), free, os.access(existing, os.W_OK | os.X_OK))
-
-
-def clock_offset(http_url: str | None) -> tuple[float | None, float]:
-    """The collector's clock less ours in seconds, and how far that may be wrong; (None, 0) where nobody answers."""
-    if http_url is None:
-        return None, 0.0
-    began = time.time()
-    try:
-        date = _get(http_url, "/healthz").headers.get("date")
-    except (OSError, http.client.HTTPException):
-        return None, 0.0
-    ended = time.time()
-    if date is None:
-        return None, 0.0
-    try:
-        theirs = parsedate_to_datetime(date).timestamp()
-    except ValueError:
-        return None, 0.0
-    # The header is cut to whole seconds: half of one is its mean error.
-    return theirs + _DATE_RESOLUTION_S / 2 - (began + ended) / 2, (ended - began) / 2 + _DATE_RESOLUTION_S / 2

@@ -132,7 +132,8 @@ def _level(raw: object) -> str:
 PATH = Kind("a path", "PATH", _path)
 OPTIONAL_PATH = Kind("a path, or none", "PATH", _or_none(lambda raw: str(_path(raw))))
 TEXT = Kind("a host name or address", "HOST", _text)
-PORT = Kind("a port, 0 (any free one) to 65534", "PORT", lambda raw: _whole(raw, 0, 65534))
+PORT = Kind("a port, 0 (any free one) to 65535", "PORT", lambda raw: _whole(raw, 0, 65535))
+DATA_PORT = Kind("a port, 1 to 65534 (control is on the next one)", "PORT", lambda raw: _whole(raw, 1, 65534))
 COUNT = Kind("a whole number of at least 1", "N", lambda raw: _whole(raw, 1, 2**31 - 1))
 POSITIVE = Kind("a number greater than 0", "X", _positive)
 OPTIONAL_POSITIVE = Kind("a number greater than 0, or none", "X", _or_none(_positive))
@@ -169,7 +170,7 @@ class Settings:
     spool: Path = field(metadata=_row(PATH, "folder of the writers' spools on this host"))
     host: str = field(default="127.0.0.1", metadata=_row(TEXT, "address to listen on, for data and HTTP"))
     http_port: int = field(default=DEFAULT_HTTP_PORT, metadata=_row(PORT, "port of dashboard and API"))
-    data_port: int = field(default=DEFAULT_DATA_PORT, metadata=_row(PORT, "port of data; control is the next"))
+    data_port: int = field(default=DEFAULT_DATA_PORT, metadata=_row(DATA_PORT, "port of data; control is the next"))
     ipc: str | None = field(default=None, metadata=_row(OPTIONAL_PATH, "Unix socket for data, in place of TCP"))
     insecure: bool = field(default=False, metadata=_row(SWITCH, "listen beyond this machine, without keys"))
     allowed_hosts: tuple[str, ...] = field(default=(), metadata=_row(NAMES, "more names to be called by in HTTP"))
@@ -325,7 +326,7 @@ def _check_together(settings: Settings) -> None:
             "trust the network, allow it with --insecure (in the file: insecure = true)"
         )
         raise SettingError("host", settings.host, expected, settings.sources["host"])
-    if settings.ipc is None and settings.data_port and settings.http_port - settings.data_port in (0, 1):
+    if settings.ipc is None and settings.http_port - settings.data_port in (0, 1):
         expected = f"another port than data ({settings.data_port}) and control ({settings.data_port + 1})"
         raise SettingError("http_port", settings.http_port, expected, settings.sources["http_port"])
 

@@ -17,7 +17,6 @@ from allranks_collector.settings import TABLE
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import BinaryIO
 
 RUNS: list[dict[str, Any]] = [
     {
@@ -53,9 +52,9 @@ class Shelf:
         self.run(reference)
         return [{"rank": 0, "state": "running", "attempt": attempt or 1}]
 
-    def export(self, reference: str, what: str, format_: str, sink: BinaryIO) -> None:
+    def export(self, reference: str, what: str, format_: str, path: Path) -> None:
         self.run(reference)
-        sink.write(f"{what} {format_}\n".encode())
+        path.write_text(f"{what} {format_}\n")
 
     def remove(self, reference: str, *, force: bool = False) -> None:
         self.removed.append((reference, force))
@@ -64,7 +63,11 @@ class Shelf:
 @pytest.fixture
 def shelf(monkeypatch: pytest.MonkeyPatch) -> Shelf:
     shelf = Shelf()
-    monkeypatch.setattr(data, "open_reader", lambda *_: shelf)
+
+    def open_reader(_http: str | None, _env: object) -> Shelf:
+        return shelf
+
+    monkeypatch.setattr(data, "open_reader", open_reader)
     return shelf
 
 

@@ -21,12 +21,13 @@ class Collector:
 
     states: tuple[str, ...] = ("finished", "finished")
     name = ""
+    find = True
 
     def __init__(self, _url: str) -> None:
         pass
 
     def runs(self, **_filters: object) -> list[dict[str, Any]]:
-        return [{"id": "other", "name": "other"}, *([self.run("x")] if self.name else [])]
+        return [{"id": "other", "name": "other"}, *([self.run("x")] if self.find else [])]
 
     def run(self, _reference: str) -> dict[str, Any]:
         return {
@@ -53,14 +54,14 @@ def training(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     started: list[list[str]] = []
     popen = subprocess.Popen
 
-    def start(command: list[str], **more: Any) -> subprocess.Popen[bytes]:
+    def start(command: list[str], **more: Any) -> object:
         started.append(command)
         Collector.name = command[command.index("--name") + 1]
         code = 1 if "--kill-rank" in command else 0
         return popen([sys.executable, "-c", f"print('last words'); raise SystemExit({code})"], **more)
 
     monkeypatch.setattr(demo, "RemoteReader", Collector)
-    monkeypatch.setattr(demo.subprocess, "Popen", start)
+    monkeypatch.setattr(subprocess, "Popen", start)
     monkeypatch.setattr(demo, "SETTLE_S", 0.5)
     monkeypatch.setattr(Collector, "states", ("finished", "finished"))
     monkeypatch.setenv("ALLRANKS_HTTP", "http://127.0.0.1:9")
@@ -104,7 +105,7 @@ def test_a_rank_that_was_to_die_and_was_not_seen_is_an_error(capsys: pytest.Capt
 def test_a_run_that_the_collector_never_saw_is_an_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Collector, "runs", lambda *_, **__: [])
+    monkeypatch.setattr(Collector, "find", False)
     assert cli.main(["demo", "-n", "2"]) == 1
     assert capsys.readouterr().err.startswith("allranks: ")
 

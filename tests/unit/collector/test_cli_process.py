@@ -132,7 +132,7 @@ def test_status_without_a_collector(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.usefixtures("sleeper")
 def test_status_of_a_collector(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    tell(monkeypatch, {"version": "9.9", "uptime": 120.0, "database": {"path": "/d", "size": 2048}})
+    tell(monkeypatch, {"version": "9.9", "uptime": 120.0, "database": {"path": "/d", "bytes": 2048}})
     assert cli.main(["status"]) == 0
     shown = capsys.readouterr().out
     assert "9.9" in shown

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from allranks_bus.http_client import Params
     from allranks_collector.cli.reader import Reader
 
 
@@ -29,17 +29,25 @@ class Answers:
         self.answers = answers
         self.asked: list[tuple[str, str, dict[str, object]]] = []
 
-    def get(self, path: str, params: Mapping[str, object] | None = None) -> Any:
-        self.asked.append(("GET", path, dict(params or {})))
+    def get(self, path: str, params: Params | None = None) -> Any:
+        self._keep("GET", path, params)
         return self.answers[path]
 
-    def delete(self, path: str, params: Mapping[str, object] | None = None) -> Any:
-        self.asked.append(("DELETE", path, dict(params or {})))
+    def delete(self, path: str, params: Params | None = None) -> Any:
+        self._keep("DELETE", path, params)
         return {}
 
-    def download(self, path: str, params: Mapping[str, object], sink: BinaryIO) -> None:
-        self.asked.append(("GET", path, dict(params)))
-        sink.write(b"data")
+    def download(
+        self, path: str, target: Path, params: Params | None = None, *, timeout_s: float | None = None
+    ) -> int:
+        assert timeout_s is not None
+        self._keep("GET", path, params)
+        return target.write_bytes(b"data")
+
+    def _keep(self, method: str, path: str, params: Params | None) -> None:
+        self.asked.append(
+            (method, path, {name: value for name, value in (params or {}).items() if value is not None})
+        )
 
 
 def test_runs_are_asked_for_with_what_was_given() -> None:
@@ -59,19 +67,19 @@ def test_a_name_cannot_leave_its_place_in_the_address() -> None:
     assert RemoteReader("http://h", answers).run("a/..?b") == {"id": "x"}
 
 
-def test_the_other_questions() -> None:
+def test_the_other_questions(tmp_path: Path) -> None:
     answers = Answers({"/api/runs/r/ranks": {"ranks": [{"rank": 0}]}, "/api/collector": {"version": "1"}})
-    reader, sink = RemoteReader("http://h", answers), io.BytesIO()
+    reader, path = RemoteReader("http://h", answers), tmp_path / "file"
     assert reader.ranks("r", 2) == [{"rank": 0}]
     assert reader.status() == {"version": "1"}
-    reader.export("r", "metrics", "csv", sink)
+    reader.export("r", "metrics", "csv", path)
     reader.remove("r", force=True)
-    assert sink.getvalue() == b"data"
+    assert path.read_bytes() == b"data"
     assert answers.asked == [
         ("GET", "/api/runs/r/ranks", {"attempt": 2}),
         ("GET", "/api/collector", {}),
         ("GET", "/api/runs/r/export", {"what": "metrics", "format": "csv"}),
-        ("DELETE", "/api/runs/r", {"force": "true"}),
+        ("DELETE", "/api/runs/r", {"force": True}),
     ]
 
 
@@ -100,10 +108,9 @@ def test_a_file_is_read_as_a_collector_would_answer(local: LocalReader) -> None:
     assert [rank["state"] for rank in reader.ranks("run-a")] == ["running", "expected"]
 
 
-def test_a_file_is_exported(local: LocalReader) -> None:
-    sink = io.BytesIO()
-    local.export("run-a", "metrics", "jsonl", sink)
-    rows = [json.loads(line) for line in sink.getvalue().splitlines()]
+def test_a_file_is_exported(local: LocalReader, tmp_path: Path) -> None:
+    local.export("run-a", "metrics", "jsonl", tmp_path / "out")
+    rows = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
     assert [(row["key"], row["rank"], row["step"], row["value"]) for row in rows] == [
         ("loss", 0, 0, 3.0),
         ("loss", 0, 1, 2.0),

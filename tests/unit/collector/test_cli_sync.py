@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from allranks_bus import events
 from allranks_bus.addresses import Address, parse_address
 from allranks_bus.errors import SpoolBusy, SpoolError
+from allranks_bus.spool import SpoolWriter
 from allranks_collector import cli
 from allranks_collector.cli import sync
 from allranks_collector.orphans import Drained
@@ -33,6 +35,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         return Drained(directory, "run-x", 10, is_done=True)
 
     monkeypatch.setattr("allranks_collector.orphans.drain", drain)
+    monkeypatch.setattr(sync, "destination", dict.fromkeys(root.iterdir(), "offline").__getitem__)
     return root
 
 
@@ -77,3 +80,28 @@ def test_what_could_not_be_shipped_is_status_1(
     shown = capsys.readouterr().out
     assert "unreadable after 30 s" in shown
     assert "the collector does not answer" in shown
+
+
+def opened(root: Path, destination: str) -> Path:
+    """A spool whose writer wanted it to go there, and is gone."""
+    name = bytes(15) + b"\x09"
+    identity = {"run": "r", "project": "p", "launch": "l", "rank": 0, "world_size": 1, "host": "h", "pid": 1}
+    opening = events.pack(events.Kind.OPEN, 1, identity | {"destination": destination})
+    writer = SpoolWriter(root, name, lambda: opening)
+    writer.append(events.pack(events.Kind.LOG, 2, 0, {"loss": 1.0}))
+    writer.abandon()
+    return root / name.hex()
+
+
+@pytest.mark.parametrize(
+    ("url", "wanted", "env", "goes_to"),
+    [
+        ("tcp://given:1", "tcp://wanted:2", {"ALLRANKS_URL": "tcp://env:3"}, "tcp://given:1"),
+        (None, "tcp://wanted:2", {"ALLRANKS_URL": "tcp://env:3"}, "tcp://wanted:2"),
+        (None, "offline", {"ALLRANKS_URL": "tcp://env:3"}, "tcp://env:3"),
+        (None, "embedded:/h", {"ALLRANKS_URL": "tcp://env:3"}, "tcp://env:3"),
+    ],
+)
+def test_where_a_spool_goes(tmp_path: Path, url: str | None, wanted: str, env: dict[str, str], goes_to: str) -> None:
+    spool = opened(tmp_path, wanted)
+    assert sync.Destinations(url, env).of(spool) == parse_address(goes_to)

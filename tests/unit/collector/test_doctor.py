@@ -60,6 +60,7 @@ def test_a_collector_that_does_not_answer_on_one_socket_is_broken() -> None:
         (PortFacts("http_port", 5570, taken=True, by_collector=True), "ok", "of this collector"),
         (PortFacts("http_port", 5570, taken=True, holder="process 7 (nc)"), "warn", "process 7 (nc)"),
         (PortFacts("http_port", 5570, taken=True), "warn", "another process"),
+        (PortFacts("http_port", 5570, taken=True, may_move=True), "ok", "takes a free one"),
     ],
 )
 def test_port(facts: PortFacts, level: str, words: str) -> None:

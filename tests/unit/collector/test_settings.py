@@ -103,7 +103,9 @@ def test_lists_are_read_from_text_and_from_toml(env: dict[str, str], tmp_path: P
 @pytest.mark.parametrize(
     ("name", "raw"),
     [
-        ("http_port", "65535"),
+        ("http_port", "65536"),
+        ("data_port", "65535"),
+        ("data_port", "0"),
         ("http_port", "-1"),
         ("http_port", "http"),
         ("http_port", True),

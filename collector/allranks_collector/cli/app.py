@@ -1,0 +1,87 @@
+"""The command line as a whole: which commands there are, and how errors end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+from allranks_bus.errors import AllranksError
+from allranks_bus.version import __version__
+from allranks_collector.cli import data, demo, health, process, sync
+from allranks_collector.cli.common import UsageError
+from allranks_collector.cli.output import error_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+# In the order of `allranks --help`: what a newcomer needs first.
+COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
+    ("demo", demo.demo),
+    ("up", process.up),
+    ("down", process.down),
+    ("status", process.status),
+    ("runs", data.runs),
+    ("ranks", data.ranks),
+    ("export", data.export),
+    ("rm", data.remove),
+    ("sync", sync.sync),
+    ("doctor", health.doctor),
+    ("collector", process.collector),
+)
+
+
+def make_app() -> typer.Typer:
+    """The commands as one typer application."""
+    app = typer.Typer(
+        name="allranks",
+        help="Hear from every rank: an event bus, collector and dashboard for distributed training.",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    for name, function in COMMANDS:
+        app.command(name)(function)
+
+    @app.callback(invoke_without_command=True)
+    def root(  # pyright: ignore[reportUnusedFunction]
+        context: typer.Context,
+        version: bool = typer.Option(False, "--version", help="Print the version."),
+    ) -> None:
+        if version:
+            typer.echo(__version__)
+        elif context.invoked_subcommand is None:
+            typer.echo(context.get_help())
+
+    return app
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command. Whatever goes wrong is one line on stderr: status 2 for wrong usage, else 1."""
+    try:
+        status = make_app()(args=list(argv), prog_name="allranks", standalone_mode=False)
+        sys.stdout.flush()
+    except UsageError as error:
+        return _fail(str(error), 2)
+    except AllranksError as error:
+        return _fail(str(error), 1)
+    except BrokenPipeError:
+        # Whoever read us has gone (`| head`). The interpreter flushes stdout once more at exit: into nothing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except Exception as error:
+        # typer's own errors (wrong options and the like) bring their text and status; which classes they are
+        # depends on its version.
+        explain = getattr(error, "format_message", None)
+        if explain is None:
+            raise
+        return _fail(f"{explain()} (see allranks --help)", int(getattr(error, "exit_code", 2)))
+    return status if isinstance(status, int) else 0
+
+
+def _fail(text: str, status: int) -> int:
+    error_line(text)
+    return status

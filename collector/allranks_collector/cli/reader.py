@@ -1,0 +1,216 @@
+"""One interface to what is stored, whether a collector runs (then over HTTP) or not (then on the file itself)."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, Protocol
+
+from allranks_bus.home import home_dir, read_endpoint
+from allranks_bus.http_client import HttpClient, Params, segment
+from allranks_collector.cli.common import CommandError
+from allranks_collector.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+    from pathlib import Path
+
+    from duckdb import DuckDBPyConnection
+
+    from allranks_collector.settings import Settings
+    from allranks_collector.store import Store
+
+    Json = dict[str, Any]
+
+PAGE = 1000
+EXPORT_TIMEOUT_S = 3600.0
+
+
+class Reader(Protocol):
+    """What the commands ask. A run is named by its id, the beginning of it, or its name.
+
+    Every method raises AllranksError with one clear line where the answer is no.
+    """
+
+    def runs(
+        self,
+        *,
+        project: str | None = None,
+        group: str | None = None,
+        state: str | None = None,
+        limit: int = 100,
+    ) -> list[Json]:
+        """Runs, newest first."""
+        ...
+
+    def run(self, reference: str) -> Json:
+        """One run."""
+        ...
+
+    def ranks(self, reference: str, attempt: int | None = None) -> list[Json]:
+        """A run's ranks in one attempt; None is the newest."""
+        ...
+
+    def export(self, reference: str, what: str, format_: str, path: Path) -> None:
+        """Write one kind of a run's data as the file `path`. Raises OSError where it cannot be written."""
+        ...
+
+    def remove(self, reference: str, *, force: bool = False) -> None:
+        """Remove a run; with force, also one that is running."""
+        ...
+
+
+class Transport(Protocol):
+    """The part of the HTTP client that a reader stands on."""
+
+    def get(self, path: str, params: Params | None = None) -> Any: ...
+
+    def delete(self, path: str, params: Params | None = None) -> Any: ...
+
+    def download(
+        self, path: str, target: Path, params: Params | None = None, *, timeout_s: float | None = None
+    ) -> int: ...
+
+
+class RemoteReader:
+    """Asks a collector over HTTP."""
+
+    def __init__(self, url: str, transport: Transport | None = None) -> None:
+        self.url = url.rstrip("/")
+        self._http = transport or HttpClient(self.url)
+
+    def runs(
+        self,
+        *,
+        project: str | None = None,
+        group: str | None = None,
+        state: str | None = None,
+        limit: int = 100,
+    ) -> list[Json]:
+        asked = {"project": project, "group": group, "state": state}
+
+        def page(offset: int, count: int) -> list[Json]:
+            return list(self._http.get("/api/runs", {**asked, "limit": count, "offset": offset})["runs"])
+
+        return _pages(page, limit)
+
+    def run(self, reference: str) -> Json:
+        return dict(self._http.get(_path(reference)))
+
+    def ranks(self, reference: str, attempt: int | None = None) -> list[Json]:
+        return list(self._http.get(f"{_path(reference)}/ranks", {"attempt": attempt})["ranks"])
+
+    def export(self, reference: str, what: str, format_: str, path: Path) -> None:
+        asked = {"what": what, "format": format_}
+        self._http.download(f"{_path(reference)}/export", path, asked, timeout_s=EXPORT_TIMEOUT_S)
+
+    def remove(self, reference: str, *, force: bool = False) -> None:
+        self._http.delete(_path(reference), {"force": True if force else None})
+
+    def status(self) -> Json:
+        """What the collector tells of itself."""
+        return dict(self._http.get("/api/collector"))
+
+
+class LocalReader:
+    """Reads the database file itself, where no collector has it open."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @contextlib.contextmanager
+    def _store(self, *, read_only: bool = True) -> Generator[Store]:
+        from allranks_collector.store import Store, StoreMissing
+
+        settings = self._settings
+        if not settings.database.exists():
+            raise StoreMissing(settings.database)  # DuckDB would make one to write into
+        limits = {"memory_limit_mb": settings.memory_limit_mb, "threads": settings.threads}
+        with Store.open(settings.database, read_only=read_only, **limits) as store:
+            yield store
+
+    @contextlib.contextmanager
+    def _cursor(self) -> Generator[DuckDBPyConnection]:
+        with self._store() as store, store.cursor() as cursor:
+            yield cursor
+
+    def runs(
+        self,
+        *,
+        project: str | None = None,
+        group: str | None = None,
+        state: str | None = None,
+        limit: int = 100,
+    ) -> list[Json]:
+        from allranks_collector.queries.runs import list_runs
+
+        with self._cursor() as cursor:
+
+            def page(offset: int, count: int) -> list[Json]:
+                answer = list_runs(cursor, project=project, group=group, state=state, limit=count, offset=offset)
+                return list(answer["runs"])
+
+            return _pages(page, limit)
+
+    def run(self, reference: str) -> Json:
+        from allranks_collector.queries.runs import get_run
+        from allranks_collector.queries.select import find_run
+
+        with self._cursor() as cursor:
+            return get_run(cursor, find_run(cursor, reference))
+
+    def ranks(self, reference: str, attempt: int | None = None) -> list[Json]:
+        from allranks_collector.queries.ranks import list_ranks
+        from allranks_collector.queries.select import find_run
+
+        with self._cursor() as cursor:
+            return list_ranks(cursor, find_run(cursor, reference), attempt=attempt)
+
+    def export(self, reference: str, what: str, format_: str, path: Path) -> None:
+        from allranks_collector.queries.export import export
+        from allranks_collector.queries.select import find_run
+
+        with self._cursor() as cursor:
+            export(cursor, find_run(cursor, reference), what, format_, path)
+
+    def remove(self, reference: str, *, force: bool = False) -> None:
+        from allranks_collector.queries.runs import state_of
+        from allranks_collector.queries.select import find_run
+
+        with self._store(read_only=False) as store:
+            with store.cursor() as cursor:
+                run = find_run(cursor, reference)
+                state = state_of(cursor, run)
+            if state == "running" and not force:
+                raise CommandError(f"the run {run.id} is running: end it first, or give --force")
+            store.remove_run(run.run)
+
+
+def find_collector(http: str | None, env: Mapping[str, str]) -> str | None:
+    """The HTTP address of the collector to ask: as given, ALLRANKS_HTTP, or this user's running one; or None."""
+    named = http or env.get("ALLRANKS_HTTP")
+    if named:
+        return named.rstrip("/")
+    endpoint = read_endpoint(home_dir(env))
+    return endpoint.http if endpoint else None
+
+
+def open_reader(http: str | None, env: Mapping[str, str]) -> Reader:
+    """The reader for what is stored: of the collector that answers, else of the database file."""
+    url = find_collector(http, env)
+    return LocalReader(load_settings({}, env)) if url is None else RemoteReader(url)
+
+
+def _pages(page: Callable[[int, int], list[Json]], limit: int) -> list[Json]:
+    """Up to `limit` rows out of `page(offset, count)`, which gives at most PAGE at once."""
+    rows: list[Json] = []
+    while len(rows) < limit:
+        count = min(PAGE, limit - len(rows))
+        got = page(len(rows), count)
+        rows += got
+        if len(got) < count:
+            break
+    return rows
+
+
+def _path(reference: str) -> str:
+    return f"/api/runs/{segment(reference)}"
