@@ -62,7 +62,6 @@ TRANSITIONS: Mapping[State, Mapping[Sign, State]] = {
     },
     _U: {
         Sign.BEAT: _R,
-        Sign.STEP: _R,
         Sign.GONE: _D,
         Sign.GONE_BADLY: _D,
         Sign.CLOSED: _OK,
@@ -204,6 +203,12 @@ class Ward:
         patient.heard_at, patient.heard_ns = now, now_ns
         yield from self._apply(patient, Sign.BEAT, {})
         if step is not None and patient.pace.see(step, now):
+            yield from self._apply(patient, Sign.STEP, {})
+
+    def progress(self, writer: int, step: int, now: float) -> Iterator[Change]:
+        """Takes in a step that was stored: finer than beats, but no sign of life, for a spool may be drained."""
+        patient = self._patients.get(writer)
+        if patient is not None and patient.pace.see(step, now):
             yield from self._apply(patient, Sign.STEP, {})
 
     def see(self, writer: int, sign: Sign, detail: Mapping[str, Any]) -> Iterator[Change]:

@@ -53,12 +53,14 @@ class Committed:
         answers: to send to each writer.
         opened, closed: writers; the closed ones with the map of their CLOSE record.
         touched: the runs that something came for, by id, with the newest step among it.
+        steps: the newest step of each writer, by number, that something came from.
     """
 
     answers: dict[bytes, Ack | Refused] = field(default_factory=dict[bytes, "Ack | Refused"])
     opened: list[WriterBook] = field(default_factory=list[WriterBook])
     closed: list[tuple[WriterBook, dict[str, Any]]] = field(default_factory=list["tuple[WriterBook, dict[str, Any]]"])
     touched: dict[str, int] = field(default_factory=dict[str, int])
+    steps: dict[int, int] = field(default_factory=dict[int, int])
     events: int = 0
     points: int = 0
 
@@ -228,6 +230,8 @@ class Ingest:
             book.broken = 0
         book.next_seq = batch.first_seq + passed
         done.touched[book.run.id] = max(done.touched.get(book.run.id, -1), book.last_step or 0)
+        if book.last_step is not None:
+            done.steps[book.writer] = book.last_step
         if passed == batch.count:
             return None
         book.broken += 1

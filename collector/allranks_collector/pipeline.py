@@ -292,6 +292,8 @@ class Pipeline:
         self.counters.points += done.points
         for book in done.opened:
             self._admit(_watched(book), book.process, State.RUNNING, is_new=True)
+        for writer, step in done.steps.items():
+            self._note(self._ward.progress(writer, step, time.monotonic()))
         for book, end in done.closed:
             self._closed(book, end)
         for run_id, step in done.touched.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import gc
 import logging
 import os
 import resource
@@ -118,9 +117,6 @@ class Collector:
             )
         )
         async with anyio.create_task_group() as inner:
-            # What lives at start and is not part of a request or a commit is never garbage.
-            gc.collect()
-            gc.freeze()
             await inner.start(self.pipeline.run)
             async with anyio.create_task_group() as outer:
                 outer.start_soon(server.serve, [http])
