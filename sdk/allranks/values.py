@@ -7,20 +7,20 @@ values of theirs can only come where they are loaded, so they are found in sys.m
 from __future__ import annotations
 
 import itertools
-import math
 import re
 import sys
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
+
+from .histograms import BINS, Unstorable, from_counts, histogram
 
 MAX_DEPTH = 32
 MAX_VALUES = 100_000
 MAX_NAME_BYTES = 1_024
 MAX_TEXT_BYTES = 64 * 1024
-BINS = 64
 # More elements than this are sampled at even distances; fewer where numpy is not there to count them.
 MAX_ELEMENTS = 1_000_000
 MAX_ELEMENTS_WITHOUT_NUMPY = 100_000
@@ -57,18 +57,14 @@ class Histogram:
         self.problem: str | None = None
         try:
             counted = _counts_and_edges(values)
-            self.body = _from_counts(*counted) if counted else _histogram(*_elements(values), bins)
-        except _Unstorable as error:
+            self.body = from_counts(*counted) if counted else histogram(*_elements(values), bins=bins)
+        except Unstorable as error:
             self.problem = str(error)
         except Exception as error:
             self.problem = _reason(error)
 
     def __repr__(self) -> str:
         return f"Histogram({self.problem or self.body!r:.80})"
-
-
-class _Unstorable(Exception):
-    """Why a value cannot be stored."""
 
 
 def flatten(data: object) -> Flat:
@@ -95,9 +91,9 @@ class _Flattening:
 
     def add_mapping(self, prefix: str, mapping: Mapping[Any, Any], depth: int) -> None:
         if id(mapping) in self._open:
-            raise _Unstorable("the dict holds itself")
+            raise Unstorable("the dict holds itself")
         if depth >= MAX_DEPTH:
-            raise _Unstorable(f"dicts are nested more than {MAX_DEPTH} deep")
+            raise Unstorable(f"dicts are nested more than {MAX_DEPTH} deep")
         self._open.add(id(mapping))
         try:
             for key, value in _items(mapping, MAX_VALUES - self._count + 1):
@@ -105,7 +101,7 @@ class _Flattening:
                     self._add(prefix, key, value, depth)
                 elif not self._is_full:
                     self._is_full = True
-                    raise _Unstorable(f"more than {MAX_VALUES:,} values in one call: the rest is left out")
+                    raise Unstorable(f"more than {MAX_VALUES:,} values in one call: the rest is left out")
         finally:
             self._open.discard(id(mapping))
 
@@ -118,7 +114,7 @@ class _Flattening:
                 return
             self._count += 1
             self._store(self._checked_name(name), convert(value), value)
-        except _Unstorable as error:
+        except Unstorable as error:
             self.flat.problems.append((name, str(error)))
         except Exception as error:  # an object of the user's raised: its value only is lost
             self.flat.problems.append((name, _reason(error)))
@@ -140,7 +136,7 @@ class _Flattening:
 
     def _checked_name(self, name: str) -> str:
         if not name:
-            raise _Unstorable("the name is empty")
+            raise Unstorable("the name is empty")
         short = _cut(name, MAX_NAME_BYTES)
         if len(short) < len(name):
             self.flat.problems.append((short, f"the name is cut after {MAX_NAME_BYTES:,} bytes"))
@@ -151,7 +147,7 @@ def convert(value: object) -> float | str | dict[str, Any]:
     """One value as it is stored: a float, text, or an object.
 
     Raises:
-        _Unstorable: with the reason, for people. Anything else comes from the value's own methods.
+        Unstorable: with the reason, for people. Anything else comes from the value's own methods.
     """
     if isinstance(value, float):
         return float.__float__(value)
@@ -160,14 +156,14 @@ def convert(value: object) -> float | str | dict[str, Any]:
     if isinstance(value, str):
         return _cut(_clean(str.__str__(value)), MAX_TEXT_BYTES)
     if value is None:
-        raise _Unstorable("None is not a value: leave the name out")
+        raise Unstorable("None is not a value: leave the name out")
     if isinstance(value, (bytes, bytearray, memoryview)):
-        raise _Unstorable("bytes are not stored: decode them to text first")
+        raise Unstorable("bytes are not stored: decode them to text first")
     if isinstance(value, complex):
-        raise _Unstorable("complex numbers are not stored: log .real and .imag")
+        raise Unstorable("complex numbers are not stored: log .real and .imag")
     if isinstance(value, Histogram):
         if value.problem is not None:
-            raise _Unstorable(value.problem)
+            raise Unstorable(value.problem)
         return value.body
     if isinstance(value, Enum):
         return convert(value.value if isinstance(value.value, (int, float, str)) else value.name)
@@ -175,7 +171,7 @@ def convert(value: object) -> float | str | dict[str, Any]:
         return _time(value)
     if isinstance(value, _COLLECTIONS) or _is_array(value):
         elements, total = _elements(value)
-        return _histogram(elements, total) if total > 1 else _single(elements)
+        return histogram(elements, total) if total > 1 else _single(elements)
     return _by_its_methods(value)
 
 
@@ -196,12 +192,12 @@ def _is_pandas_scalar(value: object) -> bool:
 def _time(value: Any) -> float | str:
     """A time as ISO 8601 text, a duration in seconds."""
     if str(value) == "NaT":
-        raise _Unstorable("NaT is not a time")
+        raise Unstorable("NaT is not a time")
     if hasattr(value, "total_seconds"):
         return float(value.total_seconds())
     if hasattr(value, "isoformat"):
         return str(value.isoformat())
-    raise _Unstorable(f"a {_type_name(value)} is not stored: convert it to a number or text")
+    raise Unstorable(f"a {_type_name(value)} is not stored: convert it to a number or text")
 
 
 def _by_its_methods(value: object) -> float:
@@ -211,7 +207,7 @@ def _by_its_methods(value: object) -> float:
         return float(value)  # type: ignore[arg-type]
     if hasattr(kind, "__index__"):
         return _whole(value.__index__())  # type: ignore[attr-defined]
-    raise _Unstorable(f"a {_type_name(value)} is no number, text, dict or array")
+    raise Unstorable(f"a {_type_name(value)} is no number, text, dict or array")
 
 
 def _whole(value: int) -> float:
@@ -219,7 +215,7 @@ def _whole(value: int) -> float:
     try:
         return int.__float__(value)
     except OverflowError:
-        raise _Unstorable("the number is beyond a double's range (about 1.8e308)") from None
+        raise Unstorable("the number is beyond a double's range (about 1.8e308)") from None
 
 
 # --- many numbers ----------------------------------------------------------------------------------------------
@@ -242,30 +238,30 @@ def _elements(value: object) -> tuple[Any, int]:
         return _list_elements(value)
     if _is_array(value):
         return _numpy_elements(value)
-    raise _Unstorable(f"a {_type_name(value)} holds no numbers")
+    raise Unstorable(f"a {_type_name(value)} holds no numbers")
 
 
 def _torch_elements(torch: Any, tensor: Any) -> tuple[Any, int]:
     """A tensor's elements, on the CPU. It waits for the device, as `.item()` does, and never for another rank."""
     if hasattr(tensor, "placements"):  # a DTensor: only a copy that this rank holds in full needs no collective
         if not all(placement.is_replicate() for placement in tensor.placements):
-            raise _Unstorable("the tensor is spread over ranks: log its full_tensor() or to_local()")
+            raise Unstorable("the tensor is spread over ranks: log its full_tensor() or to_local()")
         tensor = tensor.to_local()
     tensor = tensor.detach()
     total = int(tensor.numel())
     if total == 0:
-        raise _Unstorable("the tensor is empty")
+        raise Unstorable("the tensor is empty")
     if tensor.is_meta:
-        raise _Unstorable("a tensor on the meta device has no data")
+        raise Unstorable("a tensor on the meta device has no data")
     if tensor.is_complex():
-        raise _Unstorable("complex numbers are not stored: log .real and .imag")
+        raise Unstorable("complex numbers are not stored: log .real and .imag")
     if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
-        raise _Unstorable("a tensor cannot be read while a CUDA graph is captured: it would break the capture")
+        raise Unstorable("a tensor cannot be read while a CUDA graph is captured: it would break the capture")
     if tensor.is_quantized:
         tensor = tensor.dequantize()
     if tensor.layout is not torch.strided:
         if total > MAX_ELEMENTS:
-            raise _Unstorable(f"a sparse tensor of more than {MAX_ELEMENTS:,} elements: log its values()")
+            raise Unstorable(f"a sparse tensor of more than {MAX_ELEMENTS:,} elements: log its values()")
         tensor = tensor.to_dense()
     numpy = sys.modules.get("numpy")
     step = _step(total, numpy)
@@ -286,7 +282,7 @@ def _numpy_elements(value: Any) -> tuple[Any, int]:
     array = numpy.asarray(value)
     total = int(array.size)
     if total == 0:
-        raise _Unstorable("the array is empty")
+        raise Unstorable("the array is empty")
     array = array.reshape(-1)[:: _step(total, numpy)]
     kind = array.dtype.kind
     if kind == "O" and total == 1 and array[0] is value:  # numpy knows it no better than we do
@@ -294,7 +290,7 @@ def _numpy_elements(value: Any) -> tuple[Any, int]:
     if kind in "OUM":
         return _numpy_objects(array, kind), total
     if kind in "cSm" or array.dtype.names is not None:
-        raise _Unstorable(f"an array of {array.dtype} is not stored: convert it to numbers first")
+        raise Unstorable(f"an array of {array.dtype} is not stored: convert it to numbers first")
     with numpy.errstate(all="ignore"):
         return array.astype(numpy.float64), total
 
@@ -304,7 +300,7 @@ def _numpy_objects(array: Any, kind: str) -> list[Any]:
     if kind == "O":
         return [_number(element) for element in array]
     if array.size > 1:
-        raise _Unstorable(f"an array of {array.dtype} is not stored: convert it to numbers first")
+        raise Unstorable(f"an array of {array.dtype} is not stored: convert it to numbers first")
     return [str(array[0])]
 
 
@@ -313,21 +309,21 @@ def _list_elements(values: Any) -> tuple[Any, int]:
     numpy = sys.modules.get("numpy")
     total = len(values)
     if total == 0:
-        raise _Unstorable("the list is empty")
+        raise Unstorable("the list is empty")
     step = _step(total, numpy)
     most = _most(numpy)
     chosen: Iterable[Any] = itertools.islice(values, 0, None, step)
     numbers = list(itertools.islice(_leaves(chosen, 0), most + 1))
     if len(numbers) > most:  # small lists within hold more than can be told by its length
-        raise _Unstorable(f"lists within lists hold more than {most:,} numbers: log an array")
+        raise Unstorable(f"lists within lists hold more than {most:,} numbers: log an array")
     if not numbers:
-        raise _Unstorable("the list is empty")
+        raise Unstorable("the list is empty")
     return numbers, max(total, len(numbers))
 
 
 def _leaves(values: Iterable[Any], depth: int) -> Iterable[float]:
     if depth >= MAX_DEPTH:
-        raise _Unstorable(f"lists are nested more than {MAX_DEPTH} deep")
+        raise Unstorable(f"lists are nested more than {MAX_DEPTH} deep")
     for value in values:
         kind = type(value)
         if kind is float:
@@ -341,12 +337,12 @@ def _leaves(values: Iterable[Any], depth: int) -> Iterable[float]:
 def _number(value: object) -> float:
     """One element of a list, which must be a number."""
     if isinstance(value, str):
-        raise _Unstorable("a list of text is not stored: join it, or log it as config")
+        raise Unstorable("a list of text is not stored: join it, or log it as config")
     if isinstance(value, Mapping):
-        raise _Unstorable("a list of dicts is not stored: log a dict of names")
+        raise Unstorable("a list of dicts is not stored: log a dict of names")
     number = convert(value)
     if not isinstance(number, float):
-        raise _Unstorable(f"a list of {_type_name(value)} is not stored: only numbers make a histogram")
+        raise Unstorable(f"a list of {_type_name(value)} is not stored: only numbers make a histogram")
     return number
 
 
@@ -358,81 +354,6 @@ def _step(total: int, numpy: object) -> int:
     return -(-total // _most(numpy))
 
 
-def _histogram(elements: Any, total: int, bins: int = BINS) -> dict[str, Any]:
-    """The object of protocol.md §5, with `nonfinite` values left out, and `sample_of` where not all were seen."""
-    if isinstance(bins, bool) or not isinstance(bins, int) or not 1 <= bins <= 4096:
-        raise _Unstorable(f"bins={bins!r:.80} is not a whole number from 1 to 4096")
-    numpy = sys.modules.get("numpy")
-    counted = _count_with_python(elements, bins) if numpy is None else _count_with_numpy(numpy, elements, bins)
-    if len(elements) < total:
-        counted["sample_of"] = total
-    return counted
-
-
-def _count_with_numpy(numpy: Any, elements: Any, bins: int) -> dict[str, Any]:
-    every = numpy.asarray(elements, dtype=numpy.float64)
-    values = every[numpy.isfinite(every)]
-    if not values.size:
-        raise _Unstorable("it holds no finite number")
-    with numpy.errstate(all="ignore"):
-        low, high = float(values.min()), float(values.max())
-        start, width, half = _range(low, high)
-        places = ((values * half - start * half) / width * bins).astype(numpy.int64)
-        counts = numpy.bincount(places.clip(0, bins - 1), minlength=bins)
-        scale = max(abs(low), abs(high)) or 1.0
-        mean, std = float((values / scale).mean()) * scale, float((values / scale).std()) * scale
-    return _body(counts.tolist(), _edges(low, high, bins), (low, high, mean, std), len(every))
-
-
-def _count_with_python(elements: Sequence[float], bins: int) -> dict[str, Any]:
-    values = [value for value in elements if math.isfinite(value)]
-    if not values:
-        raise _Unstorable("it holds no finite number")
-    low, high = min(values), max(values)
-    start, width, half = _range(low, high)
-    counts = [0] * bins
-    for value in values:
-        place = int((value * half - start * half) / width * bins)
-        counts[min(max(place, 0), bins - 1)] += 1
-    scale = max(abs(low), abs(high)) or 1.0
-    mean = math.fsum(value / scale for value in values) / len(values)
-    std = math.sqrt(math.fsum((value / scale - mean) ** 2 for value in values) / len(values))
-    return _body(counts, _edges(low, high, bins), (low, high, mean * scale, std * scale), len(elements))
-
-
-def _range(low: float, high: float) -> tuple[float, float, float]:
-    """Where the bins start, and how wide all are together, times the factor that keeps it below infinity."""
-    start, end = _ends(low, high)
-    half = 1.0 if math.isfinite(end - start) else 0.5
-    return start, end * half - start * half, half
-
-
-def _ends(low: float, high: float) -> tuple[float, float]:
-    """Equal values get a bin of some width around them."""
-    if low < high:
-        return low, high
-    margin, most = max(0.5, abs(low) * 1e-9), sys.float_info.max
-    return max(low - margin, -most), min(high + margin, most)
-
-
-def _edges(low: float, high: float, bins: int) -> list[float]:
-    """One edge more than bins. Each step rounds the same way, so that they never descend."""
-    start, end = _ends(low, high)
-    _, width, half = _range(low, high)
-    inner = ((start * half + width * (place / bins)) / half for place in range(1, bins))
-    return [start, *(min(edge, end) for edge in inner), end]
-
-
-def _body(
-    counts: list[int], edges: list[float], figures: tuple[float, float, float, float], total: int
-) -> dict[str, Any]:
-    low, high, mean, std = figures
-    count = sum(counts)
-    body: dict[str, Any] = {"_type": "histogram", "bins": edges, "counts": counts, "min": low, "max": high}
-    body |= {"mean": min(max(mean, low), high), "std": std, "count": count}
-    return body | {"nonfinite": total - count} if total > count else body
-
-
 def _counts_and_edges(values: object) -> tuple[list[float], list[float]] | None:
     """(counts, edges) as numpy.histogram returns them; None for plain values."""
     if not isinstance(values, tuple) or len(values) != 2:
@@ -441,29 +362,8 @@ def _counts_and_edges(values: object) -> tuple[list[float], list[float]] | None:
         return None
     (counts, count_total), (edges, edge_total) = (_elements(part) for part in values)
     if edge_total != count_total + 1:
-        raise _Unstorable(f"{count_total} counts need {count_total + 1} edges, there are {edge_total}")
+        raise Unstorable(f"{count_total} counts need {count_total + 1} edges, there are {edge_total}")
     return [float(count) for count in counts], [float(edge) for edge in edges]
-
-
-def _from_counts(counts: list[float], edges: list[float]) -> dict[str, Any]:
-    """The object for bins that somebody counted; mean and std are those of the bins' middles."""
-    if not all(map(math.isfinite, (*counts, *edges))) or any(count < 0 for count in counts):
-        raise _Unstorable("counts and edges must be finite, and counts not negative")
-    if any(after < before for before, after in itertools.pairwise(edges)):
-        raise _Unstorable("edges must ascend")
-    if len(counts) > 4096:
-        raise _Unstorable("more than 4096 bins")
-    count = math.fsum(counts)
-    if not count:
-        raise _Unstorable("all counts are 0")
-    middles = [before * 0.5 + after * 0.5 for before, after in itertools.pairwise(edges)]
-    mean = math.fsum(number / count * middle for number, middle in zip(counts, middles, strict=True))
-    variance = math.fsum(
-        number / count * (middle - mean) ** 2 for number, middle in zip(counts, middles, strict=True)
-    )
-    whole = [int(number) if number == int(number) else number for number in counts]
-    figures = {"min": edges[0], "max": edges[-1], "mean": mean, "std": math.sqrt(variance)}
-    return {"_type": "histogram", "bins": edges, "counts": whole, **figures, "count": sum(whole)}
 
 
 # --- names and text --------------------------------------------------------------------------------------------

@@ -23,8 +23,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import allranks
+from allranks.histograms import BINS
 from allranks.values import (
-    BINS,
     MAX_DEPTH,
     MAX_ELEMENTS,
     MAX_NAME_BYTES,
