@@ -61,9 +61,7 @@ class StoreDenied(StoreError):
     """The operating system does not let us use the file or its folder."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(
-            f"no permission to use the database {path}: check the owner and mode of it and its folder"
-        )
+        super().__init__(f"no permission to use the database {path}: check the owner and mode of it and its folder")
 
 
 class NotADatabase(StoreError):
@@ -135,9 +133,7 @@ class Store:
         self.instance = bytes.fromhex(schema.read_meta(self._root, "instance") or "")
 
     @classmethod
-    def open(
-        cls, path: Path, *, memory_limit_mb: int = 1024, threads: int = 2, read_only: bool = False
-    ) -> Store:
+    def open(cls, path: Path, *, memory_limit_mb: int = 1024, threads: int = 2, read_only: bool = False) -> Store:
         """Open the database at `path`; unless `read_only`, make it, or bring its schema up to date.
 
         Args:

@@ -66,38 +66,7 @@ def runs(
     return answer(request, found)
 
 
-@router.get("/api/runs/{id}", responses=_answers(models.RunDetails))
-def run(request: Request, context: Context, id: RunId) -> Response:  # noqa: A002
-    """One run: as in the list, with its attempts and the definitions of its metrics."""
-    with context.store.cursor() as cursor:
-        found = queries.get_run(
-            cursor,
-            queries.find_run(cursor, id),
-            live=context.live.series_stats(),
-            last_seen=context.live.last_seen,
-        )
-    return answer(request, found)
-
-
-@router.delete("/api/runs/{id}")
-def remove(
-    request: Request,
-    context: Context,
-    id: RunId,  # noqa: A002
-    force: Annotated[bool, Query(description="remove it even while it runs")] = False,
-) -> Response:
-    """Remove the run and everything that was stored of it. 409 while it is running, unless forced."""
-    with context.store.cursor() as cursor:
-        found = queries.find_run(cursor, id)
-        state = queries.state_of(cursor, found)
-    if state == "running" and not force:
-        return refusal(409, f"the run {found.id} is running: end it first, or say force=true")
-    (context.remove_run or context.store.remove_run)(found.run)
-    from_thread.run_sync(context.live.hub.publish, "runs", found.id, {"removed": True})
-    return answer(request, {"removed": found.id})
-
-
-@router.get("/api/runs/{id}/ranks", responses=_answers(models.RanksAnswer))
+@router.get("/api/runs/{id:path}/ranks", responses=_answers(models.RanksAnswer))
 def ranks(
     request: Request,
     context: Context,
@@ -111,7 +80,7 @@ def ranks(
     return answer(request, {"ranks": found})
 
 
-@router.get("/api/runs/{id}/keys", responses=_answers(models.KeysAnswer))
+@router.get("/api/runs/{id:path}/keys", responses=_answers(models.KeysAnswer))
 def keys(request: Request, context: Context, id: RunId) -> Response:  # noqa: A002
     """The keys of the run with their figures, each over the newest attempt that has it."""
     with context.store.cursor() as cursor:
@@ -119,7 +88,7 @@ def keys(request: Request, context: Context, id: RunId) -> Response:  # noqa: A0
     return answer(request, {"keys": found})
 
 
-@router.get("/api/runs/{id}/metrics", responses=_answers(models.CurvesAnswer))
+@router.get("/api/runs/{id:path}/metrics", responses=_answers(models.CurvesAnswer))
 def metrics(
     request: Request,
     context: Context,
@@ -155,7 +124,7 @@ def metrics(
     return answer(request, found)
 
 
-@router.get("/api/runs/{id}/system", responses=_answers(models.CurvesAnswer))
+@router.get("/api/runs/{id:path}/system", responses=_answers(models.CurvesAnswer))
 def system(
     request: Request,
     context: Context,
@@ -181,7 +150,7 @@ def system(
     return answer(request, found)
 
 
-@router.get("/api/runs/{id}/objects", responses=_answers(models.ObjectsAnswer))
+@router.get("/api/runs/{id:path}/objects", responses=_answers(models.ObjectsAnswer))
 def objects(
     request: Request,
     context: Context,
@@ -206,7 +175,7 @@ def objects(
     return answer(request, {"objects": found})
 
 
-@router.get("/api/runs/{id}/events", responses=_answers(models.EventsAnswer))
+@router.get("/api/runs/{id:path}/events", responses=_answers(models.EventsAnswer))
 def events(
     request: Request,
     context: Context,
@@ -222,7 +191,7 @@ def events(
     return answer(request, {"events": found})
 
 
-@router.get("/api/runs/{id}/export", response_class=StreamingResponse)
+@router.get("/api/runs/{id:path}/export", response_class=StreamingResponse)
 def export(
     context: Context,
     id: RunId,  # noqa: A002
@@ -247,6 +216,38 @@ def export(
         "cache-control": "no-store",
     }
     return StreamingResponse(_chunks(file), headers=headers, media_type=queries.MEDIA_TYPES[format])
+
+
+# Last, because they match whatever the routes above do not: names may have slashes in them.
+@router.get("/api/runs/{id:path}", responses=_answers(models.RunDetails))
+def run(request: Request, context: Context, id: RunId) -> Response:  # noqa: A002
+    """One run: as in the list, with its attempts and the definitions of its metrics."""
+    with context.store.cursor() as cursor:
+        found = queries.get_run(
+            cursor,
+            queries.find_run(cursor, id),
+            live=context.live.series_stats(),
+            last_seen=context.live.last_seen,
+        )
+    return answer(request, found)
+
+
+@router.delete("/api/runs/{id:path}")
+def remove(
+    request: Request,
+    context: Context,
+    id: RunId,  # noqa: A002
+    force: Annotated[bool, Query(description="remove it even while it runs")] = False,
+) -> Response:
+    """Remove the run and everything that was stored of it. 409 while it is running, unless forced."""
+    with context.store.cursor() as cursor:
+        found = queries.find_run(cursor, id)
+        state = queries.state_of(cursor, found)
+    if state == "running" and not force:
+        return refusal(409, f"the run {found.id} is running: end it first, or say force=true")
+    (context.remove_run or context.store.remove_run)(found.run)
+    from_thread.run_sync(context.live.hub.publish, "runs", found.id, {"removed": True})
+    return answer(request, {"removed": found.id})
 
 
 def _chunks(file: BinaryIO) -> Iterator[bytes]:

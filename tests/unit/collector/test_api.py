@@ -112,6 +112,12 @@ def test_a_run_is_found_by_id_prefix_or_name(client: AppClient, reference: str) 
     assert get(client, f"/api/runs/{reference}")["id"] == "run-one"
 
 
+def test_a_name_may_have_slashes(client: AppClient, build: DatabaseBuilder) -> None:
+    build.run("run-one", name="sweep/3")
+    assert get(client, "/api/runs/sweep%2F3")["id"] == "run-one"
+    assert get(client, "/api/runs/sweep%2F3/ranks") == {"ranks": []}
+
+
 @pytest.mark.usefixtures("run")
 def test_a_summary_is_by_definition_and_by_hand(client: AppClient) -> None:
     assert get(client, "/api/runs/run-one")["summary"] == {"loss": 3.0, "child/loss": 5.0, "best": 7}
