@@ -91,7 +91,7 @@ class Decoder:
     def _block(self, book: WriterBook, body: bytes, at: int, most: int) -> tuple[int, int]:
         """Takes equal METRICS records from `at` on as one array: how many (0: it does not pay), and where next."""
         first = _payload(memoryview(body), at)
-        if first is None or len(first) < METRICS_OVERHEAD_BYTES or first[:3] != METRICS_HEAD:
+        if first is None or len(first) < METRICS_OVERHEAD_BYTES or bytes(first[:3]) != METRICS_HEAD:
             return 0, at
         size = 8 + len(first)
         most = min(most, (len(body) - at) // size)

@@ -22,6 +22,7 @@ from allranks_bus.wire import Ack, Batch, Refused
 from allranks_collector.decode import Decoder, opening_of
 from allranks_collector.ledger import Ledger, WriterBook, jsonable
 from allranks_collector.queries.figures import computed_stats
+from allranks_collector.rows import columns_as
 from allranks_collector.stats import SeriesStats
 from allranks_collector.store import Store
 
@@ -163,7 +164,8 @@ class Ingest:
         columns = decoder.points.columns() if decoder.points.points else None
         with self._store.transaction() as connection:
             if columns is not None:
-                connection.execute("INSERT INTO points SELECT * FROM columns")
+                with columns_as(connection, "arrived", columns):
+                    connection.execute("INSERT INTO points SELECT * FROM arrived")
             ledger.new.write(connection)
             if touched:
                 _move_positions(connection, list(touched.values()))
@@ -268,9 +270,8 @@ class Ingest:
             rows = cursor.execute(f"SELECT series {of_run}", [run]).fetchall()
         self._load(self._ready_ledger(), {bytes.fromhex(id_) for (id_,) in writers})
         figures = self.stats.columns(series for (series,) in rows)
-        wanted = {"series": figures["series"].astype(np.int32)}  # noqa: F841  (read by name in the statement)
-        with self._store.transaction() as connection:
-            connection.execute("DELETE FROM series_stats WHERE series IN (SELECT series FROM wanted)")
+        with self._store.transaction() as connection, columns_as(connection, "figures", figures):
+            connection.execute("DELETE FROM series_stats WHERE series IN (SELECT series FROM figures)")
             connection.execute("INSERT INTO series_stats BY NAME SELECT * FROM figures")
 
     def _ask_again(self, book: WriterBook) -> Ack:
@@ -290,14 +291,15 @@ def _move_positions(connection: Any, books: Sequence[WriterBook]) -> None:
     steps = np.ma.array(
         [book.last_step or 0 for book in books], np.int64, mask=[book.last_step is None for book in books]
     )
-    moved = {  # noqa: F841  (read by name in the statement)
+    moved = {
         "writer": np.array([book.writer for book in books], np.int32),
         "next_seq": np.array([book.next_seq for book in books], np.int64),
         "last_step": steps,
         "last_ns": np.array([book.last_ns for book in books], np.int64),
         "dropped": np.array([book.dropped for book in books], np.int64),
     }
-    connection.execute(
-        "UPDATE positions SET next_seq = moved.next_seq, last_step = moved.last_step, last_ns = moved.last_ns,"
-        " dropped = moved.dropped FROM moved WHERE positions.writer = moved.writer"
-    )
+    with columns_as(connection, "moved", moved):
+        connection.execute(
+            "UPDATE positions SET next_seq = moved.next_seq, last_step = moved.last_step, last_ns = moved.last_ns,"
+            " dropped = moved.dropped FROM moved WHERE positions.writer = moved.writer"
+        )

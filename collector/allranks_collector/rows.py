@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -70,6 +72,18 @@ class NewRows:
         """Forgets all rows: they are stored."""
         for table in fields(self):
             getattr(self, table.name).clear()
+
+
+@contextlib.contextmanager
+def columns_as(
+    connection: duckdb.DuckDBPyConnection, name: str, columns: Mapping[str, npt.NDArray[Any]]
+) -> Generator[None]:
+    """Lets statements read arrays of one length as the table `name`, without a copy."""
+    connection.register(name, dict(columns))
+    try:
+        yield
+    finally:
+        connection.unregister(name)
 
 
 class PointBuffer:

@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +146,7 @@ class Collector:
         self._stopping.set()
 
     @contextlib.contextmanager
-    def _announced(self) -> Iterator[None]:
+    def _announced(self) -> Generator[None]:
         """Tells everybody on this machine where this collector listens, for as long as it does."""
         me = processes.current()
         homes.write_endpoint(
@@ -247,7 +247,7 @@ class Collector:
     # -- listening -------------------------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def _bind(self) -> AsyncIterator[CollectorSockets]:
+    async def _bind(self) -> AsyncGenerator[CollectorSockets]:
         async with self._open_sockets() as sockets:
             yield sockets
 
@@ -345,7 +345,7 @@ class _Server(uvicorn.Server):
         self.ended = anyio.Event()
 
     @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
+    def capture_signals(self) -> Generator[None]:
         yield
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
@@ -356,7 +356,7 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def _only_one(home: Path) -> Iterator[None]:
+def _only_one(home: Path) -> Generator[None]:
     """Holds the home's lock: of several collectors that start at once, one goes on."""
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from typing import Any, cast
 
 _MAX_DEPTH = 16
 _MAX_TEXT = 64 * 1024
@@ -109,10 +109,10 @@ def entries(values: Any) -> dict[Any, Any]:
     if values is None:
         return {}
     if isinstance(values, Mapping):
-        return dict(values)
+        return dict(cast("Iterable[tuple[Any, Any]]", values))
     if hasattr(values, "__dict__") and not isinstance(values, type):
         return {name: value for name, value in vars(values).items() if not name.startswith("_")}
-    return dict(values)
+    return dict(cast("Iterable[tuple[Any, Any]]", values))
 
 
 def plain(value: Any, depth: int = 0) -> Any:

@@ -66,7 +66,7 @@ def init(
     global _current
     if resume not in ("allow", "never"):
         raise SettingError("resume", resume, "allow or never", "init")
-    if _current is not None and not _current.status()["finished"]:
+    if _current is not None and not _current.is_finished and not _takes_another_place(rank, world_size):
         if id is not None and id != _current.id:
             warn_once(
                 "init", f"init() was called again: the run {_current.id} goes on (finish() it to begin another)"
@@ -84,6 +84,18 @@ def init(
     os.environ[PARENT_VARIABLE] = export_parent(who, facts)
     _current = run
     return run
+
+
+def _takes_another_place(rank: int | None, world_size: int | None) -> bool:
+    """Whether this process has become a rank since its first `init`.
+
+    A spawned child of a program without a main guard calls `init` while it runs the main module again, and gets its
+    parent's run; then the function that it was spawned for takes its place in the world, and calls `init` as a rank.
+    """
+    if _current is None or _current.identity.role != "child":
+        return False
+    who, _ = identify(rank=rank, world_size=world_size)
+    return who.role == "rank"
 
 
 def current() -> Run | None:

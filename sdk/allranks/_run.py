@@ -19,7 +19,7 @@ from allranks._publisher import Publisher
 from allranks._settings import RunSettings
 from allranks._warnings import say, warn_once
 from allranks.facts import Facts
-from allranks.identity import Identity
+from allranks.identity import PARENT_VARIABLE, Identity, export_parent
 from allranks_bus import events, home, processes
 from allranks_bus.errors import ProtocolError, SpoolError
 from allranks_bus.events import Kind
@@ -92,6 +92,11 @@ class Run:
         if error is not None and kind is not None:
             self.record_failure(kind, error, trace)
         self.finish()
+
+    @property
+    def is_finished(self) -> bool:
+        """True after `finish`."""
+        return self._is_finished
 
     @property
     def dir(self) -> str:
@@ -323,6 +328,8 @@ class Run:
             flat = values.flatten(data)
             for key, reason in flat.problems:
                 warn_once(f"value:{key}", f"log(): {key!r} is not stored: {reason}")
+            if not flat.numbers and not flat.others:
+                return
             at = self._whole_step(log, step)
             names = tuple(flat.numbers)
             if names and log.define(names):
@@ -362,6 +369,9 @@ class Run:
                 self._say_where(log, publisher)
                 log.close()
         self._is_finished = True
+        # A rank that is started later must not join a run that is over.
+        if os.environ.get(PARENT_VARIABLE) == export_parent(self.identity, self._facts):
+            del os.environ[PARENT_VARIABLE]
 
     def _say_where(self, log: RankLog, publisher: Publisher | None) -> None:
         if publisher is None:
