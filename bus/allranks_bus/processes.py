@@ -49,6 +49,18 @@ def is_alive(pid: int, start: int) -> bool:
     return fields is not None and fields[0] not in ("Z", "X", "x") and int(fields[19]) == start
 
 
+def zombie_status(pid: int, start: int) -> int | None:
+    """The wait status of the process `pid` that started at `start`, has ended, and waits for its parent to ask.
+
+    None where it is anything else, or where this user may not know: then /proc says 0 (proc(5), `exit_code`).
+    """
+    fields = _stat_fields(pid)
+    if fields is None or fields[0] != "Z" or int(fields[19]) != start or len(fields) < 50:
+        return None
+    status = int(fields[49])
+    return status if status or _is_ours(pid) else None
+
+
 def start_time(pid: int) -> int | None:
     """The start time of `pid` in clock ticks since boot, or None where there is no such process."""
     fields = _stat_fields(pid)
@@ -76,6 +88,13 @@ def pid_namespace() -> int:
         return Path("/proc/self/ns/pid").stat().st_ino
     except OSError:
         return 0
+
+
+def _is_ours(pid: int) -> bool:
+    try:
+        return os.geteuid() in (0, Path(f"/proc/{pid}").stat().st_uid)
+    except OSError:
+        return False
 
 
 def _stat_fields(pid: int) -> list[str] | None:

@@ -1,7 +1,8 @@
 """Waiting for a process to end, whoever's child it is, and learning how it ended.
 
-A pidfd becomes readable when its process ends (pidfd_open(2)); since Linux 6.15 the ioctl PIDFD_GET_INFO then tells
-the wait status, also of a process that is not our child. Where there is no pidfd, its entry in /proc is looked at.
+A pidfd becomes readable when its process ends (pidfd_open(2)). Until its parent has asked for its wait status, /proc
+tells it; afterwards, since Linux 6.15, the ioctl PIDFD_GET_INFO does, also of a process that is not our child. Where
+there is no pidfd, its entry in /proc is looked at.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from allranks_bus.processes import ProcessIdentity, is_alive
+from allranks_bus.processes import ProcessIdentity, is_alive, zombie_status
 
 # struct pidfd_info: mask, cgroupid, eleven ids, exit_code; _IOWR(0xFF, 11, 64 bytes) (linux/pidfd.h).
 _PIDFD_INFO = struct.Struct("=QQ11Ii")
@@ -50,25 +51,32 @@ async def wait_for_exit(process: ProcessIdentity) -> Exit:
     except (OSError, AttributeError):
         while is_alive(process.pid, process.start):
             await anyio.sleep(_LOOK_S)
-        return Exit()
+        return _exit_of(zombie_status(process.pid, process.start))
     try:
         # Opened first and compared then: now the descriptor cannot come to mean a later process of this pid.
         while is_alive(process.pid, process.start):
             with anyio.move_on_after(_LOOK_AGAIN_S):
                 await anyio.wait_readable(fd)
-        return _exit_of(fd)
+        # In this order: the parent may ask at any moment, and only from then on the descriptor knows.
+        status = zombie_status(process.pid, process.start)
+        return _exit_of(_reaped_status(fd) if status is None else status)
     finally:
         os.close(fd)
 
 
-def _exit_of(fd: int) -> Exit:
+def _reaped_status(fd: int) -> int | None:
+    """The wait status of a process that has ended and whose parent knows; None on an older kernel."""
     request = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_EXIT, *(0,) * 13))
     try:
         fcntl.ioctl(fd, _PIDFD_GET_INFO, request)
-    except OSError:  # an older kernel
-        return Exit()
+    except OSError:
+        return None
     mask, *_, status = _PIDFD_INFO.unpack(request)
-    if not mask & _PIDFD_INFO_EXIT:
+    return int(status) if mask & _PIDFD_INFO_EXIT else None
+
+
+def _exit_of(status: int | None) -> Exit:
+    if status is None:
         return Exit()
     if os.WIFSIGNALED(status):
         return Exit(signal=signal_name(os.WTERMSIG(status)))

@@ -1,0 +1,191 @@
+"""A real collector process for tests, on free ports, with a home of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.support.waiting import wait_until
+
+from allranks_bus.addresses import Address, parse_address
+from allranks_bus.home import read_endpoint
+
+ROOT = Path(__file__).parents[2]
+_START_S = 30.0
+_STOP_S = 30.0
+
+
+def clean_environment(home: Path, **more: str) -> dict[str, str]:
+    """This process's environment without what a launcher or a setting has left in it, and with this home."""
+    foreign = ("ALLRANKS_", "SLURM_", "OMPI_", "PMI", "TORCHELASTIC_", "KUBERNETES_", "JOB_COMPLETION_")
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "PYTHONPATH")
+    kept = {name: text for name, text in os.environ.items() if not name.startswith(foreign) and name not in names}
+    return {
+        **kept,
+        "PYTHONPATH": str(ROOT),
+        "ALLRANKS_HOME": str(home),
+        "ALLRANKS_SPOOL": str(home / "spool"),
+        **more,
+    }
+
+
+class CollectorProcess:
+    """A collector that can be started, killed and started again; its ports stay.
+
+    Args:
+        home: its home, made if need be; its database is `home / "allranks.duckdb"`.
+        settings: environment variables, on top of a clean environment.
+        before_exec: called in the new process, as `preexec_fn` of Popen.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        settings: Mapping[str, str] | None = None,
+        before_exec: Callable[[], None] | None = None,
+    ) -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        self.home = home
+        self.database = home / "allranks.duckdb"
+        self.log = home / "collector.log"
+        self._data_port = _two_free_ports()
+        self._http_port = _free_port()
+        self._settings = dict(settings or {})
+        self._before_exec = before_exec
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> Address:
+        return parse_address(self.url)
+
+    @property
+    def url(self) -> str:
+        """For ALLRANKS_URL; the same before the first start and after each other."""
+        return f"tcp://127.0.0.1:{self._data_port}"
+
+    @property
+    def http(self) -> str:
+        return f"http://127.0.0.1:{self._http_port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> CollectorProcess:
+        """Starts it and returns once it listens."""
+        assert not self.is_running
+        env = clean_environment(
+            self.home,
+            ALLRANKS_DATA_PORT=str(self._data_port),
+            ALLRANKS_HTTP_PORT=str(self._http_port),
+            **self._settings,
+        )
+        with open(self.log, "ab") as log:
+            self._process = process = subprocess.Popen(
+                [sys.executable, "-m", "allranks_collector"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=env,
+                cwd=self.home,
+                preexec_fn=self._before_exec,
+            )
+
+        def listens() -> bool:
+            assert process.poll() is None, f"the collector ended at once: {self.log.read_text()[-2000:]}"
+            endpoint = read_endpoint(self.home)
+            return endpoint is not None and endpoint.pid == process.pid
+
+        wait_until(listens, "the collector listens", timeout_s=_START_S)
+        return self
+
+    def kill(self) -> None:
+        """SIGKILL, and reaped."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """SIGTERM; its exit code once it has ended in its own way."""
+        return self._end(signal.SIGTERM)
+
+    def send(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def _end(self, number: signal.Signals) -> int:
+        assert self._process is not None
+        self._process.send_signal(number)
+        return self._process.wait(_STOP_S)
+
+    def get(self, path: str, *, timeout_s: float = 10.0) -> Any:
+        """The JSON that its API gives."""
+        with urllib.request.urlopen(self.http + path, timeout=timeout_s) as response:
+            return json.load(response)
+
+    def ready(self) -> tuple[int, str]:
+        """The status and the text of /readyz."""
+        try:
+            with urllib.request.urlopen(f"{self.http}/readyz", timeout=10.0) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def ranks(self, run: str) -> dict[int, dict[str, Any]]:
+        """What the API says of a run's ranks; empty while it does not know the run."""
+        try:
+            rows = self.get(f"/api/runs/{run}/ranks")["ranks"]
+        except urllib.error.HTTPError as error:
+            with error:
+                return {}
+        return {row["rank"]: row for row in rows}
+
+    def __enter__(self) -> CollectorProcess:
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        if self.is_running:
+            self.send(signal.SIGCONT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.stop()
+        if self.is_running:
+            self.kill()
+
+
+@contextlib.contextmanager
+def nobody_listens() -> Generator[str]:
+    """The URL of a port that is nobody's, and stays so."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+        yield f"tcp://127.0.0.1:{min(holder.getsockname()[1], 65_534)}"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _two_free_ports() -> int:
+    for _ in range(100):
+        port = _free_port()
+        with contextlib.suppress(OSError, OverflowError), socket.socket() as data, socket.socket() as control:
+            data.bind(("127.0.0.1", port))
+            control.bind(("127.0.0.1", port + 1))
+            return port
+    raise AssertionError("no two neighbouring ports are free")

@@ -1,0 +1,41 @@
+"""Processes of a test: which ones there are, how much memory they take, and that none is left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from allranks_bus import processes
+
+
+def with_home(home: Path) -> list[int]:
+    """The pids of all processes, however detached, whose environment has this ALLRANKS_HOME."""
+    wanted = f"ALLRANKS_HOME={home}".encode()
+    return [pid for pid in _pids() if wanted in _environment(pid) and _is_alive(pid)]
+
+
+def resident_bytes(pid: int) -> int:
+    """The resident memory of a process; 0 where there is none."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+def _pids() -> Iterator[int]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            yield int(entry.name)
+
+
+def _environment(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+def _is_alive(pid: int) -> bool:
+    start = processes.start_time(pid)
+    return start is not None and processes.is_alive(pid, start)

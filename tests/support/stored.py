@@ -1,0 +1,94 @@
+"""What a collector has stored, read from its database once it has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+from tests.support.training import Rank
+
+
+@dataclass(frozen=True)
+class Counter:
+    """The points of the key `i` of one writer, in the order in which they were stored."""
+
+    run: str
+    attempt: int
+    rank: int
+    role: str
+    steps: npt.NDArray[np.int64]
+    values: npt.NDArray[np.float64]
+
+    @property
+    def is_unbroken(self) -> bool:
+        """True where it counts 0, 1, 2 … with none left out, none twice and none out of order."""
+        count = np.arange(len(self.steps))
+        return bool(np.array_equal(self.steps, count) and np.array_equal(self.values, count))
+
+
+class Stored:
+    """Questions to a database that nobody has open."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+
+    def rows(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
+        return self._connection.execute(statement, list(parameters)).fetchall()
+
+    def one(self, statement: str, *parameters: object) -> Any:
+        """The value of a question that has one."""
+        ((value,),) = self.rows(statement, *parameters)
+        return value
+
+    def counters(self, run: str) -> list[Counter]:
+        """The counters of all writers of a run that have logged any."""
+        return [
+            Counter(run, attempt, rank, role, *self._points(series))
+            for attempt, rank, role, series in self.rows(
+                "SELECT w.attempt, w.rank, w.role, s.series FROM series s JOIN writers w USING (writer)"
+                " JOIN runs r USING (run) WHERE r.id = ? AND s.key = 'i' AND s.kind = 'metric' ORDER BY s.series",
+                run,
+            )
+        ]
+
+    def events(self, kind: str) -> int:
+        """How many events of this kind there are, of any run."""
+        return int(self.one("SELECT count(*) FROM events WHERE kind = ?", kind))
+
+    def states(self, run: str, rank: int) -> list[str]:
+        """All states that a rank has been in, in order."""
+        rows = self.rows(
+            "SELECT s.state FROM states s JOIN writers w USING (writer) JOIN runs r USING (run)"
+            " WHERE r.id = ? AND w.rank = ? AND w.role = 'rank' ORDER BY s.rowid",
+            *(run, rank),
+        )
+        return [state for (state,) in rows]
+
+    def _points(self, series: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        columns = self._connection.execute(
+            "SELECT step, value FROM points WHERE series = ? ORDER BY rowid", [series]
+        ).fetchnumpy()
+        return np.asarray(columns["step"], np.int64), np.asarray(columns["value"], np.float64)
+
+
+@contextmanager
+def stored_in(database: Path) -> Generator[Stored]:
+    """What is in `database`, which no collector has open."""
+    with duckdb.connect(str(database), read_only=True) as connection:
+        yield Stored(connection)
+
+
+def assert_all_stored(database: Path, run: str, ranks: Iterable[Rank]) -> None:
+    """Every event whose log() returned is stored, once and in order; of each rank at most one more."""
+    with stored_in(database) as stored:
+        counters = {counter.rank: counter for counter in stored.counters(run) if counter.role == "rank"}
+    for rank in ranks:
+        counter = counters[rank.rank]
+        assert counter.is_unbroken, f"rank {rank.rank}: {counter}"
+        assert len(counter.steps) - rank.returned in (0, 1), f"rank {rank.rank}: {rank.returned} returned"
