@@ -91,7 +91,7 @@ class Client:
         Args:
             project: only this project's.
             group: only this group's.
-            state: only those that are running, finished, failed, dead or unreachable.
+            state: only those that are expected, running, stalled, unreachable, failed, dead or finished.
             limit: at most so many; None for all.
         """
         found: list[dict[str, Any]] = []

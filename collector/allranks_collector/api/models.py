@@ -16,7 +16,9 @@ class RunAnswer(BaseModel):
     project: str
     group: str | None
     name: str | None
-    state: str = Field(description="running, finished, failed, dead or unreachable, from its newest attempt's ranks")
+    state: str = Field(
+        description="expected, running, stalled, unreachable, failed, dead or finished, from its newest attempt"
+    )
     notes: str | None
     tags: list[str]
     config: dict[str, Any]

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
+# The states of a run with ranks that still send.
+LIVE_STATES = ("running", "stalled")
 # What a file is sent in, in bytes.
 CHUNK_BYTES = 256 * 1024
 
@@ -239,12 +241,12 @@ def remove(
     id: RunId,  # noqa: A002
     force: Annotated[bool, Query(description="remove it even while it runs")] = False,
 ) -> Response:
-    """Remove the run and everything that was stored of it. 409 while it is running, unless forced."""
+    """Remove the run and everything that was stored of it. 409 while it is running or stalled, unless forced."""
     with context.store.cursor() as cursor:
         found = queries.find_run(cursor, id)
         state = queries.state_of(cursor, found)
-    if state == "running" and not force:
-        return refusal(409, f"the run {found.id} is running: end it first, or say force=true")
+    if state in LIVE_STATES and not force:
+        return refusal(409, f"the run {found.id} is {state}: end it first, or say force=true")
     (context.remove_run or context.store.remove_run)(found.run)
     from_thread.run_sync(context.live.hub.publish, "runs", found.id, {"removed": True})
     return answer(request, {"removed": found.id})

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from allranks_collector.queries.runs import ENDED, nobody_seen, seconds
+from allranks_collector.health import ENDED
+from allranks_collector.queries.runs import nobody_seen, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from allranks_collector.health import run_state
+from allranks_collector.health import ENDED, run_state
 from allranks_collector.queries.definitions import definition_of, read_definitions, summary_column
 from allranks_collector.queries.figures import BY_KEY, LiveStats, load_figures
 from allranks_collector.queries.select import BadQuery, RunRef
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     import duckdb
 
 MAX_RUNS = 1000
-# A run in one of these has an end.
-ENDED = frozenset(("finished", "failed", "dead"))
 _FIGURES = ("last", "min", "max", "mean")
 
 # The newest writer of each rank in the newest attempt, with its last state: one row per (run, rank).
@@ -59,7 +57,7 @@ def list_runs(
     Args:
         project: only this project's; None for all.
         group: only this group's.
-        state: only those in this state (running, finished, failed, dead, unreachable).
+        state: only those in this state, one of those that `health.run_state` gives.
         limit: at most so many, 1 to MAX_RUNS.
         offset: leave so many out at the beginning.
         live: the figures of the running runs' series; None to compute them from the points.
