@@ -1,6 +1,6 @@
 """The figures of series (count, last, min, max …), from wherever they are: memory, `series_stats`, or the points.
 
-A running run's come from the ingest's memory (`live`), an ended one's from the table. Where neither knows a run (a
+A running run's come from the ingest's memory (`live`), an ended one's from the table. Where neither knows a series (a
 file that a killed collector left, read without a collector) they are computed from its points, once a question.
 """
 
@@ -53,13 +53,12 @@ def load_figures(cursor: duckdb.DuckDBPyConnection, runs: Sequence[int], live: L
         cursor.execute("INSERT INTO known SELECT * FROM live_stats ANTI JOIN known USING (series)")
         cursor.unregister("live_stats")
     unknown = cursor.execute(
-        "SELECT list(series) FROM series JOIN writers USING (writer) WHERE list_contains($runs::INTEGER[], run)"
-        " AND kind <> 'object' GROUP BY run HAVING count(*) FILTER (series IN (SELECT series FROM known)) = 0",
+        "SELECT series FROM series JOIN writers USING (writer) ANTI JOIN known USING (series)"
+        " WHERE list_contains($runs::INTEGER[], run) AND kind <> 'object'",
         {"runs": list(runs)},
     ).fetchall()
     if unknown:
-        series = [number for (numbers,) in unknown for number in numbers]
-        cursor.execute(f"INSERT INTO known {_COMPUTED}", {"series": series})
+        cursor.execute(f"INSERT INTO known {_COMPUTED}", {"series": [series for (series,) in unknown]})
     cursor.execute(
         """CREATE OR REPLACE TEMP TABLE figures AS
         SELECT run, attempt, rank, writer, key, kind, count, last_step, last_ns, sum, nonfinite,

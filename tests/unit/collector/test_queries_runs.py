@@ -243,6 +243,16 @@ def test_what_nobody_knows_is_computed(build: DatabaseBuilder, cursor: duckdb.Du
         assert (key["min"], key["max"]) == (1.0, 3.0)
 
 
+def test_after_a_restart_the_ranks_that_have_not_come_back_count_too(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
+) -> None:
+    run = build.run()
+    back = build.points(build.writer(run, 0), "loss", [1.0])
+    build.points(build.writer(run, 1), "loss", [3.0])
+    key = keys(cursor, live=figures(back, 1.0))["loss"]
+    assert (key["ranks"], key["last"], key["count"]) == (2, 2.0, 2)
+
+
 def test_computed_figures_seed_the_memory(build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection) -> None:
     writer = build.writer(build.run())
     numbers = [
