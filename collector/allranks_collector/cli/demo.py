@@ -52,7 +52,7 @@ def demo(
             raise UsageError(f"{flag} must be 0 to {ranks - 1}, not {rank}")
     if kill_rank is not None and stall_rank is not None:
         raise UsageError("one rank can be in trouble, not two: --kill-rank or --stall-rank")
-    url = _collector_url(http, os.environ)
+    url, env = _collector(http, os.environ)
     name = f"digits-{secrets.token_hex(3)}"
     options = {
         "--ranks": ranks,
@@ -67,22 +67,34 @@ def demo(
         console().print(f"Dashboard: [bold]{url}[/bold]")
     view = View(name, ranks)
     with tempfile.TemporaryFile() as log:
-        status = _train(arguments, log, RemoteReader(url), view, quiet=json_)
+        status = _train(arguments, env, log, RemoteReader(url), view, quiet=json_)
         trouble = kill_rank if kill_rank is not None else stall_rank
         _report(view, url, status, log, trouble=trouble, json_=json_)
 
 
-def _collector_url(http: str | None, env: Mapping[str, str]) -> str:
-    """Where the ranks' events can be read, of a collector that is started if there is none."""
-    if env.get("ALLRANKS_URL") and not (http or env.get("ALLRANKS_HTTP")):
+def _collector(http: str | None, env: Mapping[str, str]) -> tuple[str, Mapping[str, str]]:
+    """The HTTP address of the collector that the ranks will find, and the environment in which they find it.
+
+    Without a word from the user it is this user's own, started if there is none. Where one was named by its HTTP
+    address, it tells where its events go.
+    """
+    named = http or env.get("ALLRANKS_HTTP")
+    if env.get("ALLRANKS_URL") and not named:
         raise UsageError("ALLRANKS_URL names a collector: give its HTTP address too, with --http or ALLRANKS_HTTP")
-    return find_collector(http, env) or start(env, keep=False).http
+    if not named:
+        return find_collector(None, env) or start(env, keep=False).http, env
+    url = named.rstrip("/")
+    if env.get("ALLRANKS_URL"):
+        return url, env
+    return url, {**env, "ALLRANKS_URL": str(RemoteReader(url).status()["url"])}
 
 
-def _train(arguments: list[str], log: BinaryIO, reader: RemoteReader, view: View, *, quiet: bool) -> int:
+def _train(
+    arguments: list[str], env: Mapping[str, str], log: BinaryIO, reader: RemoteReader, view: View, *, quiet: bool
+) -> int:
     """Run the job to its end, and its exit status; `view` follows what the collector knows of it."""
     command = [sys.executable, "-m", "allranks.demo", *arguments]
-    job = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    job = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
     try:
         with _display(view, quiet=quiet) as show:
             while job.poll() is None:
@@ -152,7 +164,8 @@ def _report(view: View, url: str, status: int, log: BinaryIO, *, trouble: int | 
         last = (log.read().decode(errors="replace").strip().splitlines() or ["it printed nothing"])[-1]
         raise CommandError(f"the training ended with status {status}: {clean(last)}")
     if json_:
-        print_json({"http": url, "run": view.run, "ranks": view.ranks, "cause": why, "status": status})
+        told = {"http": url, "run": view.run, "ranks": view.ranks, "trouble": view.troubled}
+        print_json({**told, "cause": why, "status": status})
     else:
         now, out = time.time(), console()
         out.print(runs_table([view.run], now), ranks_table(view.ranks, now))

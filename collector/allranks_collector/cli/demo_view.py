@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ ENDED = frozenset({"finished", "failed", "dead"})
 TROUBLED = frozenset({"stalled", "unreachable", "failed", "dead"})
 _LOSS, _ACCURACY = "train/loss", "test/accuracy"
 _SMOOTHING = 0.5  # of points per second
+# A death is found out at most so long after the failures that follow from it, on one host.
+_DEATH_IS_SEEN_S = 3.0
 
 
 @dataclass
@@ -69,23 +72,30 @@ def settled(view: View) -> bool:
 def cause(ranks: Sequence[Json]) -> str | None:
     """The rank that brought the run down, in one line; None where none did.
 
-    Who was killed comes before who failed: the others fail because of it, and say so at once, while a death is
-    found out a moment later. Who was ended by SIGTERM comes last: that is how the launcher ends the others.
+    Who was killed comes before who failed: the others fail because of it, and say so at once, while a death is found
+    out a moment later. Who died long after the first failure is no cause: so the launcher ends who is left.
     """
     ended = [rank for rank in ranks if rank["state"] in ("dead", "failed")]
     if not ended:
         return None
-    first = min(ended, key=lambda rank: (_class(rank), rank.get("ended_at") or float("inf"), rank["rank"]))
+    failed = min((_ended_at(rank) for rank in ended if rank["state"] == "failed"), default=math.inf)
+    first = min(
+        ended,
+        key=lambda rank: (
+            rank["state"] == "failed" or _ended_at(rank) > failed + _DEATH_IS_SEEN_S,
+            _ended_at(rank),
+            rank["rank"],
+        ),
+    )
     where = f"rank {first['rank']} ({first.get('host')}, pid {first.get('pid')})"
     step = "before its first step" if first.get("last_step") is None else f"after step {first['last_step']}"
     why = ending(first)
     return f"{where} {first['state']} {step}" + (f": {why}" if why else "")
 
 
-def _class(rank: Json) -> int:
-    if rank["state"] == "failed":
-        return 1
-    return 2 if str(rank.get("signal")) in ("15", "SIGTERM") else 0
+def _ended_at(rank: Json) -> float:
+    at = rank.get("ended_at")
+    return float(at) if at is not None else math.inf
 
 
 def progress_line(view: View) -> str:

@@ -67,8 +67,8 @@ def state_cell(state: object) -> Text:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Text | object]], *, right: Sequence[str] = ()) -> Table:
-    """A plain table; the columns named in `right` hold numbers."""
-    made = Table(box=SIMPLE_HEAD, pad_edge=False)
+    """A plain table; the columns named in `right` hold numbers. No header where no column has a name."""
+    made = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, show_header=any(columns))
     for column in columns:
         made.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:

@@ -45,7 +45,7 @@ class Collector:
         ]
 
     def status(self) -> dict[str, Any]:
-        return {"points": 100}
+        return {"points": 100, "url": "tcp://127.0.0.1:8"}
 
 
 @pytest.fixture
@@ -56,6 +56,7 @@ def training(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
     def start(command: list[str], **more: Any) -> object:
         started.append(command)
+        assert more["env"]["ALLRANKS_URL"] == "tcp://127.0.0.1:8"  # the ranks find the collector that is watched
         Collector.name = command[command.index("--name") + 1]
         code = 1 if "--kill-rank" in command else 0
         return popen([sys.executable, "-c", f"print('last words'); raise SystemExit({code})"], **more)
@@ -65,6 +66,7 @@ def training(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     monkeypatch.setattr(demo, "SETTLE_S", 0.5)
     monkeypatch.setattr(Collector, "states", ("finished", "finished"))
     monkeypatch.setenv("ALLRANKS_HTTP", "http://127.0.0.1:9")
+    monkeypatch.delenv("ALLRANKS_URL", raising=False)
     return started
 
 
