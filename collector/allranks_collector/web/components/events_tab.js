@@ -59,7 +59,7 @@ function useEvents(run, pulse) {
       busy.current = false;
     };
     follow();
-    const off = pulse.on((note) => { if (note.events || note.keys === null) follow(); });
+    const off = pulse.on((note) => { if (note.events) follow(); });
     return () => {
       gone = true;
       off();

@@ -17,6 +17,8 @@ import { RunHeader } from "./run_header.js";
 const CHARTS_MS = 1_000;
 const RANKS_MS = 1_000;
 const HEADER_MS = 2_000;
+// Steps and times of the ranks move with the metrics, and are read less often than their states.
+const STEPS_MS = 3_000;
 const KEYS_MS = 5_000;
 
 export function RunPage({ id, theme }) {
@@ -101,6 +103,7 @@ function usePulse(id, { refresh, ranks, keys }) {
   }, CHARTS_MS);
   const eventsSoon = useThrottled(() => pulse.emit({ keys: new Set(), events: true }), CHARTS_MS);
   const ranksSoon = useThrottled(ranks.refresh, RANKS_MS);
+  const stepsSoon = useThrottled(ranks.refresh, STEPS_MS);
   const headerSoon = useThrottled(refresh, HEADER_MS);
   const keysSoon = useThrottled(keys.refresh, KEYS_MS);
   const newKeysSoon = useThrottled(keys.refresh, CHARTS_MS);
@@ -111,12 +114,17 @@ function usePulse(id, { refresh, ranks, keys }) {
       (data.keys.some((key) => !known.current.has(key)) ? newKeysSoon : keysSoon)();
     } else {
       everything.current = true;
-      keysSoon();
+      (known.current.size === 0 ? newKeysSoon : keysSoon)();
     }
     chartsSoon();
+    stepsSoon();
     headerSoon();
   };
-  const actions = { metrics: onMetrics, ranks: () => { ranksSoon(); headerSoon(); }, runs: headerSoon, events: eventsSoon };
+  // What changes a rank's state is an event too.
+  const all = (...steps) => () => steps.forEach((step) => step());
+  const actions = {
+    metrics: onMetrics, ranks: all(ranksSoon, headerSoon, eventsSoon), runs: all(ranksSoon, headerSoon, eventsSoon), events: eventsSoon,
+  };
   const onAgain = () => {
     everything.current = true;
     for (const soon of [chartsSoon, eventsSoon, ranksSoon, headerSoon, keysSoon]) soon();
