@@ -1,0 +1,1 @@
+"""Programs that the benchmarks run by exec, each in a fresh process with a home of its own."""
