@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
+from allranks_collector.api.context import Busy
 from allranks_collector.queries import BadQuery, QueryError, RunAmbiguous, RunNotFound, TooMuch
 from allranks_collector.store import StoreError
 
@@ -31,6 +32,7 @@ _STATUS: Mapping[type[Exception], int] = {
     BadQuery: 400,
     TooMuch: 413,
     StoreError: 503,
+    Busy: 503,
     duckdb.InterruptException: 503,
 }
 
@@ -85,7 +87,7 @@ def add_error_handlers(app: FastAPI) -> None:
         log.error("%s %s failed", request.method, request.url.path, exc_info=error)
         return refusal(500, f"the collector failed on this request ({type(error).__name__}): see its log")
 
-    for kind in (QueryError, StoreError, duckdb.InterruptException):
+    for kind in (QueryError, StoreError, Busy, duckdb.InterruptException):
         app.add_exception_handler(kind, known)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, invalid)

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+import threading
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, cast
 
 from fastapi import Depends, Request
 
+from allranks_bus.errors import AllranksError
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Generator, Mapping
+
+    import duckdb
 
     from allranks_collector.live import Hub
     from allranks_collector.queries import LiveStats
     from allranks_collector.settings import Settings
     from allranks_collector.store import Store
+
+
+# Questions to the database at once. More would not be faster on the few cores of a collector, and its ingest needs
+# some of them; the rest wait their turn for so long.
+QUERIES_AT_ONCE = 4
+TURN_S = 30.0
+
+
+class Busy(AllranksError):
+    """Too many questions are being answered."""
+
+    def __init__(self) -> None:
+        super().__init__(f"the collector has been busy with other questions for {TURN_S:g} s: ask again later")
 
 
 class LiveView(Protocol):
@@ -58,6 +77,22 @@ class ApiContext:
     live: LiveView
     settings: Settings
     remove_run: Callable[[int], None] | None = None
+    _turns: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(QUERIES_AT_ONCE))
+
+    @contextlib.contextmanager
+    def reading(self) -> Generator[duckdb.DuckDBPyConnection]:
+        """A cursor of the store, when it is this question's turn.
+
+        Raises:
+            Busy: it was not within TURN_S.
+        """
+        if not self._turns.acquire(timeout=TURN_S):
+            raise Busy
+        try:
+            with self.store.cursor() as cursor:
+                yield cursor
+        finally:
+            self._turns.release()
 
 
 def _context(request: Request) -> ApiContext:

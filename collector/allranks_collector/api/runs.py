@@ -54,7 +54,7 @@ def runs(
     offset: int = 0,
 ) -> Response:
     """The runs, newest first."""
-    with context.store.cursor() as cursor:
+    with context.reading() as cursor:
         found = queries.list_runs(
             cursor,
             project=project,
@@ -76,7 +76,7 @@ def ranks(
     attempt: Annotated[int | None, Query(description="the newest if absent")] = None,
 ) -> Response:
     """The ranks of one attempt, in order. Those that have not come yet are `expected`."""
-    with context.store.cursor() as cursor:
+    with context.reading() as cursor:
         run = queries.find_run(cursor, id)
         found = queries.list_ranks(cursor, run, attempt=attempt, last_seen=context.live.last_seen)
     return answer(request, {"ranks": found})
@@ -85,7 +85,7 @@ def ranks(
 @router.get("/api/runs/{id:path}/keys", responses=_answers(models.KeysAnswer))
 def keys(request: Request, context: Context, id: RunId) -> Response:  # noqa: A002
     """The keys of the run with their figures, each over the newest attempt that has it."""
-    with context.store.cursor() as cursor:
+    with context.reading() as cursor:
         found = queries.list_keys(cursor, queries.find_run(cursor, id), live=context.live.series_stats())
     return answer(request, {"keys": found})
 
@@ -121,7 +121,7 @@ def metrics(
         reduce=reduce,
         x=x,
     )
-    with context.store.cursor() as cursor:
+    with context.reading() as cursor:
         found = queries.metrics(cursor, queries.find_run(cursor, id), wanted)
     return answer(request, found)
 
@@ -147,7 +147,7 @@ def system(
         reduce=reduce,
         x="time",
     )
-    with context.store.cursor() as cursor:
+    with context.reading() as cursor:
         found = queries.metrics(cursor, queries.find_run(cursor, id), wanted)
     return answer(request, found)
 
@@ -164,7 +164,7 @@ def objects(
     limit: int = 1000,
 ) -> Response:
     """Text, histograms and other values that are not numbers: the newest `limit`, by key, attempt, rank and step."""
-    with context.store.cursor() as cursor:
+    with context.reading() as cursor:
         found = queries.list_objects(
             cursor,
             queries.find_run(cursor, id),
@@ -187,7 +187,7 @@ def events(
     kind: Annotated[str | None, Query(description="only of this kind")] = None,
 ) -> Response:
     """What happened to the run's writers, in order: opened, closed, state, dropped, gap, broken …"""
-    with context.store.cursor() as cursor:
+    with context.reading() as cursor:
         run = queries.find_run(cursor, id)
         found = queries.list_events(cursor, run, after=after, limit=limit, kind=kind)
     return answer(request, {"events": found})
@@ -204,7 +204,7 @@ def export(
     folder = Path(tempfile.mkdtemp(prefix="allranks-export-", dir=context.store.path.parent))
     try:
         path = folder / "table"
-        with context.store.cursor() as cursor:
+        with context.reading() as cursor:
             run = queries.find_run(cursor, id)
             queries.export(cursor, run, what, format, path, live=context.live.series_stats())
         file = path.open("rb")
@@ -224,7 +224,7 @@ def export(
 @router.get("/api/runs/{id:path}", responses=_answers(models.RunDetails))
 def run(request: Request, context: Context, id: RunId) -> Response:  # noqa: A002
     """One run: as in the list, with its attempts and the definitions of its metrics."""
-    with context.store.cursor() as cursor:
+    with context.reading() as cursor:
         found = queries.get_run(
             cursor,
             queries.find_run(cursor, id),
@@ -242,7 +242,7 @@ def remove(
     force: Annotated[bool, Query(description="remove it even while it runs")] = False,
 ) -> Response:
     """Remove the run and everything that was stored of it. 409 while it is running or stalled, unless forced."""
-    with context.store.cursor() as cursor:
+    with context.reading() as cursor:
         found = queries.find_run(cursor, id)
         state = queries.state_of(cursor, found)
     if state in LIVE_STATES and not force:

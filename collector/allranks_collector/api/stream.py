@@ -42,7 +42,7 @@ async def stream(
 
 
 def _id_of(context: Context, run: str) -> str:
-    with context.store.cursor() as cursor:
+    with context.reading() as cursor:
         return find_run(cursor, run).id
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import math
 from typing import TYPE_CHECKING, Any
@@ -9,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pyarrow.parquet as pq
 import pytest
-from tests.unit.serving import AppClient, asking
+from tests.unit.serving import AppClient, asking, serving
 
 from allranks_collector.api import ApiContext, create_app, models, pages
+from allranks_collector.api.context import QUERIES_AT_ONCE
 from allranks_collector.api.guard import is_our_host
 from allranks_collector.api.service import openmetrics
 from allranks_collector.api.stream import stream
@@ -246,6 +249,20 @@ def test_a_store_that_is_gone_is_503(client: AppClient, store: Store) -> None:
     assert "has been closed" in get(client, "/api/runs", 503)["error"]
 
 
+def test_more_questions_than_can_be_answered_are_503(
+    store: Store, live: StillLive, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("allranks_collector.api.context.TURN_S", 0.01)
+    context = ApiContext(store, live, settings)
+    with contextlib.ExitStack() as others, asking(create_app(context), HOST) as client:
+        for _ in range(QUERIES_AT_ONCE):
+            others.enter_context(context.reading())
+        assert "busy with other questions" in get(client, "/api/runs", 503)["error"]
+        assert get(client, "/healthz") == {"status": "ok"}
+        others.close()
+        assert get(client, "/api/runs") == {"runs": [], "total": 0}
+
+
 def test_a_failure_of_ours_is_logged_and_one_line(
     store: Store, live: StillLive, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -429,3 +446,22 @@ async def test_a_stream_of_no_run_is_404(store: Store, live: StillLive, settings
     transport = httpx.ASGITransport(create_app(ApiContext(store, live, settings)))
     async with httpx.AsyncClient(transport=transport, base_url=HOST) as client:
         assert (await client.get("/api/stream?run=nothing")).status_code == 404
+
+
+@pytest.mark.usefixtures("run")
+def test_a_stream_over_a_real_connection(store: Store, live: StillLive, settings: Settings) -> None:
+    with serving(create_app(ApiContext(store, live, settings))) as url:
+        address = url.removeprefix("http://")
+        viewer = http.client.HTTPConnection(address, timeout=20)
+        viewer.request("GET", "/api/stream?run=run-one")
+        stream = viewer.getresponse()
+        assert stream.readline() == b": allranks\n"  # it counts as a viewer from here on
+        assert live.hub.viewers == 1
+        other = http.client.HTTPConnection(address, timeout=20)
+        other.request("DELETE", "/api/runs/run-one?force=true")
+        assert other.getresponse().status == 200
+        other.close()
+        lines = [stream.readline() for _ in range(3)]
+        assert lines == [b"\n", b"event: runs\n", b'data: {"run":"run-one","removed":true}\n']
+        viewer.close()
+        stream.close()
