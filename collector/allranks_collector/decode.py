@@ -108,7 +108,7 @@ class Decoder:
         known = book.keysets.get(keyset)
         if known is None or step_tag != STEP_TAG or nbytes != size - 8 - METRICS_OVERHEAD_BYTES:
             return 0, at
-        if nbytes != 8 * len(known.series):
+        if not nbytes or nbytes != 8 * len(known.series):
             return 0, at
         view = memoryview(body)
         checksums = [crc32(view[begin : begin + size - 8]) for begin in range(at + 8, at + 8 + count * size, size)]
@@ -131,7 +131,7 @@ class Decoder:
                 self._ledger.event(book, event[1], "unknown", {"kind": event[0], "fields": event[2:]})
             else:
                 handler(book, event)
-        except (ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
             raise BrokenRecord(f"a record of kind {event[0]} cannot be understood: {error}") from error
 
     def _ignore(self, book: WriterBook, event: list[Any]) -> None:
@@ -159,13 +159,15 @@ class Decoder:
         # All that may be wrong is looked at before anything is taken: a broken record comes again.
         for key in fields:
             _name(key)
+        objects = {
+            key: json.dumps(jsonable(value)) for key, value in fields.items() if not isinstance(value, int | float)
+        }
         book.last_step = _step(step)
         self._numbers(book, step, time_ns, fields, "metric")
-        for key, value in fields.items():
-            if not isinstance(value, int | float):
-                series = self._ledger.series(book, key, "object")
-                if series is not None:
-                    self._ledger.new.objects.append((series, step, time_ns, json.dumps(jsonable(value))))
+        for key, body in objects.items():
+            series = self._ledger.series(book, key, "object")
+            if series is not None:
+                self._ledger.new.objects.append((series, step, time_ns, body))
 
     def _system(self, book: WriterBook, event: list[Any]) -> None:
         _, time_ns, step, fields = event
@@ -197,16 +199,16 @@ class Decoder:
 
     def _close(self, book: WriterBook, event: list[Any]) -> None:
         end = event[2] if isinstance(event[2], dict) else {}
+        self._ledger.event(book, event[1], "closed", end)
         book.is_closed = True
         self.closed.append((book, end))
-        self._ledger.event(book, event[1], "closed", end)
 
     def _dropped(self, book: WriterBook, event: list[Any]) -> None:
         records = event[2]["records"]
         if type(records) is not int or not 0 <= records < 2**62:
             raise BrokenRecord("a DROPPED record counts records")
-        book.dropped += records
         self._ledger.event(book, event[1], "dropped", event[2])
+        book.dropped += records
 
 
 def opening_of(body: bytes) -> list[Any] | None:

@@ -217,6 +217,12 @@ class Ward:
         if patient is not None:
             yield from self._apply(patient, sign, detail)
 
+    def excuse(self, seconds: float) -> None:
+        """Counts nothing of the last `seconds` against anybody: it is the collector that was not there to hear."""
+        for patient in self._patients.values():
+            patient.heard_at += seconds
+            patient.pace.moved_at += seconds
+
     def look(self, now: float) -> Iterator[Change]:
         """What has changed by mere waiting."""
         for patient in list(self._patients.values()):

@@ -24,7 +24,7 @@ from allranks_collector.ledger import Ledger, WriterBook, jsonable
 from allranks_collector.queries.figures import computed_stats
 from allranks_collector.rows import columns_as
 from allranks_collector.stats import SeriesStats
-from allranks_collector.store import Store
+from allranks_collector.store import Store, StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ _BROKEN_AT_MOST = 3
 _ASK_AGAIN_S = 0.5
 # Books kept in memory; the oldest are read again from the database when they are needed.
 _MAX_WRITERS = 20_000
+_COMPLAIN_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,9 @@ class Ingest:
         self._store = store
         self._ledger: Ledger | None = None
         self._ended_runs: set[int] = set()
+        # Runs whose figures are to be stored, once that is possible.
+        self._figures_due: set[int] = set()
+        self._complained_at = float("-inf")
 
     def book(self, id_: bytes) -> WriterBook | None:
         """What is known of a writer that this ingest has met."""
@@ -135,6 +139,7 @@ class Ingest:
                     self.stats.forget(book.series.values())
             self._ledger.forget_run(run)
         self._ended_runs.discard(run)
+        self._figures_due.discard(run)
 
     def _commit(
         self, batches: Sequence[Batch], asking: set[bytes], notes: Sequence[StateNote], ended: set[int]
@@ -147,7 +152,7 @@ class Ingest:
             try:
                 answer = self._take(ledger, decoder, batch, done)
             except Exception as error:
-                logger.exception("a batch of writer %s could not be taken", batch.writer.hex())
+                self._complain(batch)
                 raise _Poison(batch.writer) from error
             if answer is not None:
                 done.answers[batch.writer] = answer
@@ -160,7 +165,7 @@ class Ingest:
         for note in notes:
             self._note(ledger, note)
         self._ended_runs |= ended
-        rewritten = ended | ({book.run.run for book in touched.values()} & self._ended_runs)
+        self._figures_due |= ended | ({book.run.run for book in touched.values()} & self._ended_runs)
         columns = decoder.points.columns() if decoder.points.points else None
         with self._store.transaction() as connection:
             if columns is not None:
@@ -172,8 +177,7 @@ class Ingest:
         ledger.new.clear()
         if columns is not None:
             self.stats.update(columns["series"], columns["step"], columns["time_ns"], columns["value"])
-        for run in rewritten:
-            self._store_stats(run)
+        self._store_figures()
         done.closed = decoder.closed
         done.events, done.points = decoder.points.events, decoder.points.points
         self._answer(ledger, touched, asking, done)
@@ -262,6 +266,16 @@ class Ingest:
             ledger.forget_writer(book.id)
             self.positions.pop(book.id, None)
 
+    def _store_figures(self) -> None:
+        """Stores the figures that are due; where that fails, the next commit tries again: this one has succeeded."""
+        for run in sorted(self._figures_due):
+            try:
+                self._store_stats(run)
+            except StoreError as error:
+                logger.warning("the figures of run %d must wait: %s", run, error)
+                return
+            self._figures_due.discard(run)
+
     def _store_stats(self, run: int) -> None:
         """Stores the figures of a run's series, of which no more are to come."""
         of_run = "FROM writers JOIN series USING (writer) WHERE run = ?"
@@ -273,6 +287,13 @@ class Ingest:
         with self._store.transaction() as connection, columns_as(connection, "figures", figures):
             connection.execute("DELETE FROM series_stats WHERE series IN (SELECT series FROM figures)")
             connection.execute("INSERT INTO series_stats BY NAME SELECT * FROM figures")
+
+    def _complain(self, batch: Batch) -> None:
+        """Logs the exception at hand; a writer sends such a batch again and again."""
+        now = time.monotonic()
+        if now - self._complained_at >= _COMPLAIN_S:
+            self._complained_at = now
+            logger.exception("a batch of writer %s could not be taken", batch.writer.hex())
 
     def _ask_again(self, book: WriterBook) -> Ack:
         """RESEND from the writer's position; but an ack while what was asked for may still be on its way."""

@@ -20,6 +20,7 @@ from allranks_bus.spool import SpoolReader, find_spools
 from allranks_bus.wire import Refused
 
 _WAIT_S = 0.25
+_ELSEWHERE = "it is not meant for here"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Drained:
         records: how many it held.
         is_done: all of it is stored, and the spool is removed.
         problem: why not, in one line; empty where it is done.
+        is_elsewhere: it is meant for another collector.
     """
 
     directory: Path
@@ -38,6 +40,7 @@ class Drained:
     records: int
     is_done: bool
     problem: str = ""
+    is_elsewhere: bool = False
 
 
 def find(roots: Iterator[Path] | tuple[Path, ...]) -> Iterator[Path]:
@@ -71,10 +74,9 @@ def drain(
             spool.remove()
             return Drained(directory, "", 0, is_done=True)
         identity = _identity(spool)
-        run = str(identity.get("run", ""))
+        run, records = str(identity.get("run", "")), spool.end - spool.base
         if not accepts(identity):
-            return Drained(directory, run, spool.end - spool.base, is_done=False, problem="it is not meant for here")
-        records = spool.end - spool.base
+            return Drained(directory, run, records, is_done=False, problem=_ELSEWHERE, is_elsewhere=True)
         problem = _ship(spool, address, timeout_s, should_stop)
         if not problem:
             spool.remove()

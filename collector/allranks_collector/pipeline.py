@@ -39,6 +39,9 @@ _ENOUGH_BYTES = 4 * 1024 * 1024
 _LOOK_S = 0.5
 _RETRY_S = 1.0
 _COMPLAIN_S = 10.0
+# What a message takes in memory beside its body, and how many writers may wait to be told their position.
+_MESSAGE_BYTES = 512
+_MAX_ASKING = 20_000
 
 Publish = Callable[[str, str, Mapping[str, Any]], None]
 
@@ -118,6 +121,7 @@ class Pipeline:
         self._work = anyio.Event()
         self._hurry = anyio.Event()
         self._room = anyio.Event()
+        self._is_deaf = False
         # The one thread that writes.
         self._writing = anyio.CapacityLimiter(1)
         self._told_versions: set[bytes] = set()
@@ -153,7 +157,11 @@ class Pipeline:
             task_group.start_soon(self._receive)
             task_group.start_soon(self._commit)
             task_group.start_soon(self._look)
-            task_status.started()
+            try:
+                task_status.started()
+                await anyio.sleep_forever()
+            finally:
+                self._task_group = None
 
     async def drain(self) -> None:
         """Commits what has been received: the last step of a shutdown."""
@@ -179,6 +187,7 @@ class Pipeline:
             while self.pending_bytes > self._max_pending_bytes:
                 # Not draining is what holds the writers back: their queues fill, and their spools keep the rest.
                 self._room = anyio.Event()
+                self._is_deaf = True
                 await self._room.wait()
             for frames in await self._sockets.receive(_GULP_BYTES):
                 try:
@@ -201,7 +210,7 @@ class Pipeline:
         if isinstance(message, Batch):
             self.counters.batches += 1
             waiting.batches.append(message)
-            waiting.size += len(message.body)
+            waiting.size += len(message.body) + _MESSAGE_BYTES
             if message.is_urgent or waiting.size >= _ENOUGH_BYTES:
                 self._hurry.set()
             self._work.set()
@@ -213,7 +222,8 @@ class Pipeline:
         position = self.ingest.positions.get(beat.writer)
         if position is None:
             # Met for the first time since the start: the database knows, or nobody.
-            self._waiting.asking.add(beat.writer)
+            if len(self._waiting.asking) < _MAX_ASKING:
+                self._waiting.asking.add(beat.writer)
             self._work.set()
         else:
             self._sockets.tell(beat.writer, Ack(position, self._store.instance, time.time_ns()))
@@ -260,8 +270,12 @@ class Pipeline:
                 limiter=self._writing,
             )
         except StoreError as error:
-            self._keep_for_later(taken, error)
+            self._keep_for_later(taken)
+            self._complain(error)
             return False
+        except BaseException:  # cancelled before it began, or a mistake of ours
+            self._keep_for_later(taken)
+            raise
         finally:
             self._committing_bytes = 0
             self._room.set()
@@ -273,12 +287,14 @@ class Pipeline:
         self._announce(done)
         return True
 
-    def _keep_for_later(self, taken: _Waiting, error: StoreError) -> None:
-        """After a commit that failed: the writers have the batches still; the notes are only here."""
+    def _complain(self, error: StoreError) -> None:
         self.counters.failed_commits += 1
         if str(error) != self.problem:
             logger.error("nothing can be stored, and nothing is acked: %s", error)
         self.problem = str(error)
+
+    def _keep_for_later(self, taken: _Waiting) -> None:
+        """After a commit that failed: the writers have the batches still; the notes are only here."""
         waiting = self._waiting
         waiting.notes[:0] = taken.notes
         waiting.ended_runs |= taken.ended_runs
@@ -365,9 +381,17 @@ class Pipeline:
             self._discharge(watched)
 
     async def _look(self) -> None:
+        looked_at = time.monotonic()
         while True:
             await anyio.sleep(_LOOK_S)
-            self._note(self._ward.look(time.monotonic()))
+            now = time.monotonic()
+            late_s = now - looked_at - _LOOK_S
+            if self._is_deaf or late_s > _LOOK_S:
+                # This process stood still, or had no room to receive: nobody was silent but itself.
+                self._is_deaf = self.pending_bytes > self._max_pending_bytes
+                self._ward.excuse(now - looked_at)
+            looked_at = now
+            self._note(self._ward.look(now))
 
     def _note(self, changes: Any) -> None:
         for change in changes:

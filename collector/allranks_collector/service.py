@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import math
 import os
 import resource
 import signal
@@ -42,6 +43,8 @@ logger = logging.getLogger("allranks_collector")
 
 LOCK_FILE = "collector.lock"
 _DRAIN_EVERY_S = 2.0
+# A spool that could not be drained (the store was full, say) is tried again, after twice as long each time.
+_DRAIN_AGAIN_S, _DRAIN_AGAIN_AT_MOST_S = 5.0, 600.0
 _IDLE_LOOK_S = 0.5
 _RETENTION_EVERY_S = 600.0
 _HTTP_GRACE_S = 2.0
@@ -195,11 +198,14 @@ class Collector:
         if not self.settings.drain_orphans:
             return
         roots = self._spool_roots()
-        # Spools that are not meant for here are opened once, not at every look.
-        left_alone: set[Path] = set()
+        # Spools that are not meant for here are opened once, not at every look; others again after a while.
+        not_before: dict[Path, float] = {}
+        pauses_s: dict[Path, float] = {}
         while True:
             for directory in orphans.find(roots):
-                if directory in left_alone or self.pipeline.is_watched(bytes.fromhex(directory.name)):
+                if not_before.get(directory, 0.0) > time.monotonic():
+                    continue
+                if self.pipeline.is_watched(bytes.fromhex(directory.name)):
                     continue
                 try:
                     drained = await anyio.to_thread.run_sync(self._drain, directory, abandon_on_cancel=False)
@@ -212,8 +218,12 @@ class Collector:
                         drained.records,
                         drained.problem and f": {drained.problem}",
                     )
-                if not drained.is_done:
-                    left_alone.add(directory)
+                if drained.is_elsewhere:
+                    not_before[directory] = math.inf
+                elif not drained.is_done:
+                    pause_s = pauses_s.get(directory, _DRAIN_AGAIN_S)
+                    pauses_s[directory] = min(2 * pause_s, _DRAIN_AGAIN_AT_MOST_S)
+                    not_before[directory] = time.monotonic() + pause_s
             await anyio.sleep(_DRAIN_EVERY_S)
 
     def _drain(self, directory: Path) -> orphans.Drained:

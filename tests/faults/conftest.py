@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,3 +30,15 @@ def collector(home: Path) -> Iterator[CollectorProcess]:
     """A collector that listens."""
     with CollectorProcess(home) as collector:
         yield collector
+
+
+@pytest.fixture
+def collector_of(home: Path) -> Callable[[dict[str, str]], CollectorProcess]:
+    """Makes a collector with settings, to be entered."""
+    return lambda settings: CollectorProcess(home, settings)
+
+
+@pytest.fixture
+def measured() -> Callable[[str, object], None]:
+    """Tells a figure to whoever runs the tests with -rP."""
+    return lambda name, figure: print(f"measured {name}: {figure}")

@@ -25,14 +25,8 @@ def _ended(collector: CollectorProcess, rank: int) -> Callable[[], dict[str, Any
     return ended
 
 
-def _await_drained(collector: CollectorProcess) -> None:
-    """Returns once no spool is left: everything is stored."""
-    spool = collector.home / "spool"
-    wait_until(lambda: not list(spool.iterdir()), "all spools are drained")
-
-
 def test_a_rank_killed_at_full_speed_loses_nothing_and_is_dead_within_a_second(
-    collector: CollectorProcess, record_property: Callable[[str, object], None]
+    collector: CollectorProcess, measured: Callable[[str, object], None]
 ) -> None:
     with Job(collector.home, collector.url).ranks(2, "finish") as ranks:
         for rank in ranks:
@@ -42,14 +36,14 @@ def test_a_rank_killed_at_full_speed_loses_nothing_and_is_dead_within_a_second(
         ranks[1].process.send_signal(signal.SIGKILL)  # not reaped: a launcher may take its time for that
         row = wait_until(_ended(collector, 1), "the rank is named dead")
         dead_after_s = time.monotonic() - killed_at
-        record_property("dead_after_s", dead_after_s)
+        measured("dead_after_s", dead_after_s)
         assert (row["state"], row["signal"]) == ("dead", "SIGKILL")
         assert dead_after_s <= DEAD_WITHIN_S
         ranks[0].progress.ask_to_stop()
         assert ranks[0].wait() == 0
         wait_until(lambda: collector.ranks(RUN)[0]["state"] == "finished", "the other one is finished")
         ranks[1].wait()
-        _await_drained(collector)
+        collector.await_drained()
         collector.stop()
         assert_all_stored(collector.database, RUN, ranks)
 
@@ -75,7 +69,7 @@ def test_every_event_of_a_rank_that_ends_without_warning_is_stored(
         assert time.monotonic() - ended_at <= DEAD_WITHIN_S
         assert {key: row[key] for key in fate} == fate
         rank.wait()
-        _await_drained(collector)
+        collector.await_drained()
         collector.stop()
         assert_all_stored(collector.database, RUN, ranks)
 
@@ -94,7 +88,7 @@ def test_a_rank_that_ends_by_itself_is_judged_by_how_it_ended(
     with Job(collector.home, collector.url).ranks(1, ending, "5000") as ranks:
         assert ranks[0].wait() == code
         wait_until(lambda: _has_fate(collector, ranks[0], fate), f"the rank is {fate}")
-        _await_drained(collector)
+        collector.await_drained()
         collector.stop()
         assert_all_stored(collector.database, RUN, ranks)
 

@@ -154,6 +154,11 @@ class CollectorProcess:
                 return {}
         return {row["rank"]: row for row in rows}
 
+    def await_drained(self, *, timeout_s: float = 40.0) -> None:
+        """Returns once no spool is left: all that was in them is stored."""
+        spool = self.home / "spool"
+        wait_until(lambda: not list(spool.iterdir()), "all spools are drained", timeout_s=timeout_s)
+
     def __enter__(self) -> CollectorProcess:
         return self.start()
 

@@ -9,7 +9,7 @@ import mmap
 from pathlib import Path
 
 # The cells, each an int64 that is written at once.
-RETURNED, SLOWEST_NS, STOP, PHASE = range(4)
+RETURNED, SLOWEST_NS, STOP, PHASE, DROPPED = range(5)
 _CELLS = 8
 
 
@@ -36,6 +36,11 @@ class Progress:
     def slowest_s(self) -> float:
         """The longest call of log() so far."""
         return self.cells[SLOWEST_NS] / 1e9
+
+    @property
+    def dropped(self) -> int:
+        """How many records could not be kept, as the program knows before it ends."""
+        return self.cells[DROPPED]
 
     @property
     def phase(self) -> int:

@@ -6,6 +6,7 @@ import contextlib
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +53,13 @@ class Rank:
             f"rank {self.rank} has logged {events:,} events",
             timeout_s=timeout_s,
         )
+
+    def stop(self, timeout_s: float = _END_S) -> float:
+        """Asks it to end, and returns how many seconds it took for that; its exit code must be 0."""
+        asked_at = time.monotonic()
+        self.progress.ask_to_stop()
+        assert self.wait(timeout_s) == 0, self.stderr
+        return time.monotonic() - asked_at
 
     def _must_live(self) -> bool:
         assert self.process.poll() is None, f"rank {self.rank} ended too early: {self.stderr[-2000:]}"

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.support.progress import PHASE, RETURNED, SLOWEST_NS, STOP, Progress
+from tests.support.progress import DROPPED, PHASE, RETURNED, SLOWEST_NS, STOP, Progress
 
 import allranks
 
@@ -69,6 +69,7 @@ def main(path: str, ending: str, steps: str = "0") -> None:
         cells[RETURNED] = step = step + 1
         if took > slowest:
             cells[SLOWEST_NS] = slowest = took
+    cells[DROPPED] = run.status()["dropped"]
     ENDINGS[ending]()
     cells[PHASE] = ENDED
 

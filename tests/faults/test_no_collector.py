@@ -1,0 +1,61 @@
+"""Nobody ever listens: training goes on and ends as if there were a collector, and its events wait in the spool."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from tests.support.collector import CollectorProcess, nobody_listens
+from tests.support.stored import assert_all_stored, stored_in
+from tests.support.training import RUN, Job
+
+from allranks_collector import orphans
+
+# finish() waits 5 s for a collector; the rest is for a machine that is shared.
+EXIT_WITHIN_S = 7.0
+_EVENTS = 20_000
+
+
+@pytest.mark.parametrize("ending", ["finish", "return"])
+def test_training_ends_in_time_says_where_its_events_are_and_sync_brings_them_in_once(
+    home: Path, ending: str
+) -> None:
+    collector = CollectorProcess(home, {"ALLRANKS_DRAIN_ORPHANS": "no"})
+    with nobody_listens() as url, Job(home, url).ranks(2, ending) as ranks:
+        for rank in ranks:
+            rank.reach(_EVENTS)
+            rank.progress.ask_to_stop()
+        for rank in ranks:
+            assert rank.stop() <= EXIT_WITHIN_S
+            (line,) = rank.stderr.splitlines()
+            assert str(home / "spool") in line
+        with collector:
+            first = list(orphans.drain_all((home / "spool",), collector.address, lambda _: True))
+            assert [drained.problem for drained in first] == ["", ""]
+            assert [drained.records > _EVENTS for drained in first] == [True, True]
+            assert not list(orphans.drain_all((home / "spool",), collector.address, lambda _: True))
+        assert_all_stored(collector.database, RUN, ranks)
+
+
+def test_two_drainers_at_once_bring_everything_in_once(home: Path) -> None:
+    collector = CollectorProcess(home)  # which drains by itself
+    with nobody_listens() as url, Job(home, url).ranks(3, "hang", str(_EVENTS)) as ranks:
+        for rank in ranks:
+            rank.reach(_EVENTS)
+            rank.kill()
+        with collector:
+
+            def drain() -> None:
+                list(orphans.drain_all((home / "spool",), collector.address, lambda _: True))
+
+            drainers = [threading.Thread(target=drain) for _ in range(2)]
+            for drainer in drainers:
+                drainer.start()
+            for drainer in drainers:
+                drainer.join(60)
+                assert not drainer.is_alive()
+            collector.await_drained()
+        assert_all_stored(collector.database, RUN, ranks)
+    with stored_in(collector.database) as stored:
+        assert stored.events("opened") == 3
