@@ -13,6 +13,8 @@ Each builds its one-line message from facts: what was expected, what came, what 
 
 from __future__ import annotations
 
+from allranks_bus.untrusted import brief
+
 
 class AllranksError(Exception):
     """The base of all errors that allranks raises on purpose."""
@@ -45,7 +47,7 @@ class VersionMismatch(ProtocolError):
 
     def __init__(self, theirs: object, ours: int, writer: bytes | None) -> None:
         super().__init__(
-            f"this message is of protocol version {theirs!r}, and this side speaks 1 to {ours}: "
+            f"this message is of protocol version {brief(theirs)}, and this side speaks 1 to {ours}: "
             "upgrade the older of the two allranks installations"
         )
         self.writer = writer

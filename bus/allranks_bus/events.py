@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import msgpack
 
+from allranks_bus import untrusted
 from allranks_bus.errors import ProtocolError
 from allranks_bus.records import MAX_PAYLOAD_BYTES
 
@@ -86,9 +87,9 @@ def unpack(payload: bytes | memoryview) -> list[Any]:
         ProtocolError: the payload is no such array.
     """
     try:
-        event = msgpack.unpackb(payload, strict_map_key=False)
-    except Exception as error:  # msgpack raises ValueError, its own classes, and recursion errors alike
-        raise ProtocolError(f"a record's payload is not msgpack: {error}") from error
+        event = untrusted.unpack(payload, strict_map_key=False)
+    except ValueError as error:
+        raise ProtocolError(f"a record's payload cannot be read: {error}") from error
     if (
         not isinstance(event, list)
         or len(event) < 2
@@ -111,13 +112,13 @@ def check_identity(identity: Any) -> Mapping[str, Any]:
     for key, kind in _REQUIRED_IDENTITY.items():
         value = identity.get(key)
         if type(value) is not kind:
-            raise ProtocolError(f"an identity's {key!r} must be {kind.__name__}, not {value!r:.100}")
+            raise ProtocolError(f"an identity's {key!r} must be {kind.__name__}, not {untrusted.brief(value)}")
     if not 0 <= identity["rank"] < identity["world_size"] <= 2**24:
         raise ProtocolError(
             f"an identity's rank must be 0 to world_size - 1, not {identity['rank']} of {identity['world_size']}"
         )
     if not is_run_id(identity["run"]):
-        raise ProtocolError(f"a run's id cannot be {identity['run']!r:.140}")
+        raise ProtocolError(f"a run's id cannot be {untrusted.brief(identity['run'])}")
     return identity
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias, cast
 
 import msgpack
 
+from allranks_bus import untrusted
 from allranks_bus.errors import ProtocolError, VersionMismatch
 from allranks_bus.version import PROTOCOL_VERSION
 
@@ -21,7 +22,10 @@ WRITER_ID_BYTES = 16
 MAX_BATCH_RECORDS = 65_536
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 MAX_BEAT_BYTES = 64 * 1024
-# One frame more than the largest record and header could need: ZeroMQ cuts off a peer that sends more.
+# A header has eight small fields; the rest is room for what a newer sender adds.
+MAX_HEADER_BYTES = 1024
+MAX_CONTROL_BYTES = 1024 * 1024
+# A little more than the largest frame: ZeroMQ cuts off a peer that sends more.
 MAX_MESSAGE_BYTES = MAX_BATCH_BYTES + 4096
 
 _BATCH, _BEAT = 1, 2
@@ -107,7 +111,7 @@ def unpack_up(frames: list[bytes]) -> Up:
     """
     if len(frames) != 2:
         raise ProtocolError(f"a message has 2 frames, not {len(frames)}")
-    header = _array(frames[0], "header")
+    header = _array(frames[0], "header", MAX_HEADER_BYTES)
     version = header[0] if header else None
     if version != PROTOCOL_VERSION or type(version) is not int:
         raise VersionMismatch(version, PROTOCOL_VERSION, _writer_or_none(header))
@@ -116,7 +120,7 @@ def unpack_up(frames: list[bytes]) -> Up:
     except ValueError:
         raise ProtocolError("a header begins with version, type and writer") from None
     if type(writer) is not bytes or len(writer) != WRITER_ID_BYTES:
-        raise ProtocolError(f"a writer's name is {WRITER_ID_BYTES} bytes, not {writer!r:.60}")
+        raise ProtocolError(f"a writer's name is {WRITER_ID_BYTES} bytes, not {untrusted.brief(writer)}")
     if kind == _BATCH:
         first_seq, count, base, sent_ns = _counts(rest, 4)
         if not 1 <= count <= MAX_BATCH_RECORDS or len(frames[1]) > MAX_BATCH_BYTES:
@@ -127,7 +131,7 @@ def unpack_up(frames: list[bytes]) -> Up:
         if len(frames[1]) > MAX_BEAT_BYTES:
             raise ProtocolError(f"a beat's status has at most {MAX_BEAT_BYTES} bytes, not {len(frames[1])}")
         return Beat(writer, next_seq, base, sent_ns, _map(frames[1]))
-    raise ProtocolError(f"a message cannot be of type {kind!r:.60}")
+    raise ProtocolError(f"a message cannot be of type {untrusted.brief(kind)}")
 
 
 def pack_down(message: Down) -> bytes:
@@ -149,7 +153,7 @@ def unpack_down(frame: bytes) -> Down:
     Raises:
         ProtocolError: the frame is no message of this version.
     """
-    array = _array(frame, "control message")
+    array = _array(frame, "control message", MAX_CONTROL_BYTES)
     if len(array) < 2 or array[0] != PROTOCOL_VERSION:
         raise ProtocolError("a control message begins with version and type")
     _, kind, *rest = array
@@ -160,17 +164,19 @@ def unpack_down(frame: bytes) -> Down:
         return Command(rest[0], rest[1])
     if kind == _REFUSED and rest and type(rest[0]) is str:
         return Refused(rest[0])
-    raise ProtocolError(f"a control message cannot be of type {kind!r:.60} with these fields")
+    raise ProtocolError(f"a control message cannot be of type {untrusted.brief(kind)} with these fields")
 
 
 def _pack(value: object) -> bytes:
     return cast("bytes", msgpack.packb(value, unicode_errors="replace"))
 
 
-def _array(frame: bytes, what: str) -> list[Any]:
+def _array(frame: bytes, what: str, max_bytes: int) -> list[Any]:
+    if len(frame) > max_bytes:
+        raise ProtocolError(f"a {what} has at most {max_bytes} bytes, not {len(frame)}")
     try:
-        array = msgpack.unpackb(frame, max_array_len=64, max_map_len=1024)
-    except Exception as error:  # whatever msgpack makes of hostile bytes
+        array = untrusted.unpack(frame, strict_map_key=True)
+    except ValueError as error:
         raise ProtocolError(f"a {what} must be a msgpack array: {error}") from error
     if not isinstance(array, list):
         raise ProtocolError(f"a {what} must be a msgpack array, not {type(array).__name__}")
@@ -179,8 +185,8 @@ def _array(frame: bytes, what: str) -> list[Any]:
 
 def _map(frame: bytes) -> dict[str, Any]:
     try:
-        value = msgpack.unpackb(frame)
-    except Exception as error:
+        value = untrusted.unpack(frame, strict_map_key=True)
+    except ValueError as error:
         raise ProtocolError(f"a status must be a msgpack map: {error}") from error
     if not isinstance(value, dict):
         raise ProtocolError(f"a status must be a msgpack map, not {type(value).__name__}")
