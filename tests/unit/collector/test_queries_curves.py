@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from allranks_collector.queries import metrics as module
+from allranks_collector.queries import curves as module
+from allranks_collector.queries.curves import CurveRequest, metrics, plain
 from allranks_collector.queries.grid import bucket_count, fitting_shift
-from allranks_collector.queries.metrics import CurveRequest, metrics, plain
 from allranks_collector.queries.select import BadQuery, TooMuch, find_run
 from allranks_collector.testing import T0_NS, DatabaseBuilder
 
