@@ -4,7 +4,7 @@ Times in answers are Unix seconds. A run is found by `find_run`; the functions t
 """
 
 from allranks_collector.queries.curves import DEFAULT_BUCKETS, CurveRequest, metrics, plain
-from allranks_collector.queries.exports import FORMATS, MEDIA_TYPES, WHAT, export
+from allranks_collector.queries.export import FORMATS, MEDIA_TYPES, WHAT, export
 from allranks_collector.queries.figures import LiveStats, computed_stats
 from allranks_collector.queries.keys import list_keys
 from allranks_collector.queries.ranks import list_ranks
