@@ -216,10 +216,9 @@ class Ingest:
                     return self._ack(0, resend=True)
                 return Refused("a writer's first record must be an OPEN")
             try:
-                identity = events.check_identity(opening[2])
+                book = ledger.open(batch.writer, events.check_identity(opening[2]), opening[1])
             except ProtocolError as error:
                 return Refused(str(error))
-            book = ledger.open(batch.writer, identity, opening[1])
             ledger.event(book, opening[1], "opened", {"rank": book.rank, "role": book.role})
             done.opened.append(book)
         position, end = book.next_seq, batch.first_seq + batch.count

@@ -16,11 +16,15 @@ import duckdb
 import numpy as np
 
 from allranks_bus import processes
+from allranks_bus.errors import ProtocolError
 from allranks_collector.rows import NewRows
 from allranks_collector.store import Store
 
 # A hostile writer's names must not fill memory; an honest one's that has more is stored no further.
 MAX_SERIES_PER_WRITER = 100_000
+# What is kept in memory of an identity, for each writer.
+MAX_IDENTITY_TEXT = 1024
+_KEPT_TEXTS = ("project", "launch", "host")
 # What is numbered by the ledger, and in which table.
 _NUMBERED = (("run", "runs"), ("writer", "writers"), ("series", "series"), ("event", "events"))
 
@@ -121,7 +125,14 @@ class Ledger:
         _load_names(cursor, by_number)
 
     def open(self, id_: bytes, identity: Mapping[str, Any], time_ns: int) -> WriterBook:
-        """The book of a new writer, made from the identity in its OPEN record."""
+        """The book of a new writer, made from the identity in its OPEN record.
+
+        Raises:
+            ProtocolError: it says more than can be kept.
+        """
+        for name in _KEPT_TEXTS:
+            if len(identity[name]) > MAX_IDENTITY_TEXT:
+                raise ProtocolError(f"an identity's {name!r} has at most {MAX_IDENTITY_TEXT} characters")
         run = self._run(identity, time_ns)
         attempt = run.attempts.get(identity["launch"])
         if attempt is None:

@@ -33,6 +33,7 @@ from allranks_collector import orphans
 from allranks_collector.api import ApiContext, create_app
 from allranks_collector.health import Patience
 from allranks_collector.live import Hub
+from allranks_collector.log_limit import LineLimit
 from allranks_collector.pipeline import Pipeline
 from allranks_collector.queries import LiveStats
 from allranks_collector.retention import runs_to_remove
@@ -430,6 +431,8 @@ def run(settings: Settings, *, embedded: bool) -> int:
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(LineLimit())
     try:
         anyio.run(Collector(settings, embedded=embedded).run)
     except AlreadyRunning as error:

@@ -1,0 +1,65 @@
+"""The collector that init starts by itself: one for all who ask, gone when it is idle, back when it has died."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from tests.support import processes
+from tests.support.stored import assert_all_stored
+from tests.support.training import Job, Rank
+from tests.support.waiting import wait_until
+
+from allranks_bus.home import read_endpoint
+
+_ENV = {"ALLRANKS_IDLE_EXIT": "1"}
+_EVENTS = 10_000
+
+
+def _starts(home: Path) -> int:
+    return (home / "collector.log").read_text().count("listens: data")
+
+
+def _await_idle_exit(home: Path) -> None:
+    wait_until(lambda: not processes.with_home(home), "the collector has ended by itself", timeout_s=30)
+
+
+def _stop_all(ranks: list[Rank]) -> None:
+    for rank in ranks:
+        rank.progress.ask_to_stop()
+    for rank in ranks:
+        assert rank.wait() == 0
+
+
+def test_many_ranks_of_two_runs_at_once_start_one_collector_and_a_later_run_another(home: Path) -> None:
+    one, two = (Job(home, run=run, env=_ENV) for run in ("one", "two"))
+    with one.ranks(4, "finish", str(_EVENTS)) as some, two.ranks(4, "return", str(_EVENTS)) as others:
+        for rank in (*some, *others):
+            assert rank.wait() == 0, rank.stderr
+        _await_idle_exit(home)
+        assert _starts(home) == 1
+        assert not list((home / "spool").iterdir())
+        assert_all_stored(home / "allranks.duckdb", "one", some)
+        assert_all_stored(home / "allranks.duckdb", "two", others)
+    with Job(home, run="later", env=_ENV).ranks(1, "finish", str(_EVENTS)) as later:
+        assert later[0].wait() == 0
+        _await_idle_exit(home)
+        assert _starts(home) == 2
+        assert_all_stored(home / "allranks.duckdb", "later", later)
+
+
+def test_a_collector_that_was_killed_is_started_again_by_its_ranks(home: Path) -> None:
+    with Job(home, run="one", env=_ENV).ranks(2, "finish") as ranks:
+        for _ in range(2):
+            endpoint = wait_until(lambda: read_endpoint(home), "a collector listens")
+            for rank in ranks:
+                rank.reach(rank.returned + _EVENTS)
+            os.kill(endpoint.pid, signal.SIGKILL)
+            wait_until(lambda: read_endpoint(home) is None, "it is dead")
+        wait_until(lambda: read_endpoint(home), "a collector listens again")
+        _stop_all(ranks)
+        _await_idle_exit(home)
+        assert _starts(home) == 3
+        assert not list((home / "spool").iterdir())
+        assert_all_stored(home / "allranks.duckdb", "one", ranks)
