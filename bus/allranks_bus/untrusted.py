@@ -27,7 +27,8 @@ def unpack(packed: bytes | memoryview, *, strict_map_key: bool) -> Any:
         value = msgpack.unpackb(packed, strict_map_key=strict_map_key)
     except Exception as error:  # msgpack raises its own classes, TypeError, MemoryError and recursion errors alike
         raise ValueError(f"not msgpack: {error}") from error
-    if _is_deep(value):
+    # A level takes a byte at least: what is short cannot be deep, and a batch's header is.
+    if len(packed) > MAX_DEPTH and _is_deep(value):
         raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
     return value
 
