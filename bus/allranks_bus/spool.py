@@ -15,25 +15,24 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
+import stat
 import threading
 import time
-from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 from allranks_bus import records
 from allranks_bus.errors import SpoolBusy, SpoolError
-from allranks_bus.wire import MAX_BATCH_RECORDS, WRITER_ID_BYTES
+from allranks_bus.records import MAX_PAYLOAD_BYTES
+from allranks_bus.segments import MARK_BYTES, Segment, SegmentFiles, find_span, is_segment, load_segment, segment_path
+from allranks_bus.wire import WRITER_ID_BYTES
 
 SEGMENT_BYTES = 16 * 1024 * 1024
 CAP_BYTES = 16 * 1024 * 1024 * 1024
-# A batch ends at a mark: large enough that a message's own cost vanishes, small enough that many ranks share a
-# socket. A mark is set by bytes alone: the smallest record has 11 bytes, so MAX_BATCH_RECORDS is never exceeded.
-MARK_BYTES = 128 * 1024
 _RETRY_S = 0.25
-_SUFFIX = ".seg"
+_WRITER_NAME = re.compile(f"[0-9a-f]{{{2 * WRITER_ID_BYTES}}}")
 _LOCK = "lock"
 
 
@@ -57,60 +56,6 @@ class Log(Protocol):
     def release(self, seq: int) -> None:
         """Forgets the segments that lie wholly before `seq`."""
         ...
-
-
-@dataclass
-class _Segment:
-    path: Path
-    first_seq: int
-    count: int = 0
-    size: int = 0
-    # (records, bytes) from the start of the segment, ascending, the first (0, 0): where batches may begin.
-    marks: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])
-
-    @property
-    def end_seq(self) -> int:
-        return self.first_seq + self.count
-
-
-class _SegmentFiles:
-    """Reads from segments; keeps the one that it reads from open."""
-
-    def __init__(self) -> None:
-        self._path: Path | None = None
-        self._fd = -1
-
-    def read(self, segments: Sequence[_Segment], seq: int) -> tuple[int, bytes]:
-        """As `Log.read`."""
-        index = bisect_right(segments, seq, key=lambda segment: segment.first_seq) - 1
-        if index < 0 or seq >= segments[index].end_seq:
-            return 0, b""
-        segment = segments[index]
-        skip = seq - segment.first_seq
-        mark = bisect_right(segment.marks, skip, key=lambda at: at[0]) - 1
-        at, begin = segment.marks[mark]
-        whole = (segment.count, segment.size)
-        to, end = min(segment.marks[mark + 1], whole) if mark + 1 < len(segment.marks) else whole
-        body = self._pread(segment.path, begin, end - begin)
-        if at < skip:  # an ack fell between two marks: a writer resumed, or a record was passed over
-            body = body[_offset_after(body, skip - at) :]
-        return to - skip, body
-
-    def _pread(self, path: Path, begin: int, size: int) -> bytes:
-        if self._path != path:
-            self.close()
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            self._path = path
-        body = os.pread(self._fd, size, begin)
-        if len(body) != size:
-            raise SpoolError(f"{path} has {begin + len(body)} bytes where {begin + size} were written")
-        return body
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            with contextlib.suppress(OSError):
-                os.close(self._fd)
-        self._path, self._fd = None, -1
 
 
 class SpoolWriter:
@@ -143,33 +88,43 @@ class SpoolWriter:
         self.directory = root / name.hex()
         self.refused = 0
         self.problem = ""
-        # Reentrant, because a signal handler may log while its thread is in the middle of an append.
+        # Reentrant, because a signal handler may log while its thread is in the middle of an append. A handler runs
+        # (and may raise) after any call, and never between plain assignments: the order of both is chosen for that.
         self._lock = threading.RLock()
         # The newest segment's descriptor, records and bytes; -1 while the spool cannot take records. Beyond
         # `_check_at` bytes a mark is due. They are attributes of their own for the hot path's sake.
         self._fd = -1
+        # A descriptor that is not written to any more and waits to be closed.
+        self._torn_fd = -1
         self._count = 0
         self._size = 0
         self._check_at = 0
         # Replaced and never changed in place, so that a reader's snapshot stays whole.
-        self._segments: tuple[_Segment, ...] = ()
-        self._files = _SegmentFiles()
+        self._segments: tuple[Segment, ...] = ()
+        self._files = SegmentFiles()
         self._opening = opening
         # A segment is only removed once a newer one exists, so several must fit below the cap.
         self._segment_bytes = min(segment_bytes, cap_bytes // 4)
         self._cap_bytes = cap_bytes
+        self._mark_bytes = min(MARK_BYTES, self._segment_bytes)
         self._older_bytes = 0
         self._retry_at = 0.0
         self._closed = False
         self._lock_fd = -1
+        # Under a name that nobody drains, until the lock is held.
+        made = root / f".{name.hex()}"
         try:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.directory.mkdir(mode=0o700)
-            self._lock_fd = _take_lock(self.directory)
+            made.mkdir(mode=0o700)
+            self._lock_fd = _take_lock(made)
+            made = made.rename(self.directory)
             self._begin_segment()
-        except OSError as error:
+        except BaseException as error:
             self.abandon()
-            raise SpoolError(f"cannot keep a spool in {root}: {error.strerror or error}") from error
+            _remove_directory(made)
+            if isinstance(error, OSError):
+                raise SpoolError(f"cannot keep a spool in {root}: {error.strerror or error}") from error
+            raise
 
     @property
     def base(self) -> int:
@@ -192,15 +147,21 @@ class SpoolWriter:
         return self._fd < 0
 
     def append(self, payload: bytes) -> bool:
-        """Adds a record; False where it was refused, and counted. Never raises."""
+        """Adds a record; False where it was refused, and counted. Raises nothing but what a signal handler raises."""
+        if not 0 < len(payload) <= MAX_PAYLOAD_BYTES:
+            # A reader would stop at it, and lose what follows.
+            with self._lock:
+                self.problem = f"a record has 1 to {MAX_PAYLOAD_BYTES:,} bytes, not {len(payload):,}"
+                self.refused += 1
+            return False
         return self._append(records.frame(payload))
 
     def read(self, seq: int) -> tuple[int, bytes]:
         with self._lock:
             newest = self._segments[-1]
             newest.count, newest.size = self._count, self._size
-            segments = self._segments
-        return self._files.read(segments, seq)
+            span = find_span(self._segments, seq)
+        return self._files.read(span)
 
     def release(self, seq: int) -> None:
         with self._lock:
@@ -229,105 +190,148 @@ class SpoolWriter:
     def abandon(self) -> None:
         """Closes the descriptors and takes no more records; takes no lock, for a forked child that inherited one."""
         self._closed = True
-        for fd in (self._fd, self._lock_fd):
-            if fd >= 0:
-                with contextlib.suppress(OSError):
-                    os.close(fd)
-        self._fd = self._lock_fd = -1
+        descriptors = (self._fd, self._torn_fd, self._lock_fd)
+        self._fd = self._torn_fd = self._lock_fd = -1
+        for fd in descriptors:
+            _close(fd)
         self._files.close()
 
     def _append(self, record: bytes) -> bool:
         """Adds a framed record. The hot path of `log()` repeats these lines in place."""
+        size = len(record)
         with self._lock:
             try:
-                if os.write(self._fd, record) != len(record):
+                if os.write(self._fd, record) != size:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            except OSError as error:
-                return self._refuse(record, error)
-            except BaseException:
-                self._settle(len(record))
-                raise
+            except BaseException as error:
+                # Whatever else happens: the file is looked at before it is written to again.
+                if self._fd >= 0:
+                    self._fd, self._torn_fd = -1, self._fd
+                return self._recover(record, error)
             self._count += 1
-            self._size += len(record)
+            self._size += size
             if self._size >= self._check_at:
                 self._checkpoint()
             return True
 
     def _checkpoint(self) -> None:
         """Sets a mark, and begins a new segment when this one is full; under the lock, every 128 KiB."""
+        try:
+            if os.fstat(self._fd).st_size != self._size:
+                return  # this is a signal handler's append, and the one below it is not counted yet
+        except OSError:
+            return
         self._segments[-1].marks.append((self._count, self._size))
-        self._check_at = self._size + MARK_BYTES
-        if self._older_bytes + self._size >= self._cap_bytes:
+        self._check_at = self._size + self._mark_bytes
+        if self._size >= self._segment_bytes:
+            self._rotate()
+        if self._is_at_cap:
             self._suspend(f"the spool has reached its cap of {self._cap_bytes:,} bytes")
-        elif self._size >= self._segment_bytes:
-            # Where that fails the full segment goes on growing: it is whole and readable.
-            with contextlib.suppress(OSError):
-                self._begin_segment()
+
+    def _rotate(self) -> None:
+        """Begins a new segment; where that fails the full one goes on growing: it is whole and readable."""
+        try:
+            self._begin_segment()
+        except OSError as error:
+            if not _is_of_disk(error):
+                raise
 
     def _begin_segment(self) -> None:
-        first_seq = self._segments[-1].first_seq + self._count if self._segments else 0
-        path = self.directory / f"{first_seq:020d}{_SUFFIX}"
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        opening = records.frame(self._opening())
+        full = self._segments[-1] if self._segments else None
+        first_seq = full.first_seq + self._count if full else 0
+        path = segment_path(self.directory, first_seq)
+        fd = -1
         try:
-            if os.write(fd, opening) != len(opening):
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            opening = records.frame(self._opening())
+            size = len(opening)
+            if os.write(fd, opening) != size:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            segments = (*self._segments, Segment(path, first_seq))
         except BaseException:
-            os.close(fd)
-            path.unlink(missing_ok=True)
+            _discard(fd, path)
             raise
-        if self._segments:
-            full = self._segments[-1]
+        old = self._fd
+        if full:
+            if old < 0 or full.first_seq + self._count != first_seq:
+                _discard(fd, path)  # a signal handler has appended or closed meanwhile; there will be another time
+                return
             full.count, full.size = self._count, self._size
             self._older_bytes += self._size
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._segments = (*self._segments, _Segment(path, first_seq))
-        self._fd, self._count, self._size = fd, 1, len(opening)
-        self._check_at = MARK_BYTES
+        self._segments = segments
+        self._fd, self._count, self._size, self._check_at = fd, 1, size, self._mark_bytes
+        _close(old)
 
-    def _refuse(self, record: bytes, error: OSError) -> bool:
-        """Deals with an append that failed, under the lock: mends the file, and tries again when it is time to."""
+    @property
+    def _is_at_cap(self) -> bool:
+        return self._older_bytes + self._size >= self._cap_bytes
+
+    def _recover(self, record: bytes, error: BaseException) -> bool:
+        """Deals with a write that did not end well, under the lock; True where the record was kept after all.
+
+        Raises what a signal handler raised: Ctrl-C, or the TimeoutError of somebody's alarm.
+        """
+        torn, self._torn_fd = self._torn_fd, -1
+        if not isinstance(error, OSError) or not _is_of_disk(error):
+            _close(torn)
+            self._reopen()  # the record may be whole: it counts then
+            raise error
         if self._closed:
             self.problem = "the spool is closed"
-        elif self._fd >= 0:
+        elif error.errno != errno.EBADF:
+            _close(torn)
             self._suspend(error.strerror or str(error))
         elif time.monotonic() >= self._retry_at and self._resume():
             return self._append(record)
         self.refused += 1
         return False
 
-    def _settle(self, size: int) -> None:
-        """Counts a record that was written when an exception (Ctrl-C) came between its writing and its counting."""
-        if self._fd >= 0 and os.fstat(self._fd).st_size - self._size == size:
-            self._count += 1
-            self._size += size
-
     def _suspend(self, problem: str) -> None:
-        """Stops taking records: from here on every write fails on the descriptor -1, and comes to `_refuse`."""
+        """Stops taking records: from here on every write fails on the descriptor -1, and comes to `_recover`."""
+        fd, self._fd = self._fd, -1
         self.problem = problem
         self._retry_at = time.monotonic() + _RETRY_S
-        with contextlib.suppress(OSError):
-            os.ftruncate(self._fd, self._size)  # half a record may have been written
-        with contextlib.suppress(OSError):
-            os.close(self._fd)
-        self._fd = -1
+        _close(fd)
 
     def _resume(self) -> bool:
+        """Tries to take records again, into the same segment."""
         self._retry_at = time.monotonic() + _RETRY_S
-        if self._older_bytes + self._size >= self._cap_bytes:
+        if self._is_at_cap:
+            # The newest segment is never removed, so a full one needs a successor before it can make room.
+            if self._size >= self._segment_bytes and self._reopen():
+                self._rotate()
+                self._suspend(self.problem)
             return False
-        try:
-            fd = os.open(self._segments[-1].path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-        except OSError:
+        if not self._reopen():
             return False
-        try:
-            os.ftruncate(fd, self._size)
-        except OSError:
-            os.close(fd)
-            return False
-        self._fd = fd
         self.problem = ""
+        return True
+
+    def _reopen(self) -> bool:
+        """Opens the newest segment again: counts the records that are whole, and cuts off what follows them."""
+        if self._closed:
+            return False
+        segment = self._segments[-1]
+        count, size = segment.marks[-1]
+        try:
+            fd = os.open(segment.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            begin, found = size, os.fstat(fd).st_size
+            if found < begin:  # somebody has cut it
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            for _, end in records.scan(os.pread(fd, found - begin, begin)):
+                count, size = count + 1, begin + end
+            os.ftruncate(fd, size)
+        except BaseException as error:
+            _close(fd)
+            if isinstance(error, OSError) and _is_of_disk(error):
+                return False
+            raise
+        if count < self._count:  # what a signal handler appended behind half a record
+            self.refused += self._count - count
+        self._count, self._size, self._fd = count, size, fd
         return True
 
 
@@ -344,7 +348,7 @@ class SpoolReader:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._files = _SegmentFiles()
+        self._files = SegmentFiles()
         try:
             self._lock_fd = _take_lock(directory)
         except BlockingIOError:
@@ -352,11 +356,10 @@ class SpoolReader:
         except OSError as error:
             raise SpoolError(f"cannot open the spool {directory}: {error.strerror or error}") from error
         try:
-            loaded = [_load(path) for path in sorted(directory.glob(f"*{_SUFFIX}"))]
+            self._segments = _load_all(directory)
         except OSError as error:
             os.close(self._lock_fd)
             raise SpoolError(f"cannot read the spool {directory}: {error.strerror or error}") from error
-        self._segments = [segment for segment in loaded if segment.count]
 
     @property
     def is_empty(self) -> bool:
@@ -388,16 +391,17 @@ class SpoolReader:
         """
         if not self._segments:
             raise SpoolError(f"the spool {self.directory} is empty")
-        _, body = self._files.read(self._segments, self.base)
+        _, body = self.read(self.base)
         begin, end = next(records.scan(body))
         return body[begin:end]
 
     def read(self, seq: int) -> tuple[int, bytes]:
-        return self._files.read(self._segments, seq)
+        return self._files.read(find_span(self._segments, seq))
 
     def release(self, seq: int) -> None:
         while self._segments and self._segments[0].end_seq <= seq:
-            self._segments.pop(0).path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._segments.pop(0).path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Gives the spool back as it is."""
@@ -420,31 +424,12 @@ def find_spools(root: Path) -> Iterator[Path]:
     except OSError:
         return
     for path in entries:
-        with contextlib.suppress(OSError, ValueError):
-            is_name = len(bytes.fromhex(path.name)) == WRITER_ID_BYTES
-            if is_name and not path.is_symlink() and path.is_dir() and path.stat().st_uid == os.getuid():
+        if _WRITER_NAME.fullmatch(path.name) is None:
+            continue
+        with contextlib.suppress(OSError):
+            state = path.lstat()
+            if stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid():
                 yield path
-
-
-def _load(path: Path) -> _Segment:
-    """The whole records of a segment, with marks as its writer would have set them."""
-    segment = _Segment(path, int(path.stem))
-    body = path.read_bytes()
-    for _, end in records.scan(body):
-        segment.count += 1
-        segment.size = end
-        last_count, last_size = segment.marks[-1]
-        if end - last_size >= MARK_BYTES or segment.count - last_count >= MAX_BATCH_RECORDS:
-            segment.marks.append((segment.count, end))
-    return segment
-
-
-def _offset_after(body: bytes, count: int) -> int:
-    """Where the records of `body` after the first `count` begin."""
-    for index, (_, end) in enumerate(records.scan(body), 1):
-        if index == count:
-            return end
-    raise SpoolError(f"a segment holds fewer than {count} whole records where it should hold more")
 
 
 def _take_lock(directory: Path) -> int:
@@ -464,8 +449,37 @@ def _take_lock(directory: Path) -> int:
     return fd
 
 
+def _load_all(directory: Path) -> list[Segment]:
+    """The segments that hold anything, oldest first."""
+    segments: list[Segment] = []
+    for path in sorted(directory.iterdir()):
+        if is_segment(path):
+            segment = load_segment(path)
+            # One that begins inside of another was begun and given up: its OPEN is all that it holds.
+            if segment.count and not (segments and segment.first_seq < segments[-1].end_seq):
+                segments.append(segment)
+    return segments
+
+
+def _is_of_disk(error: OSError) -> bool:
+    """False for what a signal handler raised: `TimeoutError("…")` is an OSError too, but without a number."""
+    return error.errno is not None
+
+
+def _close(fd: int) -> None:
+    if fd >= 0:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
+def _discard(fd: int, path: Path) -> None:
+    _close(fd)
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
 def _remove_segments(directory: Path) -> None:
-    for path in directory.glob(f"*{_SUFFIX}"):
+    for path in directory.glob("*.seg"):
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
 

@@ -79,12 +79,11 @@ class RankLog(SpoolWriter):
             try:
                 if os.write(self._fd, record) != size:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            except OSError as error:
-                self._refuse(record, error)
+            except BaseException as error:
+                if self._fd >= 0:
+                    self._fd, self._torn_fd = -1, self._fd
+                self._recover(record, error)
                 return
-            except BaseException:
-                self._settle(size)
-                raise
             self._count += 1
             self._size += size
             if self._size >= self._check_at:

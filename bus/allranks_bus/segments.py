@@ -1,0 +1,136 @@
+"""Segments: the files of a spool, and where in them the records lie. docs/protocol.md §9."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from allranks_bus import records
+from allranks_bus.errors import SpoolError
+from allranks_bus.wire import MAX_BATCH_RECORDS
+
+# A batch ends at a mark: large enough that a message's own cost vanishes, small enough that many ranks share a
+# socket. A mark is set by bytes alone: the smallest record has 9 bytes, so MAX_BATCH_RECORDS is never exceeded.
+MARK_BYTES = 128 * 1024
+_NAME = re.compile(r"[0-9]{20}\.seg")
+
+
+@dataclass
+class Segment:
+    """One file, and what is known of it: `count` records of `size` bytes together."""
+
+    path: Path
+    first_seq: int
+    count: int = 0
+    size: int = 0
+    # (records, bytes) from the start of the segment, ascending, the first (0, 0): where batches may begin.
+    marks: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])
+
+    @property
+    def end_seq(self) -> int:
+        return self.first_seq + self.count
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where the answer to a `Log.read` lies: `count` records, behind the first `skip` of those in the bytes."""
+
+    path: Path
+    begin: int
+    end: int
+    skip: int
+    count: int
+
+
+def find_span(segments: Sequence[Segment], seq: int) -> Span | None:
+    """The records from `seq` on, up to the next mark; None where there are none."""
+    index = bisect_right(segments, seq, key=lambda segment: segment.first_seq) - 1
+    if index < 0 or seq >= segments[index].end_seq:
+        return None
+    segment = segments[index]
+    wanted = seq - segment.first_seq
+    mark = bisect_right(segment.marks, wanted, key=lambda at: at[0]) - 1
+    at, begin = segment.marks[mark]
+    whole = (segment.count, segment.size)
+    to, end = min(segment.marks[mark + 1], whole) if mark + 1 < len(segment.marks) else whole
+    # An ack may fall between two marks: a writer resumed, or a record was passed over.
+    return Span(segment.path, begin, end, wanted - at, to - wanted)
+
+
+class SegmentFiles:
+    """Reads from segments; keeps the one that it reads from open."""
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._fd = -1
+        # Where the newest read ended: so many records behind `begin`, and so many bytes into the file. The next one
+        # mostly goes on from there, and to look for the place anew would cost more than all else that a tick does.
+        self._ended: tuple[Path, int, int] | None = None
+        self._ended_at = 0
+
+    def read(self, span: Span | None) -> tuple[int, bytes]:
+        """As `Log.read`."""
+        if span is None:
+            return 0, b""
+        begin, skip = span.begin, span.skip
+        if self._ended == (span.path, begin, skip):
+            begin, skip = self._ended_at, 0
+        try:
+            body = self._pread(span.path, begin, span.end - begin)
+        except OSError as error:
+            raise SpoolError(f"cannot read {span.path}: {error.strerror or error}") from error
+        self._ended, self._ended_at = (span.path, span.begin, span.skip + span.count), span.end
+        return span.count, body[_offset_after(body, skip) :] if skip else body
+
+    def _pread(self, path: Path, begin: int, size: int) -> bytes:
+        if self._path != path:
+            self.close()
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._path = path
+        body = os.pread(self._fd, size, begin)
+        if len(body) != size:
+            raise SpoolError(f"{path} has {begin + len(body)} bytes where {begin + size} were written")
+        return body
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self._fd)
+        self._path, self._fd = None, -1
+
+
+def is_segment(path: Path) -> bool:
+    """True for a segment; what else lies in the directory (a link, a pipe, a stranger's file) is let be."""
+    return _NAME.fullmatch(path.name) is not None and stat.S_ISREG(path.lstat().st_mode)
+
+
+def load_segment(path: Path) -> Segment:
+    """The whole records of a segment, with marks as its writer would have set them."""
+    segment = Segment(path, int(path.stem))
+    body = path.read_bytes()
+    for _, end in records.scan(body):
+        segment.count += 1
+        segment.size = end
+        last_count, last_size = segment.marks[-1]
+        if end - last_size >= MARK_BYTES or segment.count - last_count >= MAX_BATCH_RECORDS:
+            segment.marks.append((segment.count, end))
+    return segment
+
+
+def _offset_after(body: bytes, count: int) -> int:
+    """Where the records of `body` after the first `count` begin."""
+    for index, (_, end) in enumerate(records.scan(body), 1):
+        if index == count:
+            return end
+    raise SpoolError(f"a segment holds fewer than {count} whole records where it should hold more")
+
+
+def segment_path(directory: Path, first_seq: int) -> Path:
+    """The file of the segment whose first record is `first_seq`."""
+    return directory / f"{first_seq:020d}.seg"
