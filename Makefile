@@ -24,7 +24,7 @@ check: $(VENV)/.dev ## lint, format, types (mypy and pyright, strict)
 	@$(BIN)/pyright
 
 lowest: $(VENV)-lowest/.lowest ## unit tests against the oldest dependencies that we claim to support
-	@$(VENV)-lowest/bin/pytest tests/unit/bus tests/unit/sdk tests/unit/collector
+	@$(VENV)-lowest/bin/pytest -q tests/unit
 
 bench: $(VENV)-bench/.bench $(VENV)/.dev ## the figures, against ceilings and peers; results in benchmarks/results
 	@$(BIN)/python -m benchmarks --peers
@@ -67,5 +67,5 @@ $(VENV)-bench/.bench: pyproject.toml
 $(VENV)-lowest/.lowest: pyproject.toml
 	@$(PYTHON) -m venv $(VENV)-lowest
 	@$(VENV)-lowest/bin/pip install -q --disable-pip-version-check uv
-	@VIRTUAL_ENV=$(VENV)-lowest $(VENV)-lowest/bin/uv pip install -q --resolution lowest-direct -e '.[collector,lowest]'
+	@$(VENV)-lowest/bin/uv pip install -q --python $(VENV)-lowest/bin/python --resolution lowest-direct -e '.[dev]'
 	@touch $@

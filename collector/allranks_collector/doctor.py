@@ -27,7 +27,7 @@ LOW_SPACE_BYTES, NO_SPACE_BYTES = 1 << 30, 64 << 20
 FEW_DESCRIPTORS = 4096
 CLOCK_WARN_S, CLOCK_FAIL_S = 2.0, 60.0
 # Above these, everything that allranks asks of them is there (pyproject.toml).
-NEEDED_VERSIONS = {"pyzmq": (25, 1), "libzmq": (4, 3), "duckdb": (1, 4), "python": (3, 10)}
+NEEDED_VERSIONS = {"pyzmq": (25, 1), "libzmq": (4, 3), "duckdb": (1, 5), "python": (3, 10)}
 
 
 @dataclass(frozen=True)
