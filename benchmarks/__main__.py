@@ -47,14 +47,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     options = Options(quick=told.quick, peer_python=str(PEER_PYTHON) if told.peers else None)
     names = [name for name in BENCHMARKS if not told.names or name in told.names]
-    results = [_run(name, options, console) for name in names]
+    results: list[Result] = []
+    for name in names:
+        with console.status(f"{name} …"):
+            results.append(run_one(name, options))
+        console.print(
+            f"{name}: {results[-1].seconds:.0f} s, load {results[-1].load_before} → {results[-1].load_after}"
+        )
     console.print(report.table(results))
     document = report.as_json(results, _facts(options))
     is_whole = len(names) == len(BENCHMARKS) and not options.quick
-    paths = _paths(is_whole)
+    paths = result_paths(is_whole=is_whole)
     report.write(document, paths)
     console.print(f"kept in {', '.join(str(path.relative_to(ROOT)) for path in paths)}")
-    return int(any(result.measured is None or _has_missed(result.measured) for result in results))
+    return exit_code(results)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,18 +71,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(name: str, options: Options, console: Console) -> Result:
+def run_one(name: str, options: Options) -> Result:
+    """Runs one benchmark; a failure becomes a result too."""
     before, begun = machine.load(), time.monotonic()
     measured: Measured | None = None
     error = ""
-    with console.status(f"{name} …"):
-        try:
-            measured = importlib.import_module(f"benchmarks.{name}").measure(options)
-        except Exception as failure:  # the others are worth measuring all the same
-            error = f"{type(failure).__name__}: {failure}"
-    result = Result(name, time.monotonic() - begun, before, machine.load(), measured, error)
-    console.print(f"{name}: {result.seconds:.0f} s, load {before} → {result.load_after}")
-    return result
+    try:
+        measured = importlib.import_module(f"benchmarks.{name}").measure(options)
+    except Exception as failure:  # the others are worth measuring all the same
+        error = f"{type(failure).__name__}: {failure}"
+    return Result(name, time.monotonic() - begun, before, machine.load(), measured, error)
+
+
+def exit_code(results: Sequence[Result]) -> int:
+    """1 where a benchmark failed, or a bound was missed."""
+    return int(any(result.measured is None or _has_missed(result.measured) for result in results))
 
 
 def _has_missed(measured: Measured) -> bool:
@@ -91,7 +100,7 @@ def _facts(options: Options) -> dict[str, Any]:
     return facts
 
 
-def _paths(is_whole: bool) -> list[Path]:
+def result_paths(*, is_whole: bool) -> list[Path]:
     """Where the results are kept: those of a choice, or of a quick run, are not for comparing."""
     now = datetime.now(timezone.utc)
     if is_whole:
