@@ -100,6 +100,10 @@ _KINDS: tuple[tuple[str, type[StoreMissing | StoreDenied | NotADatabase | DiskFu
 )
 
 
+# After these DuckDB refuses every further statement until the database is opened anew.
+_INVALIDATING = (duckdb.FatalException, duckdb.InternalException)
+
+
 def explain(error: duckdb.Error, path: Path) -> StoreError | None:
     """The StoreError that `error` stands for, or None: then it is a mistake in a statement of ours."""
     text = str(error)
@@ -111,7 +115,7 @@ def explain(error: duckdb.Error, path: Path) -> StoreError | None:
             return kind(path)
     if isinstance(error, duckdb.OutOfMemoryException):
         return StoreOverloaded(path)
-    if isinstance(error, duckdb.IOException | duckdb.FatalException):
+    if isinstance(error, (duckdb.IOException, *_INVALIDATING)):
         return StoreError(f"the database {path} cannot be used: {text.splitlines()[0]}")
     return None
 
@@ -236,7 +240,7 @@ class Store:
             self._gate.notify_all()
 
     def _failed(self, error: duckdb.Error) -> Exception:
-        if isinstance(error, duckdb.FatalException):
+        if isinstance(error, _INVALIDATING):
             with self._gate:
                 self._invalid = True
         return explain(error, self.path) or error

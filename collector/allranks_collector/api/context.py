@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 
 # Questions to the database at once. More would not be faster on the few cores of a collector, and its ingest needs
-# some of them; the rest wait their turn for so long.
+# some of them; so many more wait their turn, for so long. Both together leave threads to the other handlers, of the 40
+# that anyio has: /readyz answers also when the database is asked too much.
 QUERIES_AT_ONCE = 4
+QUERIES_WAITING = 20
 TURN_S = 30.0
 
 
@@ -32,7 +34,7 @@ class Busy(AllranksError):
     """Too many questions are being answered."""
 
     def __init__(self) -> None:
-        super().__init__(f"the collector has been busy with other questions for {TURN_S:g} s: ask again later")
+        super().__init__("the collector is busy with other questions: ask again later")
 
 
 class LiveView(Protocol):
@@ -78,21 +80,29 @@ class ApiContext:
     settings: Settings
     remove_run: Callable[[int], None] | None = None
     _turns: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(QUERIES_AT_ONCE))
+    _seats: threading.Semaphore = field(
+        default_factory=lambda: threading.Semaphore(QUERIES_AT_ONCE + QUERIES_WAITING)
+    )
 
     @contextlib.contextmanager
     def reading(self) -> Generator[duckdb.DuckDBPyConnection]:
         """A cursor of the store, when it is this question's turn.
 
         Raises:
-            Busy: it was not within TURN_S.
+            Busy: it was not within TURN_S, or too many wait already.
         """
-        if not self._turns.acquire(timeout=TURN_S):
-            raise Busy
-        try:
-            with self.store.cursor() as cursor:
-                yield cursor
-        finally:
-            self._turns.release()
+        with _acquired(self._seats, 0.0), _acquired(self._turns, TURN_S), self.store.cursor() as cursor:
+            yield cursor
+
+
+@contextlib.contextmanager
+def _acquired(semaphore: threading.Semaphore, timeout_s: float) -> Generator[None]:
+    if not semaphore.acquire(timeout=timeout_s):
+        raise Busy
+    try:
+        yield
+    finally:
+        semaphore.release()
 
 
 def _context(request: Request) -> ApiContext:

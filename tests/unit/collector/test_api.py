@@ -258,9 +258,18 @@ def test_more_questions_than_can_be_answered_are_503(
         for _ in range(QUERIES_AT_ONCE):
             others.enter_context(context.reading())
         assert "busy with other questions" in get(client, "/api/runs", 503)["error"]
+        assert get(client, "/readyz")["ready"]
         assert get(client, "/healthz") == {"status": "ok"}
         others.close()
         assert get(client, "/api/runs") == {"runs": [], "total": 0}
+
+
+def test_only_so_many_wait_for_their_turn(
+    store: Store, live: StillLive, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("allranks_collector.api.context.QUERIES_WAITING", -QUERIES_AT_ONCE)
+    with asking(create_app(ApiContext(store, live, settings)), HOST) as client:
+        assert "busy with other questions" in get(client, "/api/runs", 503)["error"]
 
 
 def test_a_failure_of_ours_is_logged_and_one_line(
