@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
-import math
 import os
 import resource
 import signal
@@ -29,8 +28,8 @@ from allranks_bus.home import Endpoint
 from allranks_bus.launch import release_start_lock
 from allranks_bus.sockets import CollectorSockets
 from allranks_bus.version import __version__
-from allranks_collector import orphans
 from allranks_collector.api import ApiContext, create_app
+from allranks_collector.drainer import Drainer
 from allranks_collector.health import Patience
 from allranks_collector.live import Hub
 from allranks_collector.log_limit import LineLimit
@@ -43,13 +42,11 @@ from allranks_collector.store import Store
 logger = logging.getLogger("allranks_collector")
 
 LOCK_FILE = "collector.lock"
-_DRAIN_EVERY_S = 2.0
-# A spool that could not be drained (the store was full, say) is tried again, after twice as long each time.
-_DRAIN_AGAIN_S, _DRAIN_AGAIN_AT_MOST_S = 5.0, 600.0
 _IDLE_LOOK_S = 0.5
 _RETENTION_EVERY_S = 600.0
 _HTTP_GRACE_S = 2.0
 _DRAIN_GRACE_S = 10.0
+_LAST_LOOK_S = 8.0
 _PORT_TRIES = 200
 _DESCRIPTORS = 65_536
 
@@ -120,29 +117,39 @@ class Collector:
                 timeout_graceful_shutdown=int(_HTTP_GRACE_S),
             )
         )
+        settings = self.settings
+        drainer = Drainer(
+            self._spool_roots(), self.address, accepts=self._is_meant_for_here, is_alive=self.pipeline.is_watched
+        )
         async with anyio.create_task_group() as inner:
             await inner.start(self.pipeline.run)
             async with anyio.create_task_group() as outer:
                 outer.start_soon(server.serve, [http])
                 outer.start_soon(self._await_signals)
                 outer.start_soon(self._await_idle)
-                outer.start_soon(self._drain_orphans)
+                if settings.drain_orphans:
+                    outer.start_soon(drainer.run)
                 outer.start_soon(self._keep_retention)
                 with self._announced():
                     await self._stopping.wait()
                 # Step 1: no more viewers, so that their streams end, and then HTTP.
                 logger.info("ending: HTTP")
+                drainer.stop()
                 self.hub.close()
                 server.should_exit = True
                 with anyio.move_on_after(_HTTP_GRACE_S + 1):
                     await server.ended.wait()
                 outer.cancel_scope.cancel()
-            # Step 2: no more messages; what has been received is stored.
+            # Step 2: what writers left that ended a moment ago.
+            if settings.drain_orphans:
+                logger.info("ending: spools")
+                await drainer.last_look(_LAST_LOOK_S)
+            # Step 3: no more messages; what has been received is stored.
             logger.info("ending: events")
             inner.cancel_scope.cancel()
         with anyio.CancelScope(shield=True), anyio.move_on_after(_DRAIN_GRACE_S):
             await self.pipeline.drain()
-        # Step 3, by the exit stack: the sockets, the store (which checkpoints), the lock.
+        # Step 4, by the exit stack: the sockets, the store (which checkpoints), the lock.
         logger.info("ending: store")
 
     def stop(self) -> None:
@@ -193,44 +200,6 @@ class Collector:
             elif now - busy_at >= idle_exit_s:
                 logger.info("nobody writes and nobody looks on: ending")
                 self.stop()
-
-    async def _drain_orphans(self) -> None:
-        """Brings in what writers left that died, or that had no collector."""
-        if not self.settings.drain_orphans:
-            return
-        roots = self._spool_roots()
-        # Spools that are not meant for here are opened once, not at every look; others again after a while.
-        not_before: dict[Path, float] = {}
-        pauses_s: dict[Path, float] = {}
-        while True:
-            for directory in orphans.find(roots):
-                if not_before.get(directory, 0.0) > time.monotonic():
-                    continue
-                if self.pipeline.is_watched(bytes.fromhex(directory.name)):
-                    continue
-                try:
-                    drained = await anyio.to_thread.run_sync(self._drain, directory, abandon_on_cancel=False)
-                except AllranksError:
-                    continue
-                if drained.records:
-                    logger.info(
-                        "drained %s: %d records%s",
-                        directory,
-                        drained.records,
-                        drained.problem and f": {drained.problem}",
-                    )
-                if drained.is_elsewhere:
-                    not_before[directory] = math.inf
-                elif not drained.is_done:
-                    pause_s = pauses_s.get(directory, _DRAIN_AGAIN_S)
-                    pauses_s[directory] = min(2 * pause_s, _DRAIN_AGAIN_AT_MOST_S)
-                    not_before[directory] = time.monotonic() + pause_s
-            await anyio.sleep(_DRAIN_EVERY_S)
-
-    def _drain(self, directory: Path) -> orphans.Drained:
-        return orphans.drain(
-            directory, self.address, accepts=self._is_meant_for_here, should_stop=self._stopping.is_set
-        )
 
     def _is_meant_for_here(self, identity: Mapping[str, Any]) -> bool:
         destination = str(identity.get("destination", ""))

@@ -62,7 +62,7 @@ class _Recorded(MutableMapping[str, Any]):
 
     def _record(self, changes: dict[str, Any]) -> None:
         self._values.update(changes)
-        if self._send is not None:
+        if changes and self._send is not None:
             self._send(changes)
 
 

@@ -6,7 +6,6 @@ the spool saves. It is made in the process that it serves, and never crosses a f
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
@@ -31,6 +30,8 @@ SAMPLE_S = 10.0
 # A collector that has not answered a beat for so long is looked for anew: it may have come back elsewhere.
 SILENCE_S = 5.0
 _LAUNCH_AGAIN_S = 30.0
+# How often the process of the embedded collector is looked at.
+_LOOK_S = 0.5
 
 
 class Publisher:
@@ -61,6 +62,7 @@ class Publisher:
         self._reported_drops = 0
         self._endpoint: Endpoint | None = None
         self._launch_at = 0.0
+        self._look_at = 0.0
         self._connected_at = 0.0
         # Read by other threads, written by this one: plain values, each replaced whole.
         self.http: str | None = None
@@ -94,6 +96,13 @@ class Publisher:
         os.close(self._wake_write)
 
     def _run(self) -> None:
+        if not _may_schedule():
+            warn_once(
+                "sandbox",
+                "this sandbox denies sched_setscheduler, which ZeroMQ's threads need: nothing is sent from here; "
+                f"events stay in {self._log.directory}, and a collector on this machine or `allranks sync` ships them",
+            )
+            return
         courier = Courier(self._name, self._log)
         try:
             self._ship(courier)
@@ -129,8 +138,7 @@ class Publisher:
                 return
             # Acks are waited for only where something hangs on them: a window that is full, or the end.
             waiting = ending or shipment.sent < self._log.end
-            courier.wait(min(TICK_S, max(0.0, self._deadline - now)), self._wake_read, hear=waiting)
-            with contextlib.suppress(BlockingIOError):
+            if courier.wait(min(TICK_S, max(0.0, self._deadline - now)), self._wake_read, hear=waiting):
                 os.read(self._wake_read, 16)
 
     def _hear(self, courier: Courier) -> None:
@@ -145,16 +153,20 @@ class Publisher:
     def _keep_connected(self, courier: Courier, now: float) -> None:
         if courier.is_connected:
             silent_since = courier.heard_at if courier.heard_at is not None else self._connected_at
-            if now - silent_since < SILENCE_S and not self._has_embedded_died():
+            if now - silent_since < SILENCE_S and not self._has_embedded_died(now):
                 return
         address = self._address or self._embedded(now)
         if address is not None:
             self._connected_at = now
             courier.connect(address)
 
-    def _has_embedded_died(self) -> bool:
+    def _has_embedded_died(self, now: float) -> bool:
+        """Whether it has, as far as it has been looked at: each look gives up the GIL several times."""
         endpoint = self._endpoint
-        return endpoint is not None and not processes.is_alive(endpoint.pid, endpoint.pid_start)
+        if endpoint is None or now < self._look_at:
+            return False
+        self._look_at = now + _LOOK_S
+        return not processes.is_alive(endpoint.pid, endpoint.pid_start)
 
     def _embedded(self, now: float) -> Address | None:
         """The address of this user's collector; it is started where there is none, and not too often."""
@@ -192,3 +204,18 @@ class Publisher:
             drops = {"records": refused - self._reported_drops, "reason": problem}
             if self._log.append(events.pack(Kind.DROPPED, time.time_ns(), drops)):
                 self._reported_drops = refused
+
+
+def _may_schedule() -> bool:
+    """Whether a thread may set its scheduling to what it is.
+
+    libzmq does this at the start of each of its threads, and aborts the process where a seccomp filter denies it
+    (zmq::thread_t::applySchedulingParameters): the training must not die of that.
+    """
+    try:
+        os.sched_setscheduler(0, os.sched_getscheduler(0), os.sched_getparam(0))
+    except PermissionError:
+        return False
+    except (OSError, AttributeError):
+        return True
+    return True

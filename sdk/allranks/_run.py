@@ -78,6 +78,7 @@ class Run:
         self._writer = b""
         self._is_finished = False
         self._failure: dict[str, str] | None = None
+        self._last_status: dict[str, Any] | None = None
         self._starting = threading.RLock()
 
     def __repr__(self) -> str:
@@ -156,6 +157,8 @@ class Run:
             `dropped`: those that could not be kept. `spool`, `spool_bytes`: where the rest lies. `connected`:
             whether a collector has answered. `url`, `http`: which one. `problem`: what is wrong, or empty.
         """
+        if self._last_status is not None:
+            return dict(self._last_status)
         log, publisher = self._log, self._publisher
         return {
             "run": self.id,
@@ -362,6 +365,7 @@ class Run:
             self._append(Kind.CLOSE, end)
             is_stored = publisher is not None and publisher.finish(timeout)
             self._is_finished = True
+            self._last_status = self.status()
             self._log = None
             if is_stored:
                 log.remove()

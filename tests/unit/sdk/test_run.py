@@ -408,3 +408,34 @@ def test_a_spawned_child_that_reran_main_becomes_the_rank_that_it_is_spawned_for
     assert len({identity["run"] for _, _, identity in openings}) == 1
     ranks = sorted(identity["rank"] for _, _, identity in openings if identity["world_size"] == 2)
     assert ranks == [0, 1]
+
+
+def test_status_after_finish_tells_how_it_ended(sdk_home: Path) -> None:
+    run = offline()
+    run.log({"a": 1.0})
+    run.finish()
+    status = run.status()
+    assert status["finished"]
+    assert status["logged"] == 4  # OPEN, KEYSET, METRICS, CLOSE
+    assert Path(status["spool"]).is_dir()
+
+
+SANDBOXED_PROGRAM = """
+import os
+def denied(*arguments):
+    raise PermissionError
+os.sched_setscheduler = denied
+import allranks
+run = allranks.init(project="p")
+run.log({"a": 1.0})
+run.finish(timeout=20)
+"""
+
+
+def test_a_sandbox_that_would_make_zeromq_abort_only_keeps_events_in_the_spool(sdk_home: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", SANDBOXED_PROGRAM], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 0
+    assert "sched_setscheduler" in result.stderr
+    assert logged(spooled(sdk_home / "spool")) == [(0, {"a": 1.0})]
