@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -419,8 +420,6 @@ class SpoolModel(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        import tempfile
-
         self.directory = tempfile.TemporaryDirectory()
         self.writer = SpoolWriter(Path(self.directory.name), NAME, self._opening, segment_bytes=400)
         self.model: list[bytes] = []
