@@ -26,6 +26,9 @@ MAX_KEYSETS = 1024
 
 _Keyset = tuple[Callable[..., bytes], bytes, int, int]
 
+# Bound once: `metrics` runs in 2 µs, and an attribute costs 20 ns.
+_header = HEADER.pack
+
 
 class RankLog(SpoolWriter):
     """A `SpoolWriter` that takes metrics.
@@ -71,7 +74,7 @@ class RankLog(SpoolWriter):
             self._is_stepped = True  # the step that was taken from the counter is free again
             raise
         self.step = step
-        record = HEADER.pack(length, crc32(payload)) + payload
+        record = _header(length, crc32(payload)) + payload
         with self._lock:
             if keysets is not self._keysets:  # a new segment has begun since, which does not know the keyset yet
                 self._metrics_again(data, step)
@@ -85,8 +88,8 @@ class RankLog(SpoolWriter):
                 self._recover(record, error)
                 return
             self._count += 1
-            self._size += size
-            if self._size >= self._check_at:
+            self._size = end = self._size + size
+            if end >= self._check_at:
                 self._checkpoint()
 
     def next_step(self) -> int:
