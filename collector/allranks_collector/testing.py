@@ -122,7 +122,10 @@ class DatabaseBuilder:
         }
         with self.store.transaction() as connection:
             connection.register("added", columns)
-            connection.execute("INSERT INTO points SELECT ?, step, time_ns, value FROM added", [series])
+            # DuckDB reads NaN in numpy columns as NULL.
+            connection.execute(
+                "INSERT INTO points SELECT ?, step, time_ns, coalesce(value, 'nan'::DOUBLE) FROM added", [series]
+            )
             connection.unregister("added")
             connection.execute(
                 "UPDATE positions SET last_step = greatest(coalesce(last_step, ?), ?) WHERE writer = ?",

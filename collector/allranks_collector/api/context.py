@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 
 # Questions to the database at once. More would not be faster on the few cores of a collector, and its ingest needs
-# some of them; so many more wait their turn, for so long. Both together leave threads to the other handlers (anyio has
-# 40): /readyz answers also when the database is asked too much.
+# some of them; so many more wait their turn, for so long. Both together leave some of anyio's 40 threads to the other
+# handlers: /readyz answers also when the database is asked too much.
 QUERIES_AT_ONCE = 4
 QUERIES_WAITING = 20
 TURN_S = 30.0

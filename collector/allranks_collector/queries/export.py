@@ -41,7 +41,7 @@ _LARGE: Mapping[str, str] = {
     " FROM events LEFT JOIN writers USING (writer) WHERE events.run = {run} ORDER BY event",
 }
 # JSON and CSV have no word for NaN and infinities that all readers take.
-_VALUES = {"parquet": "value"}
+_VALUES = {"parquet": "coalesce(value, 'nan'::DOUBLE)"}
 _FINITE_VALUE = "CASE WHEN isfinite(value) THEN value END"
 
 # Small tables are the answers of other queries, with these columns.

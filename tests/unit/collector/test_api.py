@@ -188,6 +188,14 @@ def test_exported_metrics_have_one_row_a_point(client: AppClient) -> None:
     assert len(lines) == 7
 
 
+@pytest.mark.usefixtures("run")
+def test_parquet_keeps_what_is_not_finite(client: AppClient, tmp_path: Path) -> None:
+    response = client.get("/api/runs/run-one/export?what=metrics&format=parquet")
+    (tmp_path / "read.parquet").write_bytes(response.content)
+    values = pq.read_table(tmp_path / "read.parquet")["value"].to_pylist()
+    assert [math.isnan(value) for value in values] == [False, False, True, False, False, True, False]
+
+
 # -- removing ---------------------------------------------------------------------------------------------
 
 

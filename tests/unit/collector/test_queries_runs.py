@@ -243,6 +243,26 @@ def test_what_nobody_knows_is_computed(build: DatabaseBuilder, cursor: duckdb.Du
         assert (key["min"], key["max"]) == (1.0, 3.0)
 
 
+@pytest.mark.parametrize("stored", ["NULL", "'nan'::DOUBLE"])
+def test_a_nan_may_be_the_last_value_however_it_is_stored(
+    build: DatabaseBuilder, store: Store, cursor: duckdb.DuckDBPyConnection, stored: str
+) -> None:
+    run = build.run()
+    series = build.points(build.writer(run), "loss", [1.0, 2.0, NAN])
+    with store.transaction() as connection:
+        connection.execute(f"UPDATE points SET value = {stored} WHERE isnan(value)")
+    seeded = SeriesStats()
+    seeded.seed(queries.computed_stats(cursor, [series]))
+    for live in (None, seeded.columns()):
+        key = keys(cursor, live=live)["loss"]
+        assert (key["last"], key["count"], key["min"], key["max"]) == (None, 3, 1.0, 2.0)
+    assert seeded.columns()["nonfinite"].tolist() == [1]
+    (curve,) = queries.plain(
+        queries.metrics(cursor, find_run(cursor, "run-1"), queries.CurveRequest(["loss"], buckets=2))
+    )["series"]
+    assert (curve["value"], curve["count"], curve["nonfinite"]) == ([1.5, None], [2, 0], [0, 1])
+
+
 def test_after_a_restart_the_ranks_that_have_not_come_back_count_too(
     build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
 ) -> None:
