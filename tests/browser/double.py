@@ -77,6 +77,7 @@ class State:
     events: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     steps: int = 100
     nonfinite_at: int | None = None
+    trouble: bool = False
 
 
 class CollectorDouble:
@@ -136,6 +137,8 @@ class CollectorDouble:
         """Status and body of an API call."""
         self.asked.append(Asked(path, params))
         state = self.state
+        if state.trouble:
+            return 500, {"error": "the collector failed on this request"}
         if path == "/runs":
             return 200, {"runs": state.runs, "total": len(state.runs)}
         run_id, _, what = path.removeprefix("/runs/").partition("/")

@@ -98,6 +98,27 @@ def test_a_lost_collector_is_told_and_found_again(page: Page, double: CollectorD
     expect(page.get_by_text("renamed meanwhile").first).to_be_visible()
 
 
+@pytest.mark.parametrize("path", ["/", "/runs/r1"])
+def test_a_request_that_failed_is_made_again(page: Page, double: CollectorDouble, path: str) -> None:
+    _training(double)
+    double.state.trouble = True
+    page.goto(double.url + path)
+    expect(page.get_by_role("alert")).to_contain_text("failed on this request")
+    double.state.trouble = False
+    expect(page.get_by_text("first").first).to_be_visible()
+
+
+def test_a_chart_whose_request_failed_asks_again(page: Page, double: CollectorDouble) -> None:
+    _training(double)
+    run_page = RunPage(page, double.url, "r1").open()
+    run_page.chart("train/loss").expect_drawn()
+    double.state.trouble = True
+    run_page.mode("lines")
+    expect(run_page.chart("train/loss").card).to_contain_text("failed on this request")
+    double.state.trouble = False
+    run_page.chart("train/loss").expect_drawn()
+
+
 def test_what_ranks_say_is_text_and_never_markup(page: Page, double: CollectorDouble) -> None:
     double.state.runs = [
         run("r1", name=HOSTILE, project=HOSTILE, group=HOSTILE, notes=HOSTILE, tags=[HOSTILE],

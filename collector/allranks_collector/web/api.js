@@ -1,5 +1,10 @@
 // The collector's HTTP API (see /docs on the collector), as functions that give plain objects.
 
+// A request that hangs must not hold up those after it.
+const TIMEOUT_MS = 20_000;
+/** After a failure that may pass, the next try. */
+export const RETRY_MS = 2_000;
+
 /** A request that failed: `status` is the HTTP status, or 0 when the collector did not answer at all. */
 export class ApiError extends Error {
   constructor(message, status) {
@@ -8,6 +13,9 @@ export class ApiError extends Error {
     this.status = status;
   }
 }
+
+/** Whether to ask again may help: the collector is gone or in trouble, and not the question wrong. */
+export const mayPass = (error) => !(error instanceof ApiError) || error.status === 0 || error.status >= 500;
 
 /** Query string of the parameters that are set; an array gives its name once per item. */
 export function query(params) {
@@ -24,7 +32,9 @@ export function query(params) {
 async function get(path, params = {}) {
   let response;
   try {
-    response = await fetch(`/api${path}${query(params)}`, { headers: { accept: "application/json" } });
+    response = await fetch(`/api${path}${query(params)}`, {
+      headers: { accept: "application/json" }, signal: AbortSignal.timeout(TIMEOUT_MS),
+    });
   } catch {
     throw new ApiError("The collector does not answer.", 0);
   }

@@ -1,7 +1,7 @@
 // Hooks that bring the collector's data and the reader's preferences into components.
 import { useEffect, useRef, useState } from "./lib.js";
 import { observable, useObservable } from "./observable.js";
-import { streamUrl } from "./api.js";
+import { mayPass, RETRY_MS, streamUrl } from "./api.js";
 import { openStream } from "./stream.js";
 
 /** "connecting", "live" or "lost": how the page stands with the collector. */
@@ -18,16 +18,21 @@ export function useResource(load, deps) {
   const turn = useRef(0);
   const running = useRef(false);
   const again = useRef(false);
+  const timer = useRef(0);
   const latest = useRef(load);
   latest.current = load;
 
   const fetchNow = async (mine) => {
+    clearTimeout(timer.current);
     running.current = true;
     try {
       const data = await latest.current();
       if (turn.current === mine) setState({ data, error: null, loading: false });
     } catch (error) {
-      if (turn.current === mine) setState((old) => ({ data: old.data, error, loading: false }));
+      if (turn.current === mine) {
+        setState((old) => ({ data: old.data, error, loading: false }));
+        if (mayPass(error)) timer.current = setTimeout(refresh, RETRY_MS);
+      }
     }
     if (turn.current !== mine) return;
     running.current = false;
@@ -51,6 +56,7 @@ export function useResource(load, deps) {
     return () => {
       turn.current += 1;
       running.current = false;
+      clearTimeout(timer.current);
     };
   }, deps);
 
@@ -77,16 +83,19 @@ export function useThrottled(fn, intervalMs) {
   }).current;
 }
 
-/** Listens to the collector while the component is there. `onEvent(topic, data)`; `onAgain()` after an interruption. */
-export function useStream(run, onEvent, onAgain) {
-  const handlers = useRef({ onEvent, onAgain });
-  handlers.current = { onEvent, onAgain };
+/** Listens to the collector while the component is there.
+ *
+ * `onEvent(topic, data)` for each note; `onLive()` whenever the stream opens, as what was said before it did is missed.
+ */
+export function useStream(run, onEvent, onLive) {
+  const handlers = useRef({ onEvent, onLive });
+  handlers.current = { onEvent, onLive };
   useEffect(() => openStream(
     streamUrl(run),
     (topic, data) => handlers.current.onEvent(topic, data),
-    (state, again) => {
+    (state) => {
       connection.set(state);
-      if (again) handlers.current.onAgain();
+      if (state === "live") handlers.current.onLive();
     },
   ), [run]);
 }

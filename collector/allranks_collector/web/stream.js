@@ -10,15 +10,13 @@ const TOPICS = ["runs", "ranks", "metrics", "events"];
  *
  * @param {string} url
  * @param {(topic: string, data: object) => void} onEvent
- * @param {(state: "connecting" | "live" | "lost", again: boolean) => void} onState `again` is true when a stream is
- *     live after an interruption, so that what was missed must be fetched.
+ * @param {(state: "live" | "lost") => void} onState
  */
 export function openStream(url, onEvent, onState) {
   let source = null;
   let retryMs = RETRY_MIN_MS;
   let retryTimer = 0;
   let hiddenTimer = 0;
-  let wasLive = false;
 
   const close = () => {
     clearTimeout(retryTimer);
@@ -31,13 +29,12 @@ export function openStream(url, onEvent, onState) {
     source = new EventSource(url);
     source.onopen = () => {
       retryMs = RETRY_MIN_MS;
-      onState("live", wasLive);
-      wasLive = true;
+      onState("live");
     };
     source.onerror = () => {
       // EventSource gives up for good on an HTTP error (a proxy's 502, a 503 at start): the retry is ours in every case.
       close();
-      onState("lost", false);
+      onState("lost");
       retryTimer = setTimeout(open, retryMs);
       retryMs = Math.min(retryMs * 2, RETRY_MAX_MS);
     };

@@ -1,4 +1,5 @@
 // One key's chart: it loads when it comes into view, follows the run at a bounded rate, and redraws in place.
+import { mayPass, RETRY_MS } from "../api.js";
 import { html, memo, useEffect, useRef, useState } from "../lib.js";
 import { drawChart, xText } from "../chart.js";
 import { count, number, plural } from "../format.js";
@@ -109,6 +110,10 @@ function useSeries({ source, name, load, pulse, mode, xKind, ranks, attempt, ran
     if (job.gone) return;
     if (wanted.asked === latest.current.asked) setState((old) => ({ ...old, ...next }));
     else job.again = true;
+    if (next.error && mayPass(next.error)) {
+      clearTimeout(job.timer);
+      job.timer = setTimeout(() => { if (latest.current.visible) fetchNow(); }, RETRY_MS);
+    }
     if (!job.again) return;
     job.again = false;
     const rest = wanted.asked === latest.current.asked ? (performance.now() - began) * REST_FACTOR : 0;

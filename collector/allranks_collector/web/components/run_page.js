@@ -1,5 +1,5 @@
 // A run's page: fetches what its parts show, and tells them when the collector says that something moved.
-import { html, useEffect, useMemo, useRef } from "../lib.js";
+import { html, useMemo, useRef } from "../lib.js";
 import { getKeys, getRanks, getRun } from "../api.js";
 import { seriesLoader } from "../loader.js";
 import { bus } from "../observable.js";
@@ -24,11 +24,6 @@ const KEYS_MS = 5_000;
 export function RunPage({ id, theme }) {
   const { data, error, refresh } = useResource(() => getRun(id), [id]);
   useTitle(data && data.state, data ? data.name || data.id : id);
-  useEffect(() => {
-    if (data || !error || error.status === 404 || error.status === 409) return undefined;
-    const timer = setTimeout(refresh, HEADER_MS);
-    return () => clearTimeout(timer);
-  }, [data, error]);
   if (data && error && error.status === 404) return html`<${Notice} title="This run has been removed."><a href="/">All runs</a><//>`;
   if (data) return html`<${LoadedRun} run=${data} refresh=${refresh} theme=${theme} />`;
   if (!error) return html`<p class="page dim" role="status">Loading…</p>`;
@@ -42,8 +37,8 @@ function LoadedRun({ run, refresh, theme }) {
   const ranks = useResource(() => getRanks(run.id, attempt), [run.id, attempt]);
   const keys = useResource(() => getKeys(run.id), [run.id]);
   const load = useMemo(() => seriesLoader(run.id), [run.id]);
-  const { pulse, onEvent, onAgain } = usePulse(run.id, { refresh, ranks, keys });
-  useStream(run.id, onEvent, onAgain);
+  const { pulse, onEvent, onLive } = usePulse(run.id, { refresh, ranks, keys });
+  useStream(run.id, onEvent, onLive);
 
   const selected = useMemo(() => parseRanks(query.ranks), [query.ranks]);
   const select = (list) => setQuery({ ranks: formatRanks(list) });
@@ -125,9 +120,9 @@ function usePulse(id, { refresh, ranks, keys }) {
   const actions = {
     metrics: onMetrics, ranks: all(ranksSoon, headerSoon, eventsSoon), runs: all(ranksSoon, headerSoon, eventsSoon), events: eventsSoon,
   };
-  const onAgain = () => {
+  const onLive = () => {
     everything.current = true;
     for (const soon of [chartsSoon, eventsSoon, ranksSoon, headerSoon, keysSoon]) soon();
   };
-  return { pulse, onEvent: (topic, data) => actions[topic]?.(data), onAgain };
+  return { pulse, onEvent: (topic, data) => actions[topic]?.(data), onLive };
 }
