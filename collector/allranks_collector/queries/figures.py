@@ -21,8 +21,8 @@ LiveStats = Mapping[str, "NDArray[Any]"]
 
 # A NaN may be stored as NULL (DuckDB reads those of numpy so): it is a value all the same, and may be the last one.
 _COMPUTED = """
-    SELECT series, count(*) AS count, arg_max_null(value, points.rowid) AS last, arg_max(step, points.rowid) AS last_step,
-        arg_max(time_ns, points.rowid) AS last_ns, min(v) AS min, max(v) AS max, coalesce(sum(v), 0) AS sum,
+    SELECT series, count(*) AS count, arg_max_null(value, points.rowid) AS last,
+        arg_max(step, points.rowid) AS last_step, arg_max(time_ns, points.rowid) AS last_ns, min(v) AS min, max(v) AS max, coalesce(sum(v), 0) AS sum,
         count(*) - count(v) AS nonfinite
     FROM (SELECT rowid, *, CASE WHEN isfinite(value) THEN value END AS v FROM points
           WHERE series IN (SELECT unnest($series::INTEGER[]))) AS points
@@ -78,7 +78,7 @@ BY_KEY = """
     SELECT run, key, kind, count(*)::INTEGER AS ranks, sum(count)::BIGINT AS count, max(last_step) AS last_step,
         avg(last) AS last, min(min) AS min, max(max) AS max, avg(mean) AS mean
     FROM (
-        SELECT run, key, kind, rank, sum(count) AS count, max(last_step) AS last_step, arg_max_null(last, last_ns) AS last,
-            min(min) AS min, max(max) AS max, sum(sum) / nullif(sum(count - nonfinite), 0) AS mean
+        SELECT run, key, kind, rank, sum(count) AS count, max(last_step) AS last_step,
+            arg_max_null(last, last_ns) AS last, min(min) AS min, max(max) AS max, sum(sum) / nullif(sum(count - nonfinite), 0) AS mean
         FROM figures GROUP BY run, key, kind, rank
     ) GROUP BY run, key, kind ORDER BY run, key, kind"""
