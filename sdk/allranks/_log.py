@@ -7,8 +7,11 @@ that each is a number. Everything that does not fit this takes `Run`'s slow path
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import sys
+from collections import deque
 from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
@@ -23,6 +26,11 @@ from allranks_bus.spool import SpoolWriter
 
 # A program that makes new names at every step would fill memory with keysets; beyond this many, LOG serves.
 MAX_KEYSETS = 1024
+
+# `struct` asks any value for its `__float__`. That of a tensor may wait for a device, or warn of a gradient, so where
+# a library of tensors is loaded only these types go the short way.
+_ARE_PLAIN = frozenset((float, int, bool)).issuperset
+_TENSOR_LIBRARIES = ("torch", "jax", "tensorflow", "cupy")
 
 _Keyset = tuple[Callable[..., bytes], bytes, int, int]
 
@@ -39,22 +47,31 @@ class RankLog(SpoolWriter):
 
     Attributes:
         step: the newest step; the next one without a number is one more.
+        may_meet_tensors: a library of tensors is loaded; `look_for_tensors` keeps it right.
     """
 
     def __init__(self, root: Path, name: bytes, identity: Mapping[str, Any], *, cap_bytes: int) -> None:
         self.step = -1
+        self.may_meet_tensors = False
+        self.look_for_tensors()
         # Steps by themselves come from a counter, which no two threads can get the same number from; it is made anew
         # after a step that the program gave.
         self._next_step = count().__next__
         self._is_stepped = False
+        # Taken from the counter for events that turned out not to go the short way: `next_step` gives them out again.
+        self._spare_steps: deque[int] = deque()
         self._identity = dict(identity)
         self._keyset_numbers = 0
         # Replaced at each new segment, which defines the keysets that it uses anew.
         self._keysets: dict[tuple[str, ...], _Keyset] = {}
         super().__init__(root, name, self._open_segment, cap_bytes=cap_bytes)
 
-    def metrics(self, data: Mapping[str, float], step: int | None) -> None:
+    def metrics(self, data: Mapping[str, float], step: int | None, is_counted: bool = False) -> None:
         """Appends a METRICS record; numbers of any type that `float()` takes.
+
+        Args:
+            step: None for the counter's next.
+            is_counted: `step` is from `next_step`, and not the program's own.
 
         Raises:
             KeyError: these names are not defined as a keyset: `define` them, or pack otherwise.
@@ -62,22 +79,26 @@ class RankLog(SpoolWriter):
         """
         keysets = self._keysets
         pack, tag, length, size = keysets[tuple(data)]
+        if self.may_meet_tensors and not _ARE_PLAIN(map(type, data.values())):
+            raise TypeError("a value may be a tensor")
         if step is None:
             if self._is_stepped:
                 self._count_on()
             step = self._next_step()
-        else:
+            is_counted = True
+        elif not is_counted:
             self._is_stepped = True
         try:
             payload = pack(METRICS_HEAD, time_ns(), STEP_TAG, step, tag, *data.values())
         except BaseException:
-            self._is_stepped = True  # the step that was taken from the counter is free again
+            if is_counted:
+                self._spare_steps.append(step)
             raise
         self.step = step
         record = _header(length, crc32(payload)) + payload
         with self._lock:
             if keysets is not self._keysets:  # a new segment has begun since, which does not know the keyset yet
-                self._metrics_again(data, step)
+                self._metrics_again(data, step, is_counted)
                 return
             try:
                 if os.write(self._fd, record) != size:
@@ -92,16 +113,23 @@ class RankLog(SpoolWriter):
             if end >= self._check_at:
                 self._checkpoint()
 
+    def look_for_tensors(self) -> None:
+        """Sees whether a library of tensors has been loaded meanwhile; called now and then, not by the hot path."""
+        self.may_meet_tensors = any(name in sys.modules for name in _TENSOR_LIBRARIES)
+
     def next_step(self) -> int:
-        """The step of an event that was given none."""
+        """The step of an event that was given none, and does not go the short way."""
+        with contextlib.suppress(IndexError):
+            return self._spare_steps.pop()
         if self._is_stepped:
             self._count_on()
         return self._next_step()
 
-    def follow(self, step: int) -> None:
-        """Takes note of the step of an event that is packed otherwise."""
+    def follow(self, step: int, is_counted: bool) -> None:
+        """Takes note of the step of an event that is packed otherwise; `is_counted` as for `metrics`."""
         self.step = step
-        self._is_stepped = True
+        if not is_counted:
+            self._is_stepped = True
 
     def define(self, names: tuple[str, ...]) -> bool:
         """Makes `names` a keyset; False where there are too many of them, and LOG must serve."""
@@ -129,10 +157,10 @@ class RankLog(SpoolWriter):
                 self._next_step = count(self.step + 1).__next__
                 self._is_stepped = False
 
-    def _metrics_again(self, data: Mapping[str, float], step: int) -> None:
+    def _metrics_again(self, data: Mapping[str, float], step: int, is_counted: bool) -> None:
         names = tuple(data)
         if self.define(names):
-            self.metrics(data, step)
+            self.metrics(data, step, is_counted)
         else:
             numbers = {name: float(value) for name, value in data.items()}
             self.append(events.pack(Kind.LOG, time_ns(), step, numbers))

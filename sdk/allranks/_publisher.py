@@ -100,7 +100,7 @@ class Publisher:
             warn_once(
                 "sandbox",
                 "this sandbox denies sched_setscheduler, which ZeroMQ's threads need: nothing is sent from here; "
-                f"events stay in {self._log.directory}, and a collector on this machine or `allranks sync` ships them",
+                f"events stay in {self._log.directory}; a collector here or `allranks sync` ships them",
             )
             return
         courier = Courier(self._name, self._log)
@@ -127,6 +127,7 @@ class Publisher:
                 sample_at = now + SAMPLE_S
                 self._sample(sampler)
             self._report_drops()
+            self._log.look_for_tensors()
             if courier.is_connected and now >= beat_at:
                 beat_at = now + BEAT_S
                 courier.beat(self._status())

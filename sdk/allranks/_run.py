@@ -331,21 +331,22 @@ class Run:
             flat = values.flatten(data)
             for key, reason in flat.problems:
                 warn_once(f"value:{key}", f"log(): {key!r} is not stored: {reason}")
-            if not flat.numbers and not flat.others:
-                return
-            at = self._whole_step(log, step)
+            given = self._whole_step(step)
+            is_counted = given is None
+            at = log.next_step() if given is None else given
             names = tuple(flat.numbers)
             if names and log.define(names):
-                log.metrics(flat.numbers, at)
+                log.metrics(flat.numbers, at, is_counted)
             else:
-                _append_in_parts(log, at, flat.numbers)
-            _append_in_parts(log, at, flat.others)
+                _append_in_parts(log, at, is_counted, flat.numbers)
+            _append_in_parts(log, at, is_counted, flat.others)
         except Exception as error:
             warn_once(
                 f"log:{type(error).__name__}", f"log() could not keep an event: {type(error).__name__}: {error}"
             )
 
-    def _whole_step(self, log: RankLog, step: object) -> int:
+    def _whole_step(self, step: object) -> int | None:
+        """The step that the program gave, if it is one."""
         if step is not None:
             try:
                 number = int(step)  # type: ignore[call-overload]
@@ -354,7 +355,7 @@ class Run:
             except Exception:
                 pass  # whatever it is, it is no step
             warn_once("step", f"log(): step must be a whole number, not {step!r:.80}; the next one is used")
-        return log.next_step()
+        return None
 
     def _end(self, exit_code: int | None, timeout: float) -> None:
         log, publisher = self._log, self._publisher
@@ -390,11 +391,11 @@ class Run:
             )
 
 
-def _append_in_parts(log: RankLog, step: int, fields: Mapping[str, Any]) -> None:
+def _append_in_parts(log: RankLog, step: int, is_counted: bool, fields: Mapping[str, Any]) -> None:
     """Appends LOG records with `fields`, in as many as their size needs."""
     if not fields:
         return
-    log.follow(step)
+    log.follow(step, is_counted)
     try:
         log.append(events.pack(Kind.LOG, time.time_ns(), step, dict(fields)))
     except ProtocolError:
@@ -402,8 +403,8 @@ def _append_in_parts(log: RankLog, step: int, fields: Mapping[str, Any]) -> None
         if len(items) == 1:
             raise
         half = len(items) // 2
-        _append_in_parts(log, step, dict(items[:half]))
-        _append_in_parts(log, step, dict(items[half:]))
+        _append_in_parts(log, step, is_counted, dict(items[:half]))
+        _append_in_parts(log, step, is_counted, dict(items[half:]))
 
 
 def _cwd() -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tests.support.spools import logged, of_kind, spooled
 
 import allranks
@@ -50,12 +51,12 @@ def test_a_given_step_is_kept_and_counted_on_from(sdk_home: Path) -> None:
     assert [step for step, _ in logged(spooled(sdk_home / "spool"))] == [41, 42, 7, 8]
 
 
-def test_a_value_that_is_no_number_takes_no_step_of_its_own(sdk_home: Path) -> None:
+def test_each_call_takes_one_step_whatever_it_holds(sdk_home: Path) -> None:
     run = offline()
     run.log({"a": 1})
     run.log({"a": None})
     run.log({"a": 1})
-    assert logged(spooled(sdk_home / "spool")) == [(0, {"a": 1.0}), (1, {"a": 1.0})]
+    assert logged(spooled(sdk_home / "spool")) == [(0, {"a": 1.0}), (2, {"a": 1.0})]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -439,3 +440,26 @@ def test_a_sandbox_that_would_make_zeromq_abort_only_keeps_events_in_the_spool(s
     assert result.returncode == 0
     assert "sched_setscheduler" in result.stderr
     assert logged(spooled(sdk_home / "spool")) == [(0, {"a": 1.0})]
+
+
+def test_a_loss_that_carries_a_gradient_is_logged_without_a_word(sdk_home: Path) -> None:
+    run = offline()
+    weight = torch.ones(3, requires_grad=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for step in range(3):
+            run.log({"loss": (weight * step).sum(), "lr": 0.1}, step)
+    found = [(step, fields) for step, fields in logged(spooled(sdk_home / "spool"))]
+    assert found == [(step, {"loss": 3.0 * step, "lr": 0.1}) for step in range(3)]
+
+
+def test_a_tensor_library_that_is_loaded_later_is_noticed(sdk_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("torch", "jax", "tensorflow", "cupy"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    run = offline()
+    log = run._log  # pyright: ignore[reportPrivateUsage]
+    assert log is not None
+    assert not log.may_meet_tensors
+    monkeypatch.setitem(sys.modules, "jax", sys)
+    log.look_for_tensors()
+    assert log.may_meet_tensors
