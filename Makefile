@@ -24,7 +24,7 @@ check: $(VENV)/.dev ## lint, format, types (mypy and pyright, strict)
 	@$(BIN)/pyright
 
 lowest: $(VENV)-lowest/.lowest ## unit tests against the oldest dependencies that we claim to support
-	@$(VENV)-lowest/bin/pytest -q tests/unit
+	@$(VENV)-lowest/bin/pytest -q tests/unit/bus tests/unit/sdk tests/unit/collector
 
 bench: $(VENV)-bench/.bench $(VENV)/.dev ## the figures, against ceilings and peers; results in benchmarks/results
 	@$(BIN)/python -m benchmarks --peers
