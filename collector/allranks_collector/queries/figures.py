@@ -1,6 +1,7 @@
 """The figures of series (count, last, min, max …), from wherever they are: memory, `series_stats`, or the points.
 
-A running run's come from the ingest's memory (`live`), an ended one's from the table. Where neither knows a series (a
+A running run's come from the ingest's memory (`live`),
+        an ended one's from the table. Where neither knows a series (a
 file that a killed collector left, read without a collector) they are computed from its points, once a question.
 """
 
@@ -22,7 +23,8 @@ LiveStats = Mapping[str, "NDArray[Any]"]
 # A NaN may be stored as NULL (DuckDB reads those of numpy so): it is a value all the same, and may be the last one.
 _COMPUTED = """
     SELECT series, count(*) AS count, arg_max_null(value, points.rowid) AS last,
-        arg_max(step, points.rowid) AS last_step, arg_max(time_ns, points.rowid) AS last_ns, min(v) AS min, max(v) AS max, coalesce(sum(v), 0) AS sum,
+        arg_max(step, points.rowid) AS last_step, arg_max(time_ns, points.rowid) AS last_ns, min(v) AS min,
+            max(v) AS max, coalesce(sum(v), 0) AS sum,
         count(*) - count(v) AS nonfinite
     FROM (SELECT rowid, *, CASE WHEN isfinite(value) THEN value END AS v FROM points
           WHERE series IN (SELECT unnest($series::INTEGER[]))) AS points
@@ -79,6 +81,7 @@ BY_KEY = """
         avg(last) AS last, min(min) AS min, max(max) AS max, avg(mean) AS mean
     FROM (
         SELECT run, key, kind, rank, sum(count) AS count, max(last_step) AS last_step,
-            arg_max_null(last, last_ns) AS last, min(min) AS min, max(max) AS max, sum(sum) / nullif(sum(count - nonfinite), 0) AS mean
+            arg_max_null(last, last_ns) AS last, min(min) AS min, max(max) AS max,
+            sum(sum) / nullif(sum(count - nonfinite), 0) AS mean
         FROM figures GROUP BY run, key, kind, rank
     ) GROUP BY run, key, kind ORDER BY run, key, kind"""
