@@ -73,6 +73,20 @@ TRANSITIONS: Mapping[State, Mapping[Sign, State]] = {
     _BAD: {},
 }
 
+
+
+def sign_of_close(end: Mapping[str, Any]) -> tuple[Sign, dict[str, Any]]:
+    """What the map of a CLOSE record says of the writer's end: a sign, and the detail to store with it."""
+    exit_code, exception = end.get("exit_code"), end.get("exception")
+    detail: dict[str, Any] = {"exit_code": exit_code}
+    if isinstance(exception, Mapping) and exception:
+        reason = f"{exception.get('type')}: {exception.get('message')}"[:500]
+        return Sign.CLOSED_BADLY, {**detail, "exception": exception, "reason": reason}
+    if exit_code not in (0, None):
+        return Sign.CLOSED_BADLY, {**detail, "reason": f"exited with code {exit_code}"}
+    return Sign.CLOSED, detail
+
+
 ENDED = frozenset({State.DEAD, State.FAILED, State.FINISHED})
 
 
@@ -123,9 +137,10 @@ class Pace:
     longest_gap_s: float = 0.0
 
     def see(self, step: int, now: float) -> bool:
-        """Takes in the newest step; True where it has moved."""
-        if self.step is not None and step == self.step:
+        """Takes in the newest step; True where it has moved. The first one that is seen tells nothing yet."""
+        if step == self.step:
             return False
+        is_first = self.step is None
         if self.step is not None:
             gap = now - self.moved_at
             per_step = gap / max(1, step - self.step)
@@ -133,7 +148,7 @@ class Pace:
             self.longest_gap_s = max(self.longest_gap_s, gap)
             self.moves += 1
         self.step, self.moved_at = step, now
-        return True
+        return not is_first
 
     def is_quiet(self, now: float, patience: Patience) -> bool:
         """True where it has stood still for longer than it ever should."""
@@ -152,6 +167,8 @@ class Patient:
     heard_at: float
     heard_ns: int
     pace: Pace = field(default_factory=Pace)
+    # How its process ended, where that was bad: a CLOSE without an exit code may come in later.
+    bad_end: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -206,9 +223,14 @@ class Ward:
             yield from self._apply(patient, Sign.STEP, {})
 
     def progress(self, writer: int, step: int, now: float) -> Iterator[Change]:
-        """Takes in a step that was stored: finer than beats, but no sign of life, for a spool may be drained."""
+        """Takes in a step that was stored: finer than beats, but no sign of life, for a spool may be drained.
+
+        Steps behind the newest one tell nothing: they have waited while a beat overtook them.
+        """
         patient = self._patients.get(writer)
-        if patient is not None and patient.pace.see(step, now):
+        if patient is None or (patient.pace.step is not None and step < patient.pace.step):
+            return
+        if patient.pace.see(step, now):
             yield from self._apply(patient, Sign.STEP, {})
 
     def see(self, writer: int, sign: Sign, detail: Mapping[str, Any]) -> Iterator[Change]:
@@ -236,6 +258,10 @@ class Ward:
                 yield from self._apply(patient, Sign.QUIET, {"reason": reason})
 
     def _apply(self, patient: Patient, sign: Sign, detail: Mapping[str, Any]) -> Iterator[Change]:
+        if sign is Sign.GONE_BADLY:
+            patient.bad_end = detail
+        elif sign is Sign.CLOSED and patient.bad_end is not None:
+            sign, detail = Sign.CLOSED_BADLY, {**detail, **patient.bad_end}
         state = TRANSITIONS[patient.state].get(sign)
         if state is not None:
             patient.state = state

@@ -20,6 +20,7 @@ from allranks_bus import events
 from allranks_bus.errors import ProtocolError
 from allranks_bus.wire import Ack, Batch, Refused
 from allranks_collector.decode import Decoder, opening_of
+from allranks_collector.health import TRANSITIONS, State, sign_of_close
 from allranks_collector.ledger import Ledger, WriterBook, jsonable
 from allranks_collector.queries.figures import computed_stats
 from allranks_collector.rows import columns_as
@@ -164,6 +165,11 @@ class Ingest:
                 touched[batch.writer] = book
         for note in notes:
             self._note(ledger, note)
+        for book, end in decoder.closed:
+            # With the CLOSE itself: a collector that dies now must not find its writer running.
+            sign, detail = sign_of_close(end)
+            state = TRANSITIONS[State.RUNNING][sign].value
+            self._note(ledger, StateNote(book.writer, book.run.run, book.last_ns, state, detail))
         self._ended_runs |= ended
         self._figures_due |= ended | ({book.run.run for book in touched.values()} & self._ended_runs)
         columns = decoder.points.columns() if decoder.points.points else None
@@ -311,7 +317,7 @@ def _move_positions(connection: Any, books: Sequence[WriterBook]) -> None:
     steps = np.ma.array(
         [book.last_step or 0 for book in books], np.int64, mask=[book.last_step is None for book in books]
     )
-    moved = {
+    moved: dict[str, np.ndarray[Any, Any]] = {
         "writer": np.array([book.writer for book in books], np.int32),
         "next_seq": np.array([book.next_seq for book in books], np.int64),
         "last_step": steps,

@@ -8,7 +8,7 @@ import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 import zmq
@@ -45,6 +45,10 @@ _WILD: tuple[Any, ...] = (
     {},
     [[1]],
 )
+
+
+def _pack(value: object) -> bytes:
+    return cast("bytes", msgpack.packb(value))
 
 
 class Attacker:
@@ -118,10 +122,10 @@ def huge_numbers(attacker: Attacker) -> None:
     name = attacker.random.randbytes(16)
     for count in (0, 65_536, 65_537, 2**63, 2**64 - 1):
         for seq in (0, 2**62, 2**63 - 1, 2**64 - 1):
-            attacker.send(msgpack.packb((1, 1, name, seq, count, seq, 1)), b"")
+            attacker.send(_pack((1, 1, name, seq, count, seq, 1)), b"")
     for body in (b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff"):
         attacker.send(body, body)
-        attacker.send(msgpack.packb((1, 2, name, 0, 0, 1)), body)
+        attacker.send(_pack((1, 2, name, 0, 0, 1)), body)
         attacker.records(body)
     attacker.batch(b"\xff\xff\xff\xff" * 8)
     for _ in range(20_000):  # which take no bytes, but memory
@@ -132,7 +136,7 @@ def other_versions(attacker: Attacker) -> None:
     """Of the future, of the past, and of no kind at all."""
     for version in (0, 2, 2**64 - 1, -1, 1.0, True, None, "1" * _MIB, [1]):
         for _ in range(100):
-            attacker.send(msgpack.packb((version, 1, attacker.random.randbytes(16), 0, 1, 0, 1)), b"")
+            attacker.send(_pack((version, 1, attacker.random.randbytes(16), 0, 1, 0, 1)), b"")
 
 
 def anothers_name(attacker: Attacker) -> None:
@@ -157,7 +161,7 @@ def deep_nests(attacker: Attacker) -> None:
         array, map_ = b"\x91" * depth + b"\x01", b"\x81\xa1a" * depth + b"\x01"
         for nest in (array, map_):
             attacker.send(nest, nest)
-            attacker.send(msgpack.packb((1, 2, attacker.random.randbytes(16), 0, 0, 1)), nest)
+            attacker.send(_pack((1, 2, attacker.random.randbytes(16), 0, 0, 1)), nest)
             attacker.records(nest)
             attacker.records(b"\x94\x03\x01\x01\x82\xa1x\x01\xa1y" + nest)  # LOG {x: 1, y: nest}
             attacker.records(b"\x93\x08\x01" + nest, b"\x93\x05\x01" + nest, b"\x93\x63\x01" + nest)
@@ -189,7 +193,7 @@ def wild_records(attacker: Attacker) -> None:
     """Records of every kind with fields of every type."""
     for kind in (*range(11), 127, 2**63):
         for fields in _wild_fields():
-            attacker.records(msgpack.packb((kind, 1, *fields)))
+            attacker.records(_pack((kind, 1, *fields)))
 
 
 def _wild_fields() -> Iterator[tuple[Any, ...]]:

@@ -1,0 +1,79 @@
+"""The ledger: what it knows by heart is what the database says, and no peer can fill memory through it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.support.writers import T0_NS, HandWriter, number
+
+from allranks_bus.errors import ProtocolError
+from allranks_collector import ledger as ledgers
+from allranks_collector.ingest import Ingest
+from allranks_collector.ledger import Ledger, jsonable, process_of
+from allranks_collector.store import Store
+
+
+def test_a_series_has_one_number_for_each_key_and_kind(store: Store) -> None:
+    ledger = Ledger(store)
+    book = ledger.open(b"w" * 16, HandWriter().identity, T0_NS)
+    asked = [("a", "metric"), ("b", "metric"), ("a", "system"), ("a", "metric")]
+    assert [ledger.series(book, key, kind) for key, kind in asked] == [1, 2, 3, 1]
+
+
+def test_a_writer_has_no_more_series_than_memory_allows(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledgers, "MAX_SERIES_PER_WRITER", 2)
+    ledger = Ledger(store)
+    book = ledger.open(b"w" * 16, HandWriter().identity, T0_NS)
+    assert ledger.define(book, 0, ["a", "b"])
+    assert ledger.series(book, "c", "metric") is None
+    assert not ledger.define(book, 1, ["a", "c"])
+    assert 1 not in book.keysets
+
+
+@pytest.mark.parametrize("name", ["project", "launch", "host"])
+def test_what_is_kept_of_an_identity_is_bounded(store: Store, name: str) -> None:
+    ledger = Ledger(store)
+    with pytest.raises(ProtocolError, match=name):
+        ledger.open(b"w" * 16, {**HandWriter().identity, name: "x" * 1025}, T0_NS)
+    assert ledger.new.writers == []
+
+
+def test_numbers_go_on_after_those_of_the_database(store: Store) -> None:
+    writer = HandWriter()
+    Ingest(store).commit([writer.batch([writer.open(), number(0)])])
+    ledger = Ledger(store)
+    book = ledger.open(b"w" * 16, HandWriter(run="other").identity, T0_NS)
+    assert (book.run.run, book.writer, ledger.series(book, "i", "metric")) == (2, 2, 2)
+
+
+def test_a_writer_is_read_as_it_was_stored(store: Store) -> None:
+    writer = HandWriter(rank=1, world_size=2, role="child", pid=77, pid_start=88, boot_id="b", pid_ns=99)
+    ingest = Ingest(store)
+    ingest.commit([writer.batch([writer.open(), number(5)])])
+    known = ingest.book(writer.name)
+    ledger = Ledger(store)
+    ledger.load([writer.name, b"unknown" + bytes(9)])
+    assert list(ledger.writers) == [writer.name]
+    assert ledger.writers[writer.name] == known
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (b"\x01\xff", "01ff"),
+        (float("nan"), "nan"),
+        ([float("-inf"), 1, None, True], ["-inf", 1, None, True]),
+        ({1: {b"k": (1, 2)}}, {"1": {"b'k'": [1, 2]}}),
+        (1 + 2j, "(1+2j)"),
+    ],
+)
+def test_any_value_can_be_said_in_json(value: Any, text: Any) -> None:
+    assert jsonable(value) == text
+
+
+@pytest.mark.parametrize("wild", [None, "1", -1, 2**63, 1.0, True, b"1", []])
+def test_an_identity_that_tells_no_process_names_none(wild: Any) -> None:
+    process = process_of({"pid": wild, "pid_start": wild, "boot_id": 5, "pid_ns": wild})
+    assert (process.pid, process.start, process.boot_id, process.pid_ns) == (0, 0, "", 0)
+    assert not process.is_visible
