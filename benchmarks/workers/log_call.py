@@ -6,6 +6,7 @@ time included; a second one makes them anew for each call, as every logger must.
 
 from __future__ import annotations
 
+import importlib
 import os
 import time
 from pathlib import Path
@@ -22,6 +23,8 @@ _WARM_UP_BLOCKS = 40
 
 def main() -> None:
     told = arguments()
+    for module in told["modules"]:
+        importlib.import_module(module)
     run = allranks.init(project="bench")
     deadline = time.monotonic() + 10
     while not run.status()["connected"] and time.monotonic() < deadline:
