@@ -24,7 +24,7 @@ LiveStats = Mapping[str, "NDArray[Any]"]
 _COMPUTED = """
     SELECT series, count(*) AS count, arg_max_null(value, points.rowid) AS last,
         arg_max(step, points.rowid) AS last_step, arg_max(time_ns, points.rowid) AS last_ns, min(v) AS min,
-            max(v) AS max, coalesce(sum(v), 0) AS sum,
+        max(v) AS max, coalesce(sum(v), 0) AS sum,
         count(*) - count(v) AS nonfinite
     FROM (SELECT rowid, *, CASE WHEN isfinite(value) THEN value END AS v FROM points
           WHERE series IN (SELECT unnest($series::INTEGER[]))) AS points
