@@ -8,16 +8,19 @@ HOME/runs/ID/            a run's directory
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from allranks_bus import processes
 
 ENDPOINT_FILE = "collector.json"
+_MOUNTS = Path("/proc/self/mountinfo")
 
 # File systems whose writes wait for a network, or whose locks cannot be trusted (statfs(2), mount(8)).
 NETWORK_FILE_SYSTEMS = frozenset(
@@ -55,13 +58,15 @@ class Endpoint:
 def home_dir(env: Mapping[str, str] = os.environ) -> Path:
     """The home of this user's embedded collector: ALLRANKS_HOME, or `allranks` under the user's data directory."""
     if env.get("ALLRANKS_HOME"):
-        return Path(env["ALLRANKS_HOME"]).expanduser().absolute()
-    data = env.get("XDG_DATA_HOME")
+        return _path(env["ALLRANKS_HOME"])
+    if env.get("XDG_DATA_HOME"):
+        return _path(env["XDG_DATA_HOME"]) / "allranks"
+    if env.get("HOME"):
+        return _path(env["HOME"]) / ".local/share/allranks"
     try:
-        base = Path(data) if data else Path("~/.local/share").expanduser()
+        return Path.home() / ".local/share/allranks"
     except RuntimeError:  # a container's user without an entry in passwd has no home
         return Path(tempfile.gettempdir()) / f"allranks-{os.getuid()}"
-    return base.absolute() / "allranks"
 
 
 def spool_roots(env: Mapping[str, str] = os.environ) -> Iterator[Path]:
@@ -71,7 +76,7 @@ def spool_roots(env: Mapping[str, str] = os.environ) -> Iterator[Path]:
     that survive a reboot or not. Never /dev/shm: DataLoader workers live there, and fill it.
     """
     if env.get("ALLRANKS_SPOOL"):
-        yield Path(env["ALLRANKS_SPOOL"]).expanduser().absolute()
+        yield _path(env["ALLRANKS_SPOOL"])
         return
     home = home_dir(env)
     if not is_network(home):
@@ -83,18 +88,27 @@ def spool_roots(env: Mapping[str, str] = os.environ) -> Iterator[Path]:
 
 def run_dir(run: str, env: Mapping[str, str] = os.environ) -> Path:
     """The directory of a run: the same path for all its ranks on one host, without asking anybody."""
-    base = Path(env["ALLRANKS_DIR"]).expanduser().absolute() if env.get("ALLRANKS_DIR") else home_dir(env) / "runs"
+    base = _path(env["ALLRANKS_DIR"]) if env.get("ALLRANKS_DIR") else home_dir(env) / "runs"
     return base / run
+
+
+def last_endpoint(home: Path) -> Endpoint | None:
+    """The collector that was last announced with this home, or None; one that ended well has taken that back."""
+    try:
+        told = json.loads((home / ENDPOINT_FILE).read_text())
+        # A newer collector may tell more.
+        return Endpoint(**{field.name: told[field.name] for field in fields(Endpoint)})
+    except (OSError, ValueError, TypeError, LookupError):
+        return None
 
 
 def read_endpoint(home: Path) -> Endpoint | None:
     """The collector that runs with this home, or None: there is none, or its process is gone."""
+    endpoint = last_endpoint(home)
     try:
-        endpoint = Endpoint(**json.loads((home / ENDPOINT_FILE).read_text()))
-        alive = processes.is_alive(endpoint.pid, endpoint.pid_start)
-    except (OSError, ValueError, TypeError):
+        return endpoint if endpoint and processes.is_alive(endpoint.pid, endpoint.pid_start) else None
+    except (TypeError, ValueError):  # the file holds something else than a pid
         return None
-    return endpoint if alive else None
 
 
 def write_endpoint(home: Path, endpoint: Endpoint) -> None:
@@ -109,9 +123,9 @@ def remove_endpoint(home: Path, pid: int) -> None:
     """Takes the endpoint of the collector `pid` back; leaves a successor's alone."""
     path = home / ENDPOINT_FILE
     try:
-        if json.loads(path.read_text()).get("pid") == pid:
+        if json.loads(path.read_text())["pid"] == pid:
             path.unlink()
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError, LookupError):
         pass
 
 
@@ -120,19 +134,28 @@ def file_system(path: Path) -> str:
     resolved = Path(os.path.realpath(path))
     best, kind = -1, ""
     try:
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        lines = _MOUNTS.read_bytes().splitlines()
     except OSError:
         return ""
     for line in lines:
-        before, _, after = line.partition(" - ")
-        fields = before.split(" ")
+        before, _, after = line.partition(b" - ")
         # proc(5): octal escapes stand for blanks in a mount point.
-        mount = Path(fields[4].encode().decode("unicode_escape"))
-        if len(mount.parts) > best and resolved.is_relative_to(mount):
-            best, kind = len(mount.parts), after.split(" ")[0]
+        name = re.sub(rb"\\([0-7]{3})", lambda octal: bytes((int(octal[1], 8),)), before.split(b" ")[4])
+        mount = Path(os.fsdecode(name))
+        # Of several on one mount point the last one hides the others.
+        if len(mount.parts) >= best and resolved.is_relative_to(mount):
+            best, kind = len(mount.parts), os.fsdecode(after.split(b" ")[0])
     return kind
 
 
 def is_network(path: Path) -> bool:
     """True where `path` is on a network file system."""
     return file_system(path) in NETWORK_FILE_SYSTEMS
+
+
+def _path(text: str) -> Path:
+    """An absolute path; a `~` that means nobody's home stands for itself, as it does for a shell."""
+    path = Path(text)
+    with contextlib.suppress(RuntimeError):
+        path = path.expanduser()
+    return path.absolute()

@@ -74,7 +74,6 @@ TRANSITIONS: Mapping[State, Mapping[Sign, State]] = {
 }
 
 
-
 def sign_of_close(end: Mapping[str, Any]) -> tuple[Sign, dict[str, Any]]:
     """What the map of a CLOSE record says of the writer's end: a sign, and the detail to store with it."""
     exit_code, exception = end.get("exit_code"), end.get("exception")

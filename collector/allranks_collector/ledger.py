@@ -170,6 +170,7 @@ class Ledger:
             )
         )
         self.new.positions.append((book.writer, 0, None, time_ns, 0))
+        self.new.states.append((book.writer, time_ns, "running", "{}"))
         return book
 
     def series(self, book: WriterBook, key: str, kind: str) -> int | None:

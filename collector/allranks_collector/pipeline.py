@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -25,7 +25,7 @@ from allranks_bus.errors import ProtocolError, VersionMismatch
 from allranks_bus.processes import ProcessIdentity
 from allranks_bus.sockets import CollectorSockets
 from allranks_bus.wire import Ack, Batch, Beat, Refused, unpack_up
-from allranks_collector.health import ENDED, Change, Patience, Sign, State, Ward
+from allranks_collector.health import ENDED, Change, Patience, Sign, State, Ward, sign_of_close
 from allranks_collector.ingest import Committed, Ingest, StateNote
 from allranks_collector.ledger import WriterBook, process_of
 from allranks_collector.liveness import wait_for_exit
@@ -82,6 +82,8 @@ class _Waiting:
     asking: set[bytes] = field(default_factory=set[bytes])
     notes: list[StateNote] = field(default_factory=list[StateNote])
     ended_runs: set[int] = field(default_factory=set[int])
+    # (topic, run id, data), for when it is stored: who is told looks at once, and must find it.
+    news: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list[tuple[str, str, dict[str, Any]]])
 
 
 class Pipeline:
@@ -285,6 +287,8 @@ class Pipeline:
         self.counters.commits += 1
         self.counters.commit_s += time.monotonic() - started
         self._announce(done)
+        for topic, run_id, data in taken.news:
+            self._publish(topic, run_id, data)
         return True
 
     def _complain(self, error: StoreError) -> None:
@@ -298,6 +302,7 @@ class Pipeline:
         waiting = self._waiting
         waiting.notes[:0] = taken.notes
         waiting.ended_runs |= taken.ended_runs
+        waiting.news[:0] = taken.news
         waiting.asking |= taken.asking
         self._work.set()
 
@@ -307,15 +312,16 @@ class Pipeline:
         self.counters.events += done.events
         self.counters.points += done.points
         for book in done.opened:
-            self._admit(_watched(book), book.process, State.RUNNING, is_new=True)
+            self._admit(_watched(book), book.process, State.RUNNING)
+            self._publish("ranks", book.run.id, {"rank": book.rank, "state": "running"})
         for writer, step in done.steps.items():
             self._note(self._ward.progress(writer, step, time.monotonic()))
         for book, end in done.closed:
             self._closed(book, end)
         for run_id, step in done.touched.items():
             self._publish("metrics", run_id, {"last_step": step})
-        if done.opened:
-            self._publish("runs", done.opened[-1].run.id, {})
+        for run_id in {book.run.id for book in done.opened}:
+            self._publish("runs", run_id, {})
 
     # -- watching --------------------------------------------------------------------------------------------------
 
@@ -341,13 +347,11 @@ class Pipeline:
             for id_, writer, run, run_id, attempt, rank, role, identity, state in rows
         ]
 
-    def _admit(self, watched: Watched, process: ProcessIdentity, state: State, *, is_new: bool = False) -> None:
+    def _admit(self, watched: Watched, process: ProcessIdentity, state: State) -> None:
         if watched.writer in self._watched:
             return
         self._watched[watched.writer] = self._by_id[watched.id] = watched
         self._ward.admit(watched.writer, state, time.monotonic(), time.time_ns())
-        if is_new:
-            self._note_state(watched, state, {})
         if process.is_visible and self._task_group is not None:
             self._task_group.start_soon(self._await_exit, watched, process)
 
@@ -369,15 +373,11 @@ class Pipeline:
         if watched is None:  # it had ended before this collector started
             watched = _watched(book)
             self._admit(watched, book.process, State.DEAD)
-        exit_code, exception = end.get("exit_code"), end.get("exception")
-        is_bad = bool(exception) or exit_code not in (0, None)
-        detail: dict[str, Any] = {"exit_code": exit_code}
-        if isinstance(exception, Mapping):
-            detail |= {"exception": exception, "reason": f"{exception.get('type')}: {exception.get('message')}"[:500]}
-        elif is_bad:
-            detail["reason"] = f"exited with code {exit_code}"
-        self._note(self._ward.see(book.writer, Sign.CLOSED_BADLY if is_bad else Sign.CLOSED, detail))
-        if is_bad or not book.process.is_visible:
+        sign, detail = sign_of_close(end)
+        for change in self._ward.see(book.writer, sign, detail):
+            self._publish("ranks", watched.run_id, {"rank": watched.rank, "state": change.state.value})
+            self._changed(watched, change)
+        if sign is Sign.CLOSED_BADLY or not book.process.is_visible:
             self._discharge(watched)
 
     async def _look(self) -> None:
@@ -393,30 +393,29 @@ class Pipeline:
             looked_at = now
             self._note(self._ward.look(now))
 
-    def _note(self, changes: Any) -> None:
+    def _note(self, changes: Iterable[Change]) -> None:
+        """Has changes of state stored, and told then."""
         for change in changes:
-            self._change(change)
+            watched = self._watched[change.writer]
+            state = change.state.value
+            self._waiting.notes.append(StateNote(watched.writer, watched.run, time.time_ns(), state, change.detail))
+            self._waiting.news.append(("ranks", watched.run_id, {"rank": watched.rank, "state": state}))
+            self._hurried()
+            self._changed(watched, change)
 
-    def _change(self, change: Change) -> None:
-        watched = self._watched[change.writer]
-        self._note_state(watched, change.state, change.detail)
-        logger.info(
-            "run %s rank %d (%s): %s %s",
-            watched.run_id,
-            watched.rank,
-            watched.role,
-            change.state.value,
-            change.detail.get("reason", ""),
-        )
+    def _changed(self, watched: Watched, change: Change) -> None:
+        reason = change.detail.get("reason", "")
+        who = (watched.run_id, watched.rank, watched.role)
+        logger.info("run %s rank %d (%s): %s %s", *who, change.state.value, reason)
         if change.state in ENDED and self._has_ended(watched):
             self._waiting.ended_runs.add(watched.run)
-            self._publish("runs", watched.run_id, {})
+            self._waiting.news.append(("runs", watched.run_id, {}))
+            self._hurried()
 
-    def _note_state(self, watched: Watched, state: State, detail: Mapping[str, Any]) -> None:
-        self._waiting.notes.append(StateNote(watched.writer, watched.run, time.time_ns(), state.value, detail))
+    def _hurried(self) -> None:
+        """Has what waits committed at once."""
         self._work.set()
         self._hurry.set()
-        self._publish("ranks", watched.run_id, {"rank": watched.rank, "state": state.value})
 
     def _has_ended(self, watched: Watched) -> bool:
         return all(

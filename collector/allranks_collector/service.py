@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,14 @@ import uvicorn
 
 from allranks_bus import home as homes
 from allranks_bus import processes
-from allranks_bus.addresses import Address
 from allranks_bus.errors import AllranksError
 from allranks_bus.home import Endpoint
 from allranks_bus.launch import release_start_lock
-from allranks_bus.sockets import CollectorSockets
-from allranks_bus.version import __version__
+from allranks_bus.version import PROTOCOL_VERSION, __version__
 from allranks_collector.api import ApiContext, create_app
 from allranks_collector.drainer import Drainer
 from allranks_collector.health import Patience
+from allranks_collector.listening import address_of, bracketed, open_http, open_sockets
 from allranks_collector.live import Hub
 from allranks_collector.log_limit import LineLimit
 from allranks_collector.pipeline import Pipeline
@@ -47,7 +46,6 @@ _RETENTION_EVERY_S = 600.0
 _HTTP_GRACE_S = 2.0
 _DRAIN_GRACE_S = 10.0
 _LAST_LOOK_S = 8.0
-_PORT_TRIES = 200
 _DESCRIPTORS = 65_536
 
 
@@ -58,15 +56,6 @@ class AlreadyRunning(AllranksError):
         endpoint = homes.read_endpoint(home)
         who = f"pid {endpoint.pid}, {endpoint.http}" if endpoint else "it is starting, or does not answer"
         super().__init__(f"a collector runs already with the home {home} ({who})")
-
-
-class PortInUse(AllranksError):
-    """A port that was asked for is taken."""
-
-    def __init__(self, what: str, address: str, reason: str) -> None:
-        super().__init__(
-            f"cannot listen on {address} for {what}: {reason}; choose another port (allranks doctor shows who has it)"
-        )
 
 
 class Collector:
@@ -93,10 +82,11 @@ class Collector:
             self.store = opened.enter_context(
                 Store.open(settings.database, memory_limit_mb=settings.memory_limit_mb, threads=settings.threads)
             )
-            self.sockets = await opened.enter_async_context(self._bind())
-            self.address = _address_of(self.sockets.data_endpoint)
-            http = opened.enter_context(contextlib.closing(self._bind_http()))
-            self.http = f"http://{_bracketed(settings.host)}:{http.getsockname()[1]}"
+            last = homes.last_endpoint(settings.home)
+            self.sockets = await opened.enter_async_context(open_sockets(settings, may_move=self.embedded, last=last))
+            self.address = address_of(self.sockets)
+            http = opened.enter_context(contextlib.closing(open_http(settings, may_move=self.embedded, last=last)))
+            self.http = f"http://{bracketed(settings.host)}:{http.getsockname()[1]}"
             self.pipeline = Pipeline(
                 self.store,
                 self.sockets,
@@ -224,47 +214,6 @@ class Collector:
                 await self.pipeline.remove_run(run)
             await anyio.sleep(_RETENTION_EVERY_S)
 
-    # -- listening -------------------------------------------------------------------------------------------------
-
-    @contextlib.asynccontextmanager
-    async def _bind(self) -> AsyncGenerator[CollectorSockets]:
-        async with self._open_sockets() as sockets:
-            yield sockets
-
-    def _open_sockets(self) -> CollectorSockets:
-        settings = self.settings
-        if settings.ipc is not None:
-            Path(settings.ipc).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            wanted = Address("ipc", path=str(settings.ipc))
-            return CollectorSockets(wanted.data, wanted.control)
-        wanted = Address("tcp", host=_bracketed(settings.host), port=settings.data_port)
-        try:
-            return CollectorSockets(wanted.data, wanted.control)
-        except OSError as error:
-            if not self._may_move("data_port"):
-                raise PortInUse("data and control", f"{wanted.data} and {wanted.control}", str(error)) from error
-        # The control socket is always on the next port, so two neighbours must be free.
-        for _ in range(_PORT_TRIES):
-            port = _free_port(settings.host)
-            with contextlib.suppress(OSError):
-                free = Address("tcp", host=wanted.host, port=port)
-                return CollectorSockets(free.data, free.control)
-        raise PortInUse("data and control", settings.host, "no two neighbouring ports are free")
-
-    def _bind_http(self) -> socket.socket:
-        settings = self.settings
-        try:
-            return _listen(settings.host, settings.http_port)
-        except OSError as error:
-            if not self._may_move("http_port"):
-                where = f"{settings.host}:{settings.http_port}"
-                raise PortInUse("HTTP", where, error.strerror or str(error)) from error
-            return _listen(settings.host, 0)
-
-    def _may_move(self, port: str) -> bool:
-        """Whether a free port will do: an embedded collector is found by its home, any other by its port."""
-        return self.embedded and self.settings.sources.get(port, "default") == "default"
-
     # -- what the API asks (LiveView) --------------------------------------------------------------------------------
 
     def last_seen(self, writer: int) -> int | None:
@@ -280,6 +229,7 @@ class Collector:
         counters = self.pipeline.counters
         return {
             "version": __version__,
+            "protocol": PROTOCOL_VERSION,
             "pid": os.getpid(),
             "embedded": self.embedded,
             "url": str(self.address),
@@ -361,37 +311,6 @@ def _raise_descriptor_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(512)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
-def _free_port(host: str) -> int:
-    with contextlib.closing(_listen(host, 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return min(port, 65_534)
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host and not host.startswith("[") else host
-
-
-def _address_of(endpoint: str) -> Address:
-    scheme, _, rest = endpoint.partition("://")
-    if scheme == "ipc":
-        return Address("ipc", path=rest)
-    host, _, port = rest.rpartition(":")
-    return Address("tcp", host=host, port=int(port))
-
-
 def run(settings: Settings, *, embedded: bool) -> int:
     """Runs a collector until it ends; the exit code for the process. Errors are one line in its log.
 
@@ -402,6 +321,7 @@ def run(settings: Settings, *, embedded: bool) -> int:
     )
     for handler in logging.getLogger().handlers:
         handler.addFilter(LineLimit())
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     try:
         anyio.run(Collector(settings, embedded=embedded).run)
     except AlreadyRunning as error:
