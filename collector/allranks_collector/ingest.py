@@ -131,6 +131,17 @@ class Ingest:
                 committed.answers.update(refused)
                 return committed
 
+    def preload(self, runs: Iterable[int]) -> None:
+        """Reads the writers of these runs and the figures of their series; in the thread of `commit`.
+
+        Else each list of runs would scan the points of ranks that have not come back yet.
+        """
+        with self._store.cursor() as cursor:
+            rows = cursor.execute(
+                "SELECT id FROM writers WHERE run IN (SELECT unnest(?::INTEGER[]))", [list(runs)]
+            ).fetchall()
+        self._load(self._ready_ledger(), {bytes.fromhex(id_) for (id_,) in rows})
+
     def forget_run(self, run: int) -> None:
         """Drops a removed run from memory; in the thread of `commit`."""
         if self._ledger is not None:
@@ -176,7 +187,10 @@ class Ingest:
         with self._store.transaction() as connection:
             if columns is not None:
                 with columns_as(connection, "arrived", columns):
-                    connection.execute("INSERT INTO points SELECT * FROM arrived")
+                    # DuckDB takes a NaN in an array for NULL.
+                    connection.execute(
+                        "INSERT INTO points SELECT series, step, time_ns, coalesce(value, 'nan'::DOUBLE) FROM arrived"
+                    )
             ledger.new.write(connection)
             if touched:
                 _move_positions(connection, list(touched.values()))

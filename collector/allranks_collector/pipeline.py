@@ -338,6 +338,8 @@ class Pipeline:
                 ).fetchall()
 
         rows = await anyio.to_thread.run_sync(read)
+        runs = {row[2] for row in rows}
+        await anyio.to_thread.run_sync(self.ingest.preload, runs, limiter=self._writing)
         self._resumed = [
             (
                 Watched(bytes.fromhex(id_), writer, run, run_id, attempt, rank, role),
