@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +16,10 @@ DEFAULT_DATA_PORT = 5571
 # sun_path of sockaddr_un holds 108 bytes with its final NUL; the control socket's suffix must fit too.
 _MAX_IPC_PATH_BYTES = 107 - len(".control")
 
-_TCP = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^:/\[\]\s]+):(?P<port>\d+)/?")
+# ZeroMQ takes no other characters in a host, and would tell only when it connects.
+_TCP = re.compile(
+    r"(?P<host>\[(?P<ipv6>[0-9A-Fa-f:.]+)(?:%[\w.-]+)?\]|[A-Za-z0-9][\w.-]*):(?P<port>[0-9]+)/?", re.ASCII
+)
 
 
 @dataclass(frozen=True)
@@ -65,16 +70,28 @@ def parse_address(text: str) -> Address:
     if scheme == "ipc":
         if not rest.startswith("/"):
             raise AddressError(text, "an ipc path must be absolute")
-        if len(rest.encode()) > _MAX_IPC_PATH_BYTES:
+        if rest.endswith("/") or not rest.isprintable():
+            raise AddressError(text, "an ipc path must name a file")
+        if len(os.fsencode(rest)) > _MAX_IPC_PATH_BYTES:
             raise AddressError(text, f"an ipc path has at most {_MAX_IPC_PATH_BYTES} bytes")
         return Address("ipc", path=rest)
     if scheme != "tcp":
         raise AddressError(text, f"{scheme!r} is no transport that allranks uses")
     match = _TCP.fullmatch(rest)
-    if match is None:
+    if match is None or not _is_ipv6_or_name(match["ipv6"]):
         raise AddressError(text, "it must have a host and a port number")
-    port = int(match["port"])
+    port = int(match["port"][:7])
     # The control socket is on the next port, so the last one cannot be a data port.
     if not 1 <= port <= 65534:
-        raise AddressError(text, f"the port must be 1 to 65534, not {port}")
+        raise AddressError(text, "the port must be 1 to 65534")
     return Address("tcp", host=match["host"], port=port)
+
+
+def _is_ipv6_or_name(ipv6: str | None) -> bool:
+    if ipv6 is None:
+        return True
+    try:
+        socket.inet_pton(socket.AF_INET6, ipv6)
+    except OSError:
+        return False
+    return True

@@ -65,8 +65,11 @@ def ensure_collector(
             return endpoint
         if time.monotonic() >= deadline or (idle and starts == 2):
             raise CollectorDidNotStart(f"the collector did not start: {_last_line(home / LOG_FILE)}")
-        if idle and _start_if_first(home, env, keep):
-            starts += 1
+        try:
+            if idle and _start_if_first(home, env, keep, deadline):
+                starts += 1
+        except (OSError, subprocess.SubprocessError) as error:
+            raise CollectorDidNotStart(f"the collector could not be started: {error}") from error
         time.sleep(_POLL_S)
     return None
 
@@ -76,21 +79,31 @@ def release_start_lock() -> None:
     fd = os.environ.pop(START_LOCK_FD_VARIABLE, None)
     if fd is not None:
         with contextlib.suppress(OSError, ValueError):
-            os.close(int(fd))
+            _let_go(int(fd))
 
 
-def _start_if_first(home: Path, env: Mapping[str, str], keep: bool) -> bool:
+def _start_if_first(home: Path, env: Mapping[str, str], keep: bool, deadline: float) -> bool:
     """Starts a collector, unless somebody else is at it; True where this process started one."""
     lock = os.open(home / START_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         # flock and not a record lock: it belongs to the open file, so the child goes on holding it.
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if read_endpoint(home) is not None:
+            fcntl.flock(lock, fcntl.LOCK_UN)
             return False
-        _spawn(home, env, lock, keep)
+        # From here on the lock is the child's.
+        _spawn(home, env, lock, keep, deadline)
         return True
     except BlockingIOError:
         return False
+    finally:
+        os.close(lock)
+
+
+def _let_go(lock: int) -> None:
+    """Unlocks before it closes: a process that was forked meanwhile has the open file too, and would hold it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_UN)
     finally:
         os.close(lock)
 
@@ -103,10 +116,10 @@ def _nobody_starts(home: Path) -> bool:
     except BlockingIOError:
         return False
     finally:
-        os.close(lock)
+        _let_go(lock)
 
 
-def _spawn(home: Path, env: Mapping[str, str], lock: int, keep: bool) -> None:
+def _spawn(home: Path, env: Mapping[str, str], lock: int, keep: bool, deadline: float) -> None:
     child_env = {**env, START_LOCK_FD_VARIABLE: str(lock), "ALLRANKS_HOME": str(home)}
     # Relative entries would mean something else in the collector's working directory, which is the home: there no
     # file of the user's shadows a module.
@@ -138,7 +151,12 @@ def _spawn(home: Path, env: Mapping[str, str], lock: int, keep: bool) -> None:
             start_new_session=True,
         )
         # It forks and ends at once, so that the training has no child that it did not make.
-        starter.wait(timeout=10)
+        try:
+            starter.wait(max(0.0, deadline - time.monotonic()))
+        except BaseException:
+            starter.kill()
+            starter.wait()
+            raise
 
 
 def _last_line(path: Path) -> str:

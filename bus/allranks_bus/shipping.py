@@ -68,7 +68,9 @@ class Shipment:
         base = self._log.base
         self.sent = max(self.sent, base)
         count, body = self._log.read(self.sent)
-        return Parcel(self.sent, count, base, body) if count else None
+        if not count or (self._in_flight and self._in_flight_bytes + len(body) > self._window_bytes):
+            return None
+        return Parcel(self.sent, count, base, body)
 
     def sent_one(self, parcel: Parcel, now: float) -> None:
         """Notes that `parcel` is on its way."""

@@ -7,6 +7,9 @@ wait, so EVENTS is looked at before every wait (zmq_getsockopt(3), ZMQ_FD).
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
 from types import TracebackType
 from typing import cast
 
@@ -42,16 +45,16 @@ class CollectorSockets:
         # Subscriptions are 17 bytes; nothing longer has a reason to come in here.
         self._pub.set(zmq.MAXMSGSIZE, 4096)
         self._pub.set(zmq.SNDHWM, 10_000)
-        for socket in (self._pull, self._pub):
-            socket.set(zmq.LINGER, 0)
-            socket.set(zmq.BACKLOG, _BACKLOG)
-            socket.set(zmq.IPV6, int("[" in data))
+        for end in (self._pull, self._pub):
+            end.set(zmq.LINGER, 0)
+            end.set(zmq.BACKLOG, _BACKLOG)
+            end.set(zmq.IPV6, int("[" in data))
         try:
-            self._pull.bind(data)
-            self._pub.bind(control)
-        except zmq.ZMQError as error:
+            for end, endpoint in ((self._pull, data), (self._pub, control)):
+                _bind(end, endpoint)
+        except OSError:
             self._context.destroy(0)
-            raise OSError(error.errno, error.strerror) from error
+            raise
         self.data_endpoint = cast("bytes", self._pull.get(zmq.LAST_ENDPOINT)).decode()
         self._fd = cast("int", self._pull.get(zmq.FD))
 
@@ -97,3 +100,23 @@ class CollectorSockets:
     def close(self) -> None:
         """Closes both; what was received and not acked will be sent again."""
         self._context.destroy(0)
+
+
+def _bind(end: zmq.Socket[bytes], endpoint: str) -> None:
+    """Binds, with the endpoint in the error's text."""
+    # ZeroMQ removes the file of an ipc endpoint before it binds, and so takes it away from whoever listens there.
+    if endpoint.startswith("ipc://") and _is_listened_on(endpoint.removeprefix("ipc://")):
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE), endpoint)
+    try:
+        end.bind(endpoint)
+    except zmq.ZMQError as error:
+        raise OSError(error.errno, error.strerror, endpoint) from error
+
+
+def _is_listened_on(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as visitor:
+        try:
+            visitor.connect(path)
+        except OSError:
+            return False
+        return True
