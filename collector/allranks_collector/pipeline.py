@@ -377,6 +377,9 @@ class Pipeline:
             self._admit(watched, book.process, State.DEAD)
         sign, detail = sign_of_close(end)
         for change in self._ward.see(book.writer, sign, detail):
+            if change.sign is not sign:  # how its process ended outweighs the CLOSE, with which nobody stored that
+                self._note([change])
+                continue
             self._publish("ranks", watched.run_id, {"rank": watched.rank, "state": change.state.value})
             self._changed(watched, change)
         if sign is Sign.CLOSED_BADLY or not book.process.is_visible:
