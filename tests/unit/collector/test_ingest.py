@@ -205,7 +205,7 @@ def test_what_kinds_say_comes_into_their_tables(store: Store, ingest: Ingest) ->
     assert _rows(store, "SELECT key, value FROM summary") == [("best", '"inf"')]
     assert _rows(store, "SELECT name, step_metric, summary FROM definitions") == [("loss", None, "min")]
     assert _rows(store, "SELECT next_seq, last_step, dropped FROM positions") == [(8, 7, 3)]
-    assert _kinds(store) == ["opened", "dropped", "closed"]
+    assert _kinds(store) == ["opened", "dropped", "closed", "state"]
     assert [(book.id, end) for book, end in done.closed] == [(writer.name, {"exit_code": 0})]
 
 
@@ -348,10 +348,29 @@ def test_a_removed_run_begins_anew_where_its_writer_lives(store: Store, ingest: 
 def test_states_are_stored_with_their_events(store: Store, ingest: Ingest) -> None:
     _opened(ingest)
     ingest.commit([], notes=[StateNote(1, 1, T0_NS, "dead", {"signal": "SIGKILL"})])
-    assert _rows(store, "SELECT writer, since_ns, state, detail FROM states") == [
-        (1, T0_NS, "dead", '{"signal": "SIGKILL"}')
+    assert _rows(store, "SELECT writer, since_ns, state, detail FROM states ORDER BY rowid") == [
+        (1, T0_NS, "running", "{}"),
+        (1, T0_NS, "dead", '{"signal": "SIGKILL"}'),
     ]
     assert _kinds(store) == ["opened", "state"]
+
+
+@pytest.mark.parametrize(
+    ("end", "state"),
+    [
+        ({}, "finished"),
+        ({"exit_code": 0}, "finished"),
+        ({"exit_code": 3}, "failed"),
+        ({"exit_code": "three", "exception": "none"}, "failed"),
+        ({"exit_code": None, "exception": {"type": "ValueError", "message": "m"}}, "failed"),
+    ],
+)
+def test_how_a_writer_closed_is_stored_with_its_last_record(
+    store: Store, ingest: Ingest, end: dict[str, Any], state: str
+) -> None:
+    writer = HandWriter()
+    ingest.commit([writer.batch([writer.open(), events.pack(Kind.CLOSE, T0_NS, end)])])
+    assert _rows(store, "SELECT state FROM states ORDER BY rowid") == [("running",), (state,)]
 
 
 def test_events_of_many_writers_stay_in_the_order_of_each(store: Store, ingest: Ingest) -> None:
