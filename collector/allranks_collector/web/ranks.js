@@ -69,13 +69,14 @@ export function fates(bad) {
   return [...groups.values()];
 }
 
-/** Why a rank is as it is, in one line: the signal, exit code, exception or reason that the collector knows. */
+/** Why a rank is as it is, in one line: its signal, exit code, exception and reason, none of them twice. */
 export function reasonOf(rank) {
   const exception = rank.exception && typeof rank.exception === "object"
     ? [rank.exception.type, rank.exception.message].filter(Boolean).join(": ") : rank.exception;
-  const exit = rank.signal ?? (rank.exit_code ? `exit code ${rank.exit_code}` : null);
+  const exit = rank.signal ?? (rank.exit_code && !exception ? `exit code ${rank.exit_code}` : null);
   const reason = exception && rank.reason === "exception" ? null : rank.reason;
-  return [exit, exception, reason].filter(Boolean).join(" · ");
+  const parts = [exit, exception, reason].filter(Boolean);
+  return parts.filter((part, i) => !parts.some((other, k) => other.includes(part) && (other !== part || k < i))).join(" · ");
 }
 
 /** The slowest and the fastest step among ranks that live, or null where fewer than two have a step. */
