@@ -11,7 +11,7 @@ from playwright.sync_api import Locator, Page, expect
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-WAIT_MS = 15_000
+WAIT_MS = 30_000
 
 
 @dataclass(frozen=True)
