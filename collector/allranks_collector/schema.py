@@ -146,8 +146,10 @@ def read_version(connection: duckdb.DuckDBPyConnection) -> int:
 
 def read_meta(connection: duckdb.DuckDBPyConnection, name: str) -> str | None:
     """The value of one row of `meta`, or None."""
-    row = connection.execute("SELECT value FROM meta WHERE name = ?", [name]).fetchone()
-    return None if row is None else str(row[0])
+    # All of the answer and not `fetchone`: a result that is not read to its end keeps its transaction open, and while
+    # there is one that may still see old versions of rows, DuckDB makes no checkpoint: the WAL would grow for ever.
+    rows = connection.execute("SELECT value FROM meta WHERE name = ?", [name]).fetchall()
+    return str(rows[0][0]) if rows else None
 
 
 def check(connection: duckdb.DuckDBPyConnection) -> None:
