@@ -34,7 +34,7 @@ def measure(options: Options) -> Measured:
 
 
 def _measure(tracker: str, keys: int, options: Options) -> dict[str, Any]:
-    told = {"tracker": tracker, "keys": keys, "calls": options.pick(4000, 400), "per_s": PER_S}
+    told = {"tracker": tracker, "keys": keys, "calls": options.pick(2000, 400), "per_s": PER_S}
     is_ours = tracker not in PEERS
     has_collector = tracker == "allranks"
     with temporary_home() as home, running_collector(home) if has_collector else contextlib.nullcontext():
