@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import zmq
 
@@ -16,7 +16,16 @@ from allranks_bus.addresses import Address
 from allranks_bus.errors import ProtocolError
 from allranks_bus.shipping import Shipment
 from allranks_bus.spool import Log
-from allranks_bus.wire import Ack, Beat, Command, Refused, pack_batch_header, pack_beat, unpack_down
+from allranks_bus.wire import (
+    MAX_CONTROL_BYTES,
+    Ack,
+    Beat,
+    Command,
+    Refused,
+    pack_batch_header,
+    pack_beat,
+    unpack_down,
+)
 
 # Few, because a batch is about 128 KiB and what lies in ZeroMQ's queue must be sent again after a reconnect.
 SEND_HIGH_WATER_MARK = 64
@@ -58,6 +67,7 @@ class Courier:
             socket.set(zmq.RECONNECT_IVL, _RECONNECT_MS)
             socket.set(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
             socket.set(zmq.IPV6, int(":" in address.host))
+        control.set(zmq.MAXMSGSIZE, MAX_CONTROL_BYTES)
         push.set(zmq.SNDHWM, SEND_HIGH_WATER_MARK)
         control.set(zmq.SUBSCRIBE, self._name)
         self._push, self._control = push, control
@@ -98,19 +108,27 @@ class Courier:
             sent = True
         return sent
 
-    def wait(self, timeout_s: float, wake_fd: int | None = None, *, hear: bool = True) -> None:
-        """Returns when `wake_fd` is readable, the time is over, or, with `hear`, the collector has said something."""
+    def wait(self, timeout_s: float, wake_fd: int | None = None, *, hear: bool = True) -> bool:
+        """Returns when `wake_fd` is readable, the time is over, or, with `hear`, the collector has said something.
+
+        True in the first of these cases.
+        """
+        timeout_s = max(0.0, timeout_s)
+        if wake_fd is None and not (hear and self._control is not None):
+            time.sleep(timeout_s)  # a poll of nothing returns at once
+            return False
         poller = zmq.Poller()
         if hear and self._control is not None:
             poller.register(self._control, zmq.POLLIN)
         if wake_fd is not None:
             poller.register(wake_fd, zmq.POLLIN)
-        poller.poll(max(0, round(timeout_s * 1000)))
+        return wake_fd in dict(poller.poll(round(timeout_s * 1000)))
 
     def hear(self) -> list[Command | Refused]:
         """Takes in what the collector has said; acks move the shipment, the rest is for the caller."""
         others: list[Command | Refused] = []
-        while self._control is not None:
+        # Asked before each look: an empty one would give up the GIL, and a busy training takes 5 ms to give it back.
+        while self._control is not None and cast("int", self._control.get(zmq.EVENTS)) & zmq.POLLIN:
             try:
                 frames = self._control.recv_multipart(zmq.NOBLOCK)
                 message = unpack_down(frames[-1])
