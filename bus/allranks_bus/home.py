@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -66,7 +65,7 @@ def home_dir(env: Mapping[str, str] = os.environ) -> Path:
     try:
         return Path.home() / ".local/share/allranks"
     except RuntimeError:  # a container's user without an entry in passwd has no home
-        return Path(tempfile.gettempdir()) / f"allranks-{os.getuid()}"
+        return _temporary() / f"allranks-{os.getuid()}"
 
 
 def spool_roots(env: Mapping[str, str] = os.environ) -> Iterator[Path]:
@@ -81,7 +80,7 @@ def spool_roots(env: Mapping[str, str] = os.environ) -> Iterator[Path]:
     home = home_dir(env)
     if not is_network(home):
         yield home / "spool"
-    for base in (Path("/var/tmp"), Path(tempfile.gettempdir())):
+    for base in (Path("/var/tmp"), _temporary()):
         if not is_network(base) and not base.is_relative_to("/dev/shm"):
             yield base / f"allranks-{os.getuid()}" / "spool"
 
@@ -151,6 +150,13 @@ def file_system(path: Path) -> str:
 def is_network(path: Path) -> bool:
     """True where `path` is on a network file system."""
     return file_system(path) in NETWORK_FILE_SYSTEMS
+
+
+def _temporary() -> Path:
+    # Few come here, and what it loads in its turn would make `import allranks` longer for all.
+    import tempfile
+
+    return Path(tempfile.gettempdir())
 
 
 def _path(text: str) -> Path:
