@@ -14,7 +14,6 @@ is given the environment, the facts of the process, and what torch.distributed t
 from __future__ import annotations
 
 import base64
-import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -391,6 +390,8 @@ def _given_id(env: Env, explicit: str | None) -> tuple[str | None, tuple[str, ..
 
 def short_hash(*facts: str) -> str:
     """Ten lower-case letters and digits that stand for these facts, the same everywhere."""
+    import hashlib  # loads OpenSSL, which `import allranks` shall not wait for
+
     text = "\0".join(facts).encode("utf-8", "surrogateescape")
     return base64.b32encode(hashlib.sha256(text).digest()).decode().lower()[:_ID_LENGTH]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 # fmt: off
 ADJECTIVES: tuple[str, ...] = (
     "amber", "ancient", "autumn", "bold", "brave", "bright", "brisk", "calm", "clear", "clever", "copper",
@@ -26,6 +24,8 @@ NOUNS: tuple[str, ...] = (
 
 def run_name(run_id: str) -> str:
     """An adjective, a noun and a number for this id, always the same: `swift-heron-41`."""
+    import hashlib  # loads OpenSSL, which `import allranks` shall not wait for
+
     seed = int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:8], "big")
     seed, adjective = divmod(seed, len(ADJECTIVES))
     seed, noun = divmod(seed, len(NOUNS))
