@@ -174,6 +174,16 @@ class SpoolWriter:
             with contextlib.suppress(OSError):
                 segment.path.unlink(missing_ok=True)
 
+    def seal(self, payload: bytes) -> bool:
+        """Adds the last record: all others are refused from then on. What is there can be read and released still."""
+        with self._lock:
+            self._retry_at = 0.0  # a disk that was full gets one more chance
+            is_kept = self.append(payload)
+            self._closed = True
+            fd, self._fd = self._fd, -1
+            _close(fd)
+            return is_kept
+
     def close(self) -> None:
         """Ends the writer; what is not released stays on disk for whoever drains it."""
         with self._lock:

@@ -88,12 +88,16 @@ class Publisher:
         os.write(self._wake_write, b"x")
         # A little more than the deadline that the thread itself keeps, to let it close its sockets.
         self._thread.join(timeout_s + 0.5)
+        if not self._thread.is_alive():
+            self.abandon()
         return self.is_done
 
     def abandon(self) -> None:
-        """Closes what a forked child inherited; the thread and the sockets stay the parent's."""
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        """Closes the descriptors. In a forked child the thread and the sockets stay the parent's."""
+        descriptors, self._wake_read, self._wake_write = (self._wake_read, self._wake_write), -1, -1
+        for fd in descriptors:
+            if fd >= 0:
+                os.close(fd)
 
     def _run(self) -> None:
         if not _may_schedule():
@@ -121,9 +125,9 @@ class Publisher:
         sample_at = time.monotonic() + SAMPLE_S
         shipment = courier.shipment
         while True:
-            now = time.monotonic()
+            now, ending = time.monotonic(), self._ending.is_set()
             self._keep_connected(courier, now)
-            if now >= sample_at:
+            if now >= sample_at and not ending:
                 sample_at = now + SAMPLE_S
                 self._sample(sampler)
             self._report_drops()
@@ -132,7 +136,6 @@ class Publisher:
                 beat_at = now + BEAT_S
                 courier.beat(self._status())
             self._hear(courier)
-            ending = self._ending.is_set()
             courier.pump(is_urgent=ending)
             if ending and (shipment.is_done or now >= self._deadline):
                 self.is_done = shipment.is_done
