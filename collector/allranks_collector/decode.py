@@ -26,6 +26,7 @@ _BLOCK_RECORDS = 16
 _FIXED = struct.Struct(">3sQcqBIBH")
 _MIN_STEP, _MAX_STEP = -(2**63), 2**63 - 1
 _MAX_TIME = 2**63
+_MAX_DROPPED = 2**62
 
 
 class BrokenRecord(ProtocolError):
@@ -205,10 +206,10 @@ class Decoder:
 
     def _dropped(self, book: WriterBook, event: list[Any]) -> None:
         records = event[2]["records"]
-        if type(records) is not int or not 0 <= records < 2**62:
+        if type(records) is not int or not 0 <= records <= _MAX_DROPPED:
             raise BrokenRecord("a DROPPED record counts records")
         self._ledger.event(book, event[1], "dropped", event[2])
-        book.dropped += records
+        book.dropped = min(book.dropped + records, _MAX_DROPPED)
 
 
 def opening_of(body: bytes) -> list[Any] | None:

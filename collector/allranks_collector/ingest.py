@@ -35,6 +35,8 @@ _ASK_AGAIN_S = 0.5
 # Books kept in memory; the oldest are read again from the database when they are needed.
 _MAX_WRITERS = 20_000
 _COMPLAIN_S = 10.0
+_MAX_SEQ = 2**62
+_OUR_MISTAKE = "the collector could not take this writer's events; see its log"
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,16 @@ class Committed:
     steps: dict[int, int] = field(default_factory=dict[int, int])
     events: int = 0
     points: int = 0
+
+    def add(self, other: Committed) -> None:
+        """Takes in what another commit did after this one."""
+        self.answers |= other.answers
+        self.opened += other.opened
+        self.closed += other.closed
+        self.touched |= other.touched
+        self.steps |= other.steps
+        self.events += other.events
+        self.points += other.points
 
 
 class _Poison(Exception):
@@ -122,14 +134,35 @@ class Ingest:
                 committed = self._commit(batches, set(asking), notes, set(ended_runs))
             except _Poison as poison:
                 self._ledger = None
-                refused[poison.writer] = Refused("the collector could not take this writer's events; see its log")
+                refused[poison.writer] = Refused(_OUR_MISTAKE)
                 batches = [batch for batch in batches if batch.writer != poison.writer]
-            except BaseException:
+                continue
+            except StoreError:
                 self._ledger = None
                 raise
-            else:
-                committed.answers.update(refused)
-                return committed
+            except Exception:
+                self._ledger = None
+                self._complain("a commit")
+                committed = self._commit_apart(batches, set(asking), notes, set(ended_runs))
+            committed.answers.update(refused)
+            return committed
+
+    def _commit_apart(
+        self, batches: Sequence[Batch], asking: set[bytes], notes: Sequence[StateNote], ended: set[int]
+    ) -> Committed:
+        """After a mistake of ours with all of it: commits each writer's batches alone, so that one pays for it."""
+        done = Committed()
+        for writer in dict.fromkeys(batch.writer for batch in batches):
+            try:
+                done.add(self._commit([batch for batch in batches if batch.writer == writer], set(), (), set()))
+            except StoreError:
+                self._ledger = None
+                raise
+            except Exception:
+                self._ledger = None
+                done.answers[writer] = Refused(_OUR_MISTAKE)
+        done.add(self._commit((), asking, notes, ended))
+        return done
 
     def preload(self, runs: Iterable[int]) -> None:
         """Reads the writers of these runs and the figures of their series; in the thread of `commit`.
@@ -164,7 +197,7 @@ class Ingest:
             try:
                 answer = self._take(ledger, decoder, batch, done)
             except Exception as error:
-                self._complain(batch)
+                self._complain(f"a batch of writer {batch.writer.hex()}")
                 raise _Poison(batch.writer) from error
             if answer is not None:
                 done.answers[batch.writer] = answer
@@ -228,6 +261,8 @@ class Ingest:
 
     def _take(self, ledger: Ledger, decoder: Decoder, batch: Batch, done: Committed) -> Ack | Refused | None:
         """Takes a batch in; returns an answer that is other than an ack of the position."""
+        if batch.first_seq > _MAX_SEQ:
+            return Refused(f"a seq is at most {_MAX_SEQ}, not {batch.first_seq}")
         book = ledger.writers.get(batch.writer)
         if book is None:
             opening = opening_of(batch.body)
@@ -307,12 +342,12 @@ class Ingest:
             connection.execute("DELETE FROM series_stats WHERE series IN (SELECT series FROM figures)")
             connection.execute("INSERT INTO series_stats BY NAME SELECT * FROM figures")
 
-    def _complain(self, batch: Batch) -> None:
+    def _complain(self, what: str) -> None:
         """Logs the exception at hand; a writer sends such a batch again and again."""
         now = time.monotonic()
         if now - self._complained_at >= _COMPLAIN_S:
             self._complained_at = now
-            logger.exception("a batch of writer %s could not be taken", batch.writer.hex())
+            logger.exception("%s could not be taken", what)
 
     def _ask_again(self, book: WriterBook) -> Ack:
         """RESEND from the writer's position; but an ack while what was asked for may still be on its way."""

@@ -83,7 +83,9 @@ def columns_as(
     try:
         yield
     finally:
-        connection.unregister(name)
+        # In a transaction that has failed even this fails, and must not hide why.
+        with contextlib.suppress(duckdb.Error):
+            connection.unregister(name)
 
 
 class PointBuffer:

@@ -128,6 +128,11 @@ def huge_numbers(attacker: Attacker) -> None:
         attacker.send(_pack((1, 2, name, 0, 0, 1)), body)
         attacker.records(body)
     attacker.batch(b"\xff\xff\xff\xff" * 8)
+    opening = records.frame(events.pack(Kind.OPEN, 1, IDENTITY))
+    for seq in (2**62, 2**63 - 1):
+        attacker.batch(opening, first=seq, base=seq)
+    attacker.records(*[events.pack(Kind.DROPPED, 2**63 - 1, {"records": 2**62, "reason": ""})] * 3)
+    attacker.records(events.pack(Kind.LOG, 2**63 - 1, -(2**63), {"least": -(2**63), "most": 2**64 - 1}))
     for _ in range(20_000):  # which take no bytes, but memory
         attacker.batch(b"", 65_536)
 

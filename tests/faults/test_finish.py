@@ -26,7 +26,8 @@ def test_everything_that_was_accepted_before_the_end_is_stored(collector: Collec
             for nth, status in enumerate(report):
                 assert status["finished"]
                 position = stored.one(
-                    "SELECT next_seq FROM positions JOIN writers USING (writer) JOIN runs USING (run) WHERE runs.id = ?",
+                    "SELECT next_seq FROM positions JOIN writers USING (writer) JOIN runs USING (run)"
+                    " WHERE runs.id = ?",
                     f"round-{nth}",
                 )
                 assert (status["logged"], status["acked"]) == (position, position)

@@ -14,7 +14,7 @@ from tests.support.writers import T0_NS, HandWriter, number, numbers
 from allranks_bus import events, records
 from allranks_bus.events import Kind
 from allranks_bus.wire import Ack, Batch, Refused
-from allranks_collector import decode
+from allranks_collector import decode, rows
 from allranks_collector.ingest import Committed, Ingest, StateNote
 from allranks_collector.store import DiskFull, Store
 
@@ -297,6 +297,40 @@ def test_one_writer_that_meets_a_mistake_of_ours_costs_nobody_else(
     assert _answer(done, healthy) == (9, False)
     assert _steps(store) == list(range(8))
     assert _rows(store, "SELECT id FROM writers") == [(healthy.name.hex(),)]
+
+
+def test_one_writer_that_the_database_chokes_on_costs_nobody_else(
+    store: Store, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poisoned, healthy = HandWriter(2), HandWriter(3)
+    write = rows.NewRows.write
+
+    def choking(self: rows.NewRows, connection: duckdb.DuckDBPyConnection) -> None:
+        if any(poisoned.name.hex() in row for row in self.writers):
+            raise duckdb.ConversionException("no such thing can be stored")
+        write(self, connection)
+
+    monkeypatch.setattr(rows.NewRows, "write", choking)
+    opened = [writer.batch([writer.open(), *numbers(0, 4)]) for writer in (poisoned, healthy)]
+    done = ingest.commit([*opened, healthy.batch(numbers(4, 8))], asking=[b"w" * 16])
+    assert isinstance(done.answers[poisoned.name], Refused)
+    assert _answer(done, healthy) == (9, False)
+    assert (done.events, len(done.opened), len(done.answers)) == (8, 1, 3)
+    assert _steps(store) == list(range(8))
+
+
+@pytest.mark.parametrize("seq", [2**62 + 1, 2**63 - 1])
+def test_seqs_beyond_all_use_are_refused(store: Store, ingest: Ingest, seq: int) -> None:
+    writer = HandWriter()
+    done = ingest.commit([writer.batch([writer.open()], first=seq, base=seq)])
+    assert isinstance(done.answers[writer.name], Refused)
+    assert _rows(store, "SELECT * FROM writers") == []
+
+
+def test_drops_without_end_are_counted_as_far_as_numbers_go(store: Store, ingest: Ingest) -> None:
+    writer = HandWriter()
+    ingest.commit([writer.batch([writer.open(), *[events.pack(Kind.DROPPED, T0_NS, {"records": 2**62})] * 3])])
+    assert _rows(store, "SELECT next_seq, dropped FROM positions") == [(4, 2**62)]
 
 
 def test_a_restart_goes_on_from_what_is_stored(store: Store, ingest: Ingest) -> None:

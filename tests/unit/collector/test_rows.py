@@ -6,9 +6,11 @@ import struct
 from dataclasses import fields
 from typing import Any
 
+import duckdb
 import numpy as np
+import pytest
 
-from allranks_collector.rows import NewRows, PointBuffer
+from allranks_collector.rows import NewRows, PointBuffer, columns_as
 from allranks_collector.store import Store
 
 
@@ -58,6 +60,23 @@ _SAMPLES: dict[str, tuple[Any, ...]] = {
     "definitions": (1, 5, "n", None, "min"),
     "events": (2**62, 1, 1, 5, "k", "{}"),
 }
+
+
+def test_arrays_are_a_table_for_as_long_as_they_are_asked_about(store: Store) -> None:
+    with store.transaction() as connection:
+        with columns_as(connection, "arrived", {"n": np.arange(3)}):
+            assert connection.execute("SELECT sum(n) FROM arrived").fetchall() == [(3,)]
+        with pytest.raises(duckdb.CatalogException):
+            connection.execute("FROM arrived")
+
+
+def test_a_transaction_that_failed_says_why(store: Store) -> None:
+    with (
+        pytest.raises(duckdb.ConversionException, match="Could not convert"),
+        store.transaction() as connection,
+        columns_as(connection, "arrived", {"n": np.arange(3)}),
+    ):
+        connection.execute("SELECT CAST('x' AS INTEGER) FROM arrived")
 
 
 def test_rows_of_every_table_come_back_as_they_went_in(store: Store) -> None:
