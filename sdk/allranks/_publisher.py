@@ -30,6 +30,7 @@ SAMPLE_S = 10.0
 # A collector that has not answered a beat for so long is looked for anew: it may have come back elsewhere.
 SILENCE_S = 5.0
 _LAUNCH_AGAIN_S = 30.0
+_TRY_AGAIN_S = 1.0
 # How often the process of the embedded collector is looked at.
 _LOOK_S = 0.5
 
@@ -107,16 +108,29 @@ class Publisher:
                 f"events stay in {self._log.directory}; a collector here or `allranks sync` ships them",
             )
             return
+        while not self._try_to_ship():
+            # Whatever it was (no descriptors left, say) may pass: the spool keeps everything until then.
+            self._ending.wait(_TRY_AGAIN_S)
+            if self._is_out_of_time():
+                return
+            if self._ending.is_set():
+                time.sleep(TICK_S)
+
+    def _try_to_ship(self) -> bool:
+        """Ships until the end; False where something came in the way."""
         courier = Courier(self._name, self._log)
         try:
             self._ship(courier)
-        except Exception as error:  # the training must go on, and the spool keeps everything
+        except Exception as error:  # the training must go on
             warn_once(
                 f"publisher:{type(error).__name__}",
-                f"the publisher stopped ({type(error).__name__}: {error}); events stay in {self._log.directory}",
+                f"events cannot be sent at the moment ({type(error).__name__}: {error}); "
+                f"they are kept in {self._log.directory}",
             )
+            return False
         finally:
             courier.close()
+        return True
 
     def _ship(self, courier: Courier) -> None:
         # psutil's rates need a first look; a second one follows when the first interval is over.

@@ -17,6 +17,7 @@ from allranks._config import Config, Summary, entries
 from allranks._log import RankLog
 from allranks._publisher import Publisher
 from allranks._settings import RunSettings
+from allranks._signals import is_from_handler
 from allranks._warnings import say, warn_once
 from allranks.facts import Facts
 from allranks.identity import PARENT_VARIABLE, Identity, export_parent
@@ -122,7 +123,8 @@ class Run:
     def log(self, data: Mapping[str, Any], step: int | None = None) -> None:
         """Keeps one event; it survives whatever happens to this process once this returns, in about 2 µs.
 
-        Never raises, never waits for a network, and takes no lock that is held for long.
+        Never raises, but for what a signal handler of the program raises in the middle of it. Never waits for a
+        network, and takes no lock that is held for long.
 
         Args:
             data: names and values: numbers of Python, numpy and torch; nested dicts, whose names are joined with
@@ -132,7 +134,9 @@ class Run:
         """
         try:
             self._log.metrics(data, step)  # type: ignore[union-attr]  # None takes the slow path, like all that is odd
-        except Exception:
+        except Exception as error:
+            if is_from_handler(error):
+                raise
             self._log_slowly(data, step)
 
     def define_metric(self, name: str, step_metric: str | None = None, summary: str | None = None) -> None:
@@ -310,6 +314,8 @@ class Run:
             if log is not None:
                 log.append(events.pack(kind, time.time_ns(), *fields))
         except Exception as error:
+            if is_from_handler(error):
+                raise
             warn_once(f"{kind.name}", f"a {kind.name.lower()} event could not be kept: {error}")
 
     def _ready_log(self) -> RankLog | None:
@@ -341,6 +347,8 @@ class Run:
                 _append_in_parts(log, at, is_counted, flat.numbers)
             _append_in_parts(log, at, is_counted, flat.others)
         except Exception as error:
+            if is_from_handler(error):
+                raise
             warn_once(
                 f"log:{type(error).__name__}", f"log() could not keep an event: {type(error).__name__}: {error}"
             )
