@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,8 +53,6 @@ def test_a_collector_that_is_killed_and_started_again_stores_every_event_once(
 def test_a_collector_that_stands_still_delays_no_exit_and_gets_all_once_it_goes_on(
     collector: CollectorProcess, ending: str
 ) -> None:
-    import signal
-
     with Job(collector.home, collector.url).ranks(1, ending) as ranks:
         ranks[0].reach(5_000)
         wait_until(lambda: collector.ranks(RUN), "the rank is known")
@@ -62,6 +62,24 @@ def test_a_collector_that_stands_still_delays_no_exit_and_gets_all_once_it_goes_
         assert ranks[0].stderr.count("\n") == 1
         assert "allranks sync" in ranks[0].stderr
         collector.send(signal.SIGCONT)
+        collector.await_drained()
+        collector.stop()
+        assert_all_stored(collector.database, RUN, ranks)
+
+
+def test_a_rank_that_runs_out_of_descriptors_sends_its_events_once_it_has_some(collector: CollectorProcess) -> None:
+    with Job(collector.home, collector.url).ranks(1, "finish") as ranks:
+        (rank,) = ranks
+        rank.reach(10_000)
+        _, hard = resource.prlimit(rank.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(rank.process.pid, resource.RLIMIT_NOFILE, (3, hard))
+        collector.kill()  # after which the rank looks for it anew
+        wait_until(lambda: "cannot be sent" in rank.stderr, "the rank says so")
+        resource.prlimit(rank.process.pid, resource.RLIMIT_NOFILE, (1024, hard))
+        collector.start()
+        stored = collector.get("/api/collector")["events"]
+        wait_until(lambda: collector.get("/api/collector")["events"] > stored, "its events come again")
+        rank.stop()
         collector.await_drained()
         collector.stop()
         assert_all_stored(collector.database, RUN, ranks)

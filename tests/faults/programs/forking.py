@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,12 +40,22 @@ def main(path: str) -> None:
     """Logs, forks, logs on, and waits for the children."""
     progress = Progress(Path(path))
     run = allranks.init(project="faults")
+    is_busy = True
+
+    def be_busy() -> None:
+        while is_busy:
+            run.log({"busy": 1.0}, 0)
+
+    # Forks that come in the middle of another thread's log() must not hang their children.
+    busy = threading.Thread(target=be_busy)
+    busy.start()
     _count(run, 0, EVENTS, progress)
     children: list[int] = []
     for number, ending in enumerate(ENDINGS, 1):
         child = os.fork()
         if child == 0:
             _count(run, 0, number * EVENTS)
+            is_busy = False
             if ending is not None:
                 ending()
             return
@@ -52,6 +63,8 @@ def main(path: str) -> None:
         _count(run, number * EVENTS, (number + 1) * EVENTS, progress)
     for child in children:
         os.waitpid(child, 0)
+    is_busy = False
+    busy.join()
     allranks.finish()
 
 
