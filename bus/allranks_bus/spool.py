@@ -174,10 +174,15 @@ class SpoolWriter:
             with contextlib.suppress(OSError):
                 segment.path.unlink(missing_ok=True)
 
+    def try_again(self) -> None:
+        """Takes records again, where it could not and now can; by itself it tries four times a second."""
+        with self._lock:
+            if self._fd < 0:
+                self._resume()
+
     def seal(self, payload: bytes) -> bool:
         """Adds the last record: all others are refused from then on. What is there can be read and released still."""
         with self._lock:
-            self._retry_at = 0.0  # a disk that was full gets one more chance
             is_kept = self.append(payload)
             self._closed = True
             fd, self._fd = self._fd, -1

@@ -19,6 +19,7 @@ from time import time_ns
 from typing import Any
 from zlib import crc32
 
+from allranks._warnings import warn_once
 from allranks_bus import events
 from allranks_bus.events import METRICS_HEAD, METRICS_OVERHEAD_BYTES, STEP_TAG, Kind
 from allranks_bus.records import HEADER
@@ -62,6 +63,7 @@ class RankLog(SpoolWriter):
         self._spare_steps: deque[int] = deque()
         self._identity = dict(identity)
         self._keyset_numbers = 0
+        self._reported_drops = 0
         # Replaced at each new segment, which defines the keysets that it uses anew.
         self._keysets: dict[tuple[str, ...], _Keyset] = {}
         super().__init__(root, name, self._open_segment, cap_bytes=cap_bytes)
@@ -112,6 +114,20 @@ class RankLog(SpoolWriter):
             self._size = end = self._size + size
             if end >= self._check_at:
                 self._checkpoint()
+
+    def report_drops(self) -> None:
+        """Records how many events could not be kept since it was last recorded, and warns of the first of them."""
+        if self.refused == self._reported_drops:
+            return
+        problem = self.problem or "the spool could not take them"
+        warn_once("drops", f"events are dropped: {problem} ({self.directory}); training goes on")
+        with self._lock:
+            refused = self.refused
+            if refused == self._reported_drops or self.is_suspended:
+                return
+            drops = {"records": refused - self._reported_drops, "reason": problem}
+            if self.append(events.pack(Kind.DROPPED, time_ns(), drops)):
+                self._reported_drops = refused
 
     def look_for_tensors(self) -> None:
         """Sees whether a library of tensors has been loaded meanwhile; called now and then, not by the hot path."""

@@ -60,7 +60,6 @@ class Publisher:
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._ending = threading.Event()
         self._deadline = float("inf")
-        self._reported_drops = 0
         self._endpoint: Endpoint | None = None
         self._launch_at = 0.0
         self._look_at = 0.0
@@ -144,7 +143,7 @@ class Publisher:
             if now >= sample_at and not ending:
                 sample_at = now + SAMPLE_S
                 self._sample(sampler)
-            self._report_drops()
+            self._log.report_drops()
             self._log.look_for_tensors()
             if courier.is_connected and now >= beat_at:
                 beat_at = now + BEAT_S
@@ -212,16 +211,6 @@ class Publisher:
         if sample:
             self._log.append(events.pack(Kind.SYSTEM, time.time_ns(), max(0, self._log.step), sample))
 
-    def _report_drops(self) -> None:
-        refused = self._log.refused
-        if refused == self._reported_drops:
-            return
-        problem = self._log.problem or "the spool could not take them"
-        warn_once("drops", f"events are dropped: {problem} ({self._log.directory}); training goes on")
-        if not self._log.is_suspended:
-            drops = {"records": refused - self._reported_drops, "reason": problem}
-            if self._log.append(events.pack(Kind.DROPPED, time.time_ns(), drops)):
-                self._reported_drops = refused
 
 
 def _may_schedule() -> bool:

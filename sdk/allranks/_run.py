@@ -371,6 +371,8 @@ class Run:
             end: dict[str, Any] = {"exit_code": exit_code}
             if self._failure is not None:
                 end = {"exit_code": 1 if exit_code is None else exit_code, "exception": self._failure}
+            log.try_again()
+            log.report_drops()
             # Sealed, because other threads may go on logging: all that came before is waited for, and nothing after.
             log.seal(events.pack(Kind.CLOSE, time.time_ns(), end))
             is_stored = publisher is not None and publisher.finish(timeout)

@@ -10,10 +10,20 @@ from tests.support.stored import Stored, assert_all_stored, stored_in
 from tests.support.training import RUN, Job, Rank
 from tests.support.waiting import wait_until
 
+from allranks_collector import orphans
+
 
 def _job(collector: CollectorProcess, disk: small_disk.SmallDisk) -> Job:
     env = {"ALLRANKS_SPOOL": str(disk.spool)} if disk.spool else {}
     return Job(collector.home, collector.url, env=env, wrapper=disk.wrapper)
+
+
+def _is_keeping(rank: Rank) -> bool:
+    """True where none of the next events is dropped."""
+    rank.reach(rank.returned + 2000)
+    dropped = rank.progress.dropped
+    rank.reach(rank.returned + 5000)
+    return rank.progress.dropped == dropped
 
 
 def _assert_counts_agree(stored: Stored, rank: Rank) -> None:
@@ -39,13 +49,31 @@ def test_a_full_spool_disk_costs_counted_drops_until_there_is_room(collector: Co
         wait_until(lambda: "events are dropped" in rank.stderr, "the rank warns")
         rank.reach(rank.returned + 50_000)
         disk.make_room(rank.process.pid)
-        # Nobody tells when it has taken records again, but its spool's file does: it logs on until then.
-        seen = collector.get("/api/collector")["events"]
-        wait_until(lambda: collector.get("/api/collector")["events"] > seen + 1000, "events come again")
+        wait_until(lambda: _is_keeping(rank), "events are kept again")
         rank.stop()
         assert rank.stderr.count("\n") == 1
         assert rank.progress.slowest_s <= 1.0
         wait_until(lambda: collector.ranks(RUN)[0]["state"] == "finished", "the rank is finished")
+        collector.stop()
+        with stored_in(collector.database) as stored:
+            _assert_counts_agree(stored, rank)
+
+
+def test_a_full_disk_is_told_and_counted_where_nothing_is_sent_yet(collector: CollectorProcess) -> None:
+    disk = small_disk.small_disk("limit")
+    with Job(collector.home, env={"ALLRANKS_MODE": "offline"}).ranks(1, "finish") as ranks:
+        (rank,) = ranks
+        rank.reach(20_000)
+        disk.fill(rank.process.pid)
+        rank.reach(rank.returned + 50_000)
+        disk.make_room(rank.process.pid)
+        wait_until(lambda: _is_keeping(rank), "events are kept again")
+        rank.stop()
+        full, where = rank.stderr.splitlines()
+        assert "events are dropped" in full
+        assert "allranks sync" in where
+        drained = orphans.drain_all((collector.home / "spool",), collector.address, lambda _: True)
+        assert [spool.is_done for spool in drained] == [True]
         collector.stop()
         with stored_in(collector.database) as stored:
             _assert_counts_agree(stored, rank)

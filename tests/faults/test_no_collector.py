@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import threading
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from tests.support.collector import CollectorProcess, nobody_listens
+from tests.support.collector import CollectorProcess, clean_environment, nobody_listens
 from tests.support.stored import assert_all_stored, stored_in
 from tests.support.training import RUN, Job
 
@@ -45,16 +46,10 @@ def test_two_drainers_at_once_bring_everything_in_once(home: Path) -> None:
             rank.reach(_EVENTS)
             rank.kill()
         with collector:
-
-            def drain() -> None:
-                list(orphans.drain_all((home / "spool",), collector.address, lambda _: True))
-
-            drainers = [threading.Thread(target=drain) for _ in range(2)]
-            for drainer in drainers:
-                drainer.start()
-            for drainer in drainers:
-                drainer.join(60)
-                assert not drainer.is_alive()
+            # Processes, for a spool's lock is a process's.
+            command = [sys.executable, "-m", "tests.faults.programs.drain", str(home / "spool"), collector.url]
+            drainers = [subprocess.Popen(command, env=clean_environment(home)) for _ in range(2)]
+            assert [drainer.wait(60) for drainer in drainers] == [0, 0]
             collector.await_drained()
         assert_all_stored(collector.database, RUN, ranks)
     with stored_in(collector.database) as stored:

@@ -39,7 +39,7 @@ class Progress:
 
     @property
     def dropped(self) -> int:
-        """How many records could not be kept, as the program knows before it ends."""
+        """How many records could not be kept; up to date now and then, and before the program ends."""
         return self.cells[DROPPED]
 
     @property

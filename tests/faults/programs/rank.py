@@ -19,6 +19,7 @@ from tests.support.progress import DROPPED, PHASE, RETURNED, SLOWEST_NS, STOP, P
 import allranks
 
 LOOPS, ENDED = 1, 2
+_STATUS_EVERY = 1000
 
 
 def _finish() -> None:
@@ -69,6 +70,8 @@ def main(path: str, ending: str, steps: str = "0") -> None:
         cells[RETURNED] = step = step + 1
         if took > slowest:
             cells[SLOWEST_NS] = slowest = took
+        if not step % _STATUS_EVERY:
+            cells[DROPPED] = run.status()["dropped"]
     cells[DROPPED] = run.status()["dropped"]
     ENDINGS[ending]()
     cells[PHASE] = ENDED
