@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 from dataclasses import dataclass
 from typing import Literal
 
@@ -90,6 +89,8 @@ def parse_address(text: str) -> Address:
 def _is_ipv6_or_name(ipv6: str | None) -> bool:
     if ipv6 is None:
         return True
+    import socket  # rarely needed, and slow to import
+
     try:
         socket.inet_pton(socket.AF_INET6, ipv6)
     except OSError:

@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
-from allranks import _warnings
+from allranks import _loading, _warnings
 from allranks._run import Run
 from allranks._settings import run_settings
 from allranks._warnings import warn_once
-from allranks.identity import PARENT_VARIABLE, IdentityError, export_parent, identify
-from allranks_bus.errors import AddressError, SettingError
+from allranks_bus.errors import SettingError
 
 _current: Run | None = None
 _has_hooks = False
@@ -63,6 +62,8 @@ def init(
         IdentityError, AddressError, SettingError: an argument can never be right. Nothing in the environment makes
             it raise: that gives one warning.
     """
+    from allranks.identity import PARENT_VARIABLE, export_parent, identify
+
     global _current
     if resume not in ("allow", "never"):
         raise SettingError("resume", resume, "allow or never", "init")
@@ -92,6 +93,8 @@ def _takes_another_place(rank: int | None, world_size: int | None) -> bool:
     A spawned child of a program without a main guard calls `init` while it runs the main module again, and gets its
     parent's run; then the function that it was spawned for takes its place in the world, and calls `init` as a rank.
     """
+    from allranks.identity import identify
+
     if _current is None or _current.identity.role != "child":
         return False
     who, _ = identify(rank=rank, world_size=world_size)
@@ -135,12 +138,17 @@ def _set_hooks() -> None:
     if _has_hooks:
         return
     _has_hooks = True
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(
+        before=_loading.before_fork,
+        after_in_parent=_loading.after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )
     atexit.register(_at_exit)
     sys.excepthook = _recording(sys.excepthook)
 
 
-def _after_fork() -> None:
+def _after_fork_in_child() -> None:
+    _loading.after_fork_in_child()
     _warnings.forget()
     if _current is not None:
         _current.become_child()
@@ -163,16 +171,3 @@ def _recording(previous: _Hook) -> _Hook:
         previous(kind, error, trace)
 
     return hook
-
-
-__all__ = [
-    "AddressError",
-    "IdentityError",
-    "SettingError",
-    "current",
-    "define_metric",
-    "finish",
-    "init",
-    "log",
-    "status",
-]

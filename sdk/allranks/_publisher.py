@@ -10,19 +10,21 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from allranks._loading import load
 from allranks._log import RankLog
 from allranks._warnings import warn_once
-from allranks.system import SystemSampler
 from allranks_bus import events, processes
 from allranks_bus.addresses import Address, parse_address
 from allranks_bus.courier import Courier
 from allranks_bus.errors import AllranksError
 from allranks_bus.events import Kind
-from allranks_bus.home import Endpoint
-from allranks_bus.launch import ensure_collector
 from allranks_bus.wire import Refused
+
+if TYPE_CHECKING:
+    from allranks.system import SystemSampler
+    from allranks_bus.home import Endpoint
 
 TICK_S = 0.1
 BEAT_S = 1.0
@@ -133,7 +135,7 @@ class Publisher:
 
     def _ship(self, courier: Courier) -> None:
         # psutil's rates need a first look; a second one follows when the first interval is over.
-        sampler = SystemSampler()
+        sampler: SystemSampler = load("allranks.system").SystemSampler(load=load)
         beat_at = 0.0
         sample_at = time.monotonic() + SAMPLE_S
         shipment = courier.shipment
@@ -191,7 +193,9 @@ class Publisher:
             return None
         self._launch_at = now + _LAUNCH_AGAIN_S
         try:
-            endpoint = ensure_collector(self._env, should_stop=self._is_out_of_time)
+            endpoint: Endpoint | None = load("allranks_bus.launch").ensure_collector(
+                self._env, should_stop=self._is_out_of_time
+            )
         except AllranksError as error:
             warn_once("launch", f"{error}; events stay in {self._log.directory}")
             return None
@@ -210,7 +214,6 @@ class Publisher:
         sample = sampler.sample()
         if sample:
             self._log.append(events.pack(Kind.SYSTEM, time.time_ns(), max(0, self._log.step), sample))
-
 
 
 def _may_schedule() -> bool:

@@ -6,11 +6,10 @@ import os
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from allranks import values
 from allranks._config import Config, Summary, entries
@@ -19,13 +18,16 @@ from allranks._publisher import Publisher
 from allranks._settings import RunSettings
 from allranks._signals import is_from_handler
 from allranks._warnings import say, warn_once
-from allranks.facts import Facts
-from allranks.identity import PARENT_VARIABLE, Identity, export_parent
 from allranks_bus import events, home, processes
 from allranks_bus.errors import ProtocolError, SpoolError
 from allranks_bus.events import Kind
 from allranks_bus.version import __version__
 from allranks_bus.wire import WRITER_ID_BYTES
+
+# What only `init` and the end of a program need is imported by them: `import allranks` is in every program's start.
+if TYPE_CHECKING:
+    from allranks.facts import Facts
+    from allranks.identity import Identity
 
 FINISH_TIMEOUT_S = 5.0
 # At the end of a program that did not call finish(): a collector on this machine takes over what is left.
@@ -205,6 +207,8 @@ class Run:
 
     def record_failure(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         """Keeps an exception that ends the program, for the record that closes the run."""
+        import traceback
+
         try:
             lines = "".join(traceback.format_exception(kind, error, trace))
             message = str(error)
@@ -385,6 +389,8 @@ class Run:
                 self._say_where(log, publisher)
                 log.close()
         self._is_finished = True
+        from allranks.identity import PARENT_VARIABLE, export_parent
+
         # A rank that is started later must not join a run that is over.
         if os.environ.get(PARENT_VARIABLE) == export_parent(self.identity, self._facts):
             del os.environ[PARENT_VARIABLE]
