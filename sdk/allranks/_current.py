@@ -138,6 +138,10 @@ def _set_hooks() -> None:
     if _has_hooks:
         return
     _has_hooks = True
+    # Not only when an exception is told: that import makes named tuples by eval(), which lets Python forget that it
+    # was a Ctrl-C that nobody handled, and the program would exit with 1 in place of by SIGINT.
+    _loading.load("traceback")
+
     os.register_at_fork(
         before=_loading.before_fork,
         after_in_parent=_loading.after_fork_in_parent,

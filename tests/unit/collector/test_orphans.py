@@ -29,9 +29,12 @@ pytestmark = pytest.mark.timeout(60)
 @pytest.fixture
 def address(store: Store) -> Generator[Address]:
     """Where a pipeline listens, in a thread of its own."""
-    with ipc_address() as address, anyio.from_thread.start_blocking_portal() as portal:
-        with portal.wrap_async_context_manager(running(store, address)):
-            yield address
+    with (
+        ipc_address() as address,
+        anyio.from_thread.start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(running(store, address)),
+    ):
+        yield address
 
 
 @pytest.fixture
