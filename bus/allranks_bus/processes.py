@@ -99,8 +99,15 @@ def _is_ours(pid: int) -> bool:
 
 def _stat_fields(pid: int) -> list[str] | None:
     """The fields of `/proc/PID/stat` from the third (state) on: a name may hold spaces and parentheses (proc(5))."""
+    # Without pathlib and without a file object: a publisher looks at its collector for as long as it lives.
     try:
-        text = Path(f"/proc/{pid}/stat").read_bytes().decode("utf-8", "replace")
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
+    try:
+        text = os.read(fd, 4096).decode("utf-8", "replace")
+    except OSError:  # it ended between the two
+        return None
+    finally:
+        os.close(fd)
     return text.rpartition(")")[2].split()

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 TICK_S = 0.1
 BEAT_S = 1.0
 SAMPLE_S = 10.0
+# Acks are taken in this often where nothing hangs on them.
+HEAR_S = 0.4
 # A collector that has not answered a beat for so long is looked for anew: it may have come back elsewhere.
 SILENCE_S = 5.0
 _LAUNCH_AGAIN_S = 30.0
@@ -139,6 +141,7 @@ class Publisher:
         beat_at = 0.0
         sample_at = time.monotonic() + SAMPLE_S
         shipment = courier.shipment
+        waiting, hear_at = True, 0.0
         while True:
             now, ending = time.monotonic(), self._ending.is_set()
             self._keep_connected(courier, now)
@@ -150,13 +153,14 @@ class Publisher:
             if courier.is_connected and now >= beat_at:
                 beat_at = now + BEAT_S
                 courier.beat(self._status())
-            self._hear(courier)
-            courier.pump(is_urgent=ending)
+            if waiting or now >= hear_at:
+                hear_at = now + HEAR_S
+                self._hear(courier)
+            # Acks are waited for only where something hangs on them: a window that is full, or the end.
+            waiting = courier.pump(is_urgent=ending) or ending
             if ending and (shipment.is_done or now >= self._deadline):
                 self.is_done = shipment.is_done
                 return
-            # Acks are waited for only where something hangs on them: a window that is full, or the end.
-            waiting = ending or shipment.sent < self._log.end
             if courier.wait(min(TICK_S, max(0.0, self._deadline - now)), self._wake_read, hear=waiting):
                 os.read(self._wake_read, 16)
 
