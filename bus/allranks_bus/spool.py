@@ -13,27 +13,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
-import re
-import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from allranks_bus import records
-from allranks_bus.errors import SpoolBusy, SpoolError
+from allranks_bus.errors import SpoolError
 from allranks_bus.records import MAX_PAYLOAD_BYTES
-from allranks_bus.segments import MARK_BYTES, Segment, SegmentFiles, find_span, is_segment, load_segment, segment_path
-from allranks_bus.wire import WRITER_ID_BYTES
+from allranks_bus.segments import MARK_BYTES, Segment, SegmentFiles, find_span, segment_path
+from allranks_bus.spool_directory import remove_directory, remove_segments, take_lock
 
 SEGMENT_BYTES = 16 * 1024 * 1024
 CAP_BYTES = 16 * 1024 * 1024 * 1024
 _RETRY_S = 0.25
-_WRITER_NAME = re.compile(f"[0-9a-f]{{{2 * WRITER_ID_BYTES}}}")
-_LOCK = "lock"
 
 
 class Log(Protocol):
@@ -116,12 +111,12 @@ class SpoolWriter:
         try:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             made.mkdir(mode=0o700)
-            self._lock_fd = _take_lock(made)
+            self._lock_fd = take_lock(made)
             made = made.rename(self.directory)
             self._begin_segment()
         except BaseException as error:
             self.abandon()
-            _remove_directory(made)
+            remove_directory(made)
             if isinstance(error, OSError):
                 raise SpoolError(f"cannot keep a spool in {root}: {error.strerror or error}") from error
             raise
@@ -198,9 +193,9 @@ class SpoolWriter:
         """Ends the writer and removes its directory: everything is stored elsewhere."""
         with self._lock:
             # The lock is given up last, so that nobody begins to drain what is on its way out.
-            _remove_segments(self.directory)
+            remove_segments(self.directory)
             self.abandon()
-            _remove_directory(self.directory)
+            remove_directory(self.directory)
 
     def abandon(self) -> None:
         """Closes the descriptors and takes no more records; takes no lock, for a forked child that inherited one."""
@@ -350,132 +345,6 @@ class SpoolWriter:
         return True
 
 
-class SpoolReader:
-    """The log that a writer left: takes its lock, and gives what is whole in it.
-
-    Where a segment is damaged in its middle, what lies behind the damage is given once what lies before it has been
-    released: `base` jumps then.
-
-    Raises:
-        SpoolBusy: its writer lives, or somebody else drains it.
-        SpoolError: it cannot be read.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._files = SegmentFiles()
-        try:
-            self._lock_fd = _take_lock(directory)
-        except BlockingIOError:
-            raise SpoolBusy(f"the writer of {directory} is alive, or somebody else drains it") from None
-        except OSError as error:
-            raise SpoolError(f"cannot open the spool {directory}: {error.strerror or error}") from error
-        try:
-            self._segments = _load_all(directory)
-        except OSError as error:
-            os.close(self._lock_fd)
-            raise SpoolError(f"cannot read the spool {directory}: {error.strerror or error}") from error
-
-    @property
-    def is_empty(self) -> bool:
-        """True where nothing whole is left in it."""
-        return not self._segments
-
-    @property
-    def name(self) -> bytes:
-        """The writer's 16 bytes."""
-        return bytes.fromhex(self.directory.name)
-
-    @property
-    def base(self) -> int:
-        return self._segments[0].first_seq if self._segments else 0
-
-    @property
-    def end(self) -> int:
-        return self._segments[-1].end_seq if self._segments else 0
-
-    @property
-    def held_bytes(self) -> int:
-        return sum(segment.size for segment in self._segments)
-
-    def opening(self) -> bytes:
-        """The payload of the OPEN record that begins the oldest segment.
-
-        Raises:
-            SpoolError: there is nothing in the spool.
-        """
-        if not self._segments:
-            raise SpoolError(f"the spool {self.directory} is empty")
-        _, body = self.read(self.base)
-        begin, end = next(records.scan(body))
-        return body[begin:end]
-
-    def read(self, seq: int) -> tuple[int, bytes]:
-        return self._files.read(find_span(self._segments, seq))
-
-    def release(self, seq: int) -> None:
-        while self._segments and self._segments[0].end_seq <= seq:
-            with contextlib.suppress(OSError):
-                self._segments.pop(0).path.unlink(missing_ok=True)
-
-    def close(self) -> None:
-        """Gives the spool back as it is."""
-        self._files.close()
-        if self._lock_fd >= 0:
-            os.close(self._lock_fd)
-            self._lock_fd = -1
-
-    def remove(self) -> None:
-        """Removes the spool: everything in it is stored."""
-        _remove_segments(self.directory)
-        self.close()
-        _remove_directory(self.directory)
-
-
-def find_spools(root: Path) -> Iterator[Path]:
-    """The writers' directories under `root`; those of another owner, and what is behind a link, are left out."""
-    try:
-        entries = sorted(root.iterdir())
-    except OSError:
-        return
-    for path in entries:
-        if _WRITER_NAME.fullmatch(path.name) is None:
-            continue
-        with contextlib.suppress(OSError):
-            state = path.lstat()
-            if stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid():
-                yield path
-
-
-def _take_lock(directory: Path) -> int:
-    """The descriptor that holds the directory's lock.
-
-    A POSIX record lock and not flock: a forked child inherits no record lock, so it cannot keep its dead parent's
-    spool from being drained.
-    """
-    fd = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(fd)
-        if error.errno in (errno.EACCES, errno.EAGAIN):
-            raise BlockingIOError(error.errno, error.strerror) from error
-        raise
-    return fd
-
-
-def _load_all(directory: Path) -> list[Segment]:
-    """The segments that hold anything, oldest first."""
-    segments: list[Segment] = []
-    for path in sorted(directory.iterdir()):
-        if is_segment(path):
-            segment = load_segment(path)
-            # One that begins inside of another was begun and given up: its OPEN is all that it holds.
-            if segment.count and not (segments and segment.first_seq < segments[-1].end_seq):
-                segments.append(segment)
-    return segments
-
-
 def _is_of_disk(error: OSError) -> bool:
     """False for what a signal handler raised: `TimeoutError("…")` is an OSError too, but without a number."""
     return error.errno is not None
@@ -491,16 +360,3 @@ def _discard(fd: int, path: Path) -> None:
     _close(fd)
     with contextlib.suppress(OSError):
         path.unlink()
-
-
-def _remove_segments(directory: Path) -> None:
-    for path in directory.glob("*.seg"):
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
-
-
-def _remove_directory(directory: Path) -> None:
-    with contextlib.suppress(OSError):
-        (directory / _LOCK).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        directory.rmdir()

@@ -16,7 +16,8 @@ from allranks_bus import events
 from allranks_bus.addresses import Address
 from allranks_bus.courier import Courier
 from allranks_bus.errors import AllranksError, ProtocolError, SpoolBusy
-from allranks_bus.spool import SpoolReader, find_spools
+from allranks_bus.spool_directory import find_spools
+from allranks_bus.spool_reader import SpoolReader
 from allranks_bus.wire import Refused
 
 _WAIT_S = 0.25

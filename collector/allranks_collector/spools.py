@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from allranks_bus.spool import find_spools
+from allranks_bus.spool_directory import find_spools
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

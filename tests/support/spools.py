@@ -8,7 +8,7 @@ from typing import Any
 
 from allranks_bus import events, records
 from allranks_bus.events import Kind
-from allranks_bus.spool import find_spools
+from allranks_bus.spool_directory import find_spools
 
 Event = list[Any]
 

@@ -13,7 +13,8 @@ from allranks_bus import events
 from allranks_bus.addresses import parse_address
 from allranks_bus.errors import AllranksError, ProtocolError, SpoolBusy
 from allranks_bus.home import spool_roots
-from allranks_bus.spool import SpoolReader, find_spools
+from allranks_bus.spool_directory import find_spools
+from allranks_bus.spool_reader import SpoolReader
 from allranks_collector import orphans
 from allranks_collector.cli.common import Json, UsageError
 from allranks_collector.cli.output import cell, console, print_json, table

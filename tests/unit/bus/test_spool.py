@@ -17,7 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from allranks_bus import records
 from allranks_bus.errors import SpoolError
 from allranks_bus.records import MAX_PAYLOAD_BYTES
-from allranks_bus.spool import Log, SpoolWriter, find_spools
+from allranks_bus.spool import Log, SpoolWriter
+from allranks_bus.spool_directory import find_spools
 from allranks_bus.wire import MAX_BATCH_BYTES
 
 NAME = bytes(range(16))

@@ -18,7 +18,9 @@ import pytest
 
 from allranks_bus import records
 from allranks_bus.errors import SpoolBusy, SpoolError
-from allranks_bus.spool import SpoolReader, SpoolWriter, find_spools
+from allranks_bus.spool import SpoolWriter
+from allranks_bus.spool_directory import find_spools
+from allranks_bus.spool_reader import SpoolReader
 
 NAME = bytes(range(16))
 PROGRAMS = Path(__file__).parent / "programs"

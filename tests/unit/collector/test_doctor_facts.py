@@ -8,6 +8,7 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
+
 from allranks_bus import processes
 from allranks_bus.home import Endpoint, write_endpoint
 from allranks_collector import cli, doctor_facts

@@ -18,7 +18,8 @@ from allranks_bus import events
 from allranks_bus.addresses import Address
 from allranks_bus.errors import SpoolBusy
 from allranks_bus.events import Kind
-from allranks_bus.spool import SpoolWriter, find_spools
+from allranks_bus.spool import SpoolWriter
+from allranks_bus.spool_directory import find_spools
 from allranks_collector import orphans
 from allranks_collector.drainer import Drainer
 from allranks_collector.store import Store

@@ -24,7 +24,7 @@ from allranks._run import Run
 from allranks.identity import IdentityError
 from allranks_bus.errors import AddressError, SettingError
 from allranks_bus.events import Kind
-from allranks_bus.spool import SpoolReader
+from allranks_bus.spool_reader import SpoolReader
 
 
 def offline(**arguments: Any) -> Run:
