@@ -1,4 +1,4 @@
-"""Times blocks of busy steps, with and without a run that logs each step, in turns: A B, B A, A B, …
+"""Times blocks of busy steps, with and without a run that logs each step, in turns: A B B A, B A A B, …
 
 A step is pure Python, which holds the GIL: the worst neighbour of the publisher thread. Each block with a run opens
 one before its clock starts and finishes it after: `init()` and `finish()` are measured elsewhere.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from statistics import median
 from typing import Any
 
@@ -40,40 +41,43 @@ def _timed(rounds: int) -> float:
     return time.perf_counter() - begun
 
 
-def plain_block(steps: int, rounds: int) -> dict[str, float]:
-    """Without a run."""
+def block(steps: int, rounds: int, names: list[str], log: Callable[[dict[str, float]], object]) -> dict[str, float]:
+    """Steps that log: the same code with and without a run, for where code lies in memory matters more than a run.
+
+    Making the dict is not the SDK's cost: a step without a run makes it too.
+    """
+    log_ns: list[int] = []
+    clock = time.perf_counter_ns
     cpu, begun = time.process_time(), time.perf_counter()
     for _ in range(steps):
-        busy(rounds)
-    return {"wall_s": time.perf_counter() - begun, "cpu_s": time.process_time() - cpu}
+        value = busy(rounds)
+        before = clock()
+        log(dict.fromkeys(names, value))
+        log_ns.append(clock() - before)
+    wall_s, cpu_s = time.perf_counter() - begun, time.process_time() - cpu
+    return {"wall_s": wall_s, "cpu_s": cpu_s, "log_s": steps * median(log_ns) / 1e9, "publisher_s": 0.0}
 
 
-def logging_block(steps: int, rounds: int, keys: int) -> dict[str, float]:
-    """With a run: also how long the calls took, and the publisher's own CPU time."""
+def plain_block(steps: int, rounds: int, names: list[str]) -> dict[str, float]:
+    """Without a run: `len` stands for a call that costs next to nothing."""
+    return block(steps, rounds, names, len)
+
+
+def logging_block(steps: int, rounds: int, names: list[str]) -> dict[str, float]:
+    """With a run: also the publisher's own CPU time."""
     run = allranks.init(project="bench")
     deadline = time.monotonic() + 20
     while not run.status()["connected"]:
         if time.monotonic() > deadline:
             raise SystemExit("the collector does not answer")
         time.sleep(0.01)
-    names = [f"metric/{index}" for index in range(keys)]
     run.log(dict.fromkeys(names, 0.5))
     time.sleep(0.2)  # the publisher has started by then, psutil included
     publisher = next(thread for thread in threading.enumerate() if thread.name == _PUBLISHER)
     clock_id = time.pthread_getcpuclockid(publisher.ident or 0)
-    # The loop is the one above with the dict and the call: making the dict is a part of what logging costs.
-    log_ns: list[int] = []
-    clock = time.perf_counter_ns
     publisher_cpu = time.clock_gettime(clock_id)
-    cpu, begun = time.process_time(), time.perf_counter()
-    for _ in range(steps):
-        value = busy(rounds)
-        before = clock()
-        run.log(dict.fromkeys(names, value))
-        log_ns.append(clock() - before)
-    taken = {"wall_s": time.perf_counter() - begun, "cpu_s": time.process_time() - cpu}
+    taken = block(steps, rounds, names, run.log)
     taken["publisher_s"] = time.clock_gettime(clock_id) - publisher_cpu
-    taken["log_s"] = steps * median(log_ns) / 1e9
     run.finish()
     return taken
 
@@ -93,17 +97,17 @@ def main() -> None:
     told = arguments()
     rounds = calibrated(told["step_s"])
     steps: int = told["steps"]
-    plain_block(steps // 2, rounds)
-    pairs: list[dict[str, Any]] = []
-    for number in range(told["pairs"]):
-        if number % 2:
-            with_run = logging_block(steps, rounds, told["keys"])
-            without = plain_block(steps, rounds)
-        else:
-            without = plain_block(steps, rounds)
-            with_run = logging_block(steps, rounds, told["keys"])
-        pairs.append({"without": without, "with": with_run})
-    answer({"rounds": rounds, "steps": steps, "pairs": pairs, "sample_share": sample_s() / _SAMPLE_EVERY_S})
+    names = [f"metric/{index}" for index in range(told["keys"])]
+    plain_block(steps, rounds, names)
+    rounds_of_four: list[dict[str, Any]] = []
+    for number in range(told["rounds"]):
+        # A B B A, then B A A B: whatever drifts evenly adds to both alike.
+        order = (plain_block, logging_block) if number % 2 else (logging_block, plain_block)
+        taken = [measure(steps, rounds, names) for measure in (*order, *reversed(order))]
+        sums = [{name: taken[a][name] + taken[b][name] for name in taken[a]} for a, b in ((0, 3), (1, 2))]
+        without, with_run = sums if number % 2 else reversed(sums)
+        rounds_of_four.append({"without": without, "with": with_run})
+    answer({"steps": 2 * steps, "rounds": rounds_of_four, "sample_share": sample_s() / _SAMPLE_EVERY_S})
 
 
 if __name__ == "__main__":
