@@ -63,9 +63,8 @@ $(VENV)-bench/.bench: pyproject.toml
 	@$(VENV)-bench/bin/pip install -q --disable-pip-version-check -e '.[bench]'
 	@touch $@
 
-# uv resolves to the lower bounds; pip cannot.
-$(VENV)-lowest/.lowest: pyproject.toml
+$(VENV)-lowest/.lowest: pyproject.toml tests/lowest.py
 	@$(PYTHON) -m venv $(VENV)-lowest
-	@$(VENV)-lowest/bin/pip install -q --disable-pip-version-check uv
-	@$(VENV)-lowest/bin/uv pip install -q --python $(VENV)-lowest/bin/python --resolution lowest-direct -e '.[dev]'
+	@$(VENV)-lowest/bin/python tests/lowest.py > $(VENV)-lowest/constraints.txt
+	@$(VENV)-lowest/bin/pip install -q --disable-pip-version-check -c $(VENV)-lowest/constraints.txt -e '.[dev]'
 	@touch $@
