@@ -304,7 +304,9 @@ class Ingest:
     def _note(self, ledger: Ledger, note: StateNote) -> None:
         detail = json.dumps(jsonable(note.detail))
         ledger.new.states.append((note.writer, note.since_ns, note.state, detail))
-        ledger.add_event(note.run, note.writer, note.since_ns, "state", {"state": note.state, **note.detail})
+        # The exception is told by the event "closed".
+        told = {key: value for key, value in note.detail.items() if key != "exception"}
+        ledger.add_event(note.run, note.writer, note.since_ns, "state", {"state": note.state, **told})
 
     def _answer(
         self, ledger: Ledger, touched: Mapping[bytes, WriterBook], asking: set[bytes], done: Committed

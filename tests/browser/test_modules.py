@@ -55,6 +55,20 @@ def test_an_axis_has_one_scale(page: Page, double: CollectorDouble, values: list
     assert call(page, double, "format", "axisNumbers", values) == texts
 
 
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([10.0, 10.05, 10.1], ["10.00s", "10.05s", "10.10s"]),
+        ([0.0, 0.5], ["0.0s", "0.5s"]),
+        ([0, 60, 120], ["0s", "1m", "2m"]),
+    ],
+)
+def test_moments_close_together_are_told_apart(
+    page: Page, double: CollectorDouble, values: list[float], texts: list[str]
+) -> None:
+    assert call(page, double, "format", "axisDurations", values) == texts
+
+
 def test_nested_maps_become_sorted_paths(page: Page, double: CollectorDouble) -> None:
     rows = call(page, double, "format", "flatten", {"b": {"d": 1, "c": [2]}, "a": None, "e": {}})
     assert rows == [["a", None], ["b.c", [2]], ["b.d", 1], ["e", {}]]

@@ -176,6 +176,21 @@ def test_a_cell_tells_all_about_its_rank(page: Page, double: CollectorDouble) ->
         expect(hint).to_contain_text(text)
 
 
+def test_an_exception_is_told_in_a_line_and_its_traceback_on_demand(page: Page, double: CollectorDouble) -> None:
+    _training(double)
+    exception = {"type": "ValueError", "message": "no such key", "traceback": "Traceback\n  File x.py"}
+    double.state.events = [
+        {"event": 1, "time": 1.0, "kind": "closed", "rank": 0, "attempt": 1, "host": "h", "pid": 1}
+        | {"body": {"exit_code": 1, "exception": exception}}
+    ]
+    page.goto(f"{double.url}/runs/r1?tab=events")
+    row = page.get_by_test_id("events").locator("tr[data-kind=closed]")
+    expect(row).to_contain_text("ValueError: no such key")
+    expect(row.locator("pre")).to_be_hidden()
+    row.locator("summary").click()
+    expect(row.locator("pre")).to_contain_text("File x.py")
+
+
 def test_the_first_rank_to_fail_stands_before_its_victims(page: Page, double: CollectorDouble) -> None:
     _training(double, ranks=4)
     double.state.ranks[3] = rank(3, "failed", ended_at=10.0, exit_code=1, reason="out of memory")

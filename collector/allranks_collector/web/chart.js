@@ -1,6 +1,6 @@
 // uPlot with our look: a band or lines, a tooltip of text, zoom by drag, cursors in step with the other charts.
 import uPlot from "./vendor/uplot-1.6.32.js";
-import { axisNumbers, count, duration, number } from "./format.js";
+import { axisDurations, axisNumbers, count, duration, number } from "./format.js";
 import { chartColors, rankColor } from "./theme.js";
 
 const TOOLTIP_LINES = 8;
@@ -125,7 +125,7 @@ function axes(spec, colors) {
   return [
     {
       ...common, size: 24, gap: 4, space: 64, grid: { show: false }, ticks: { show: true, stroke: colors.grid, size: 4, width: 1 },
-      values: (_, values) => (spec.xKind === "time" ? values.map((v) => duration(v)) : axisNumbers(values)),
+      values: (_, values) => (spec.xKind === "time" ? axisDurations(values) : axisNumbers(values)),
       incrs: spec.xKind === "step" ? STEP_INCREMENTS : spec.xKind === "time" ? TIME_INCREMENTS : undefined,
     },
     {

@@ -54,6 +54,14 @@ export function duration(seconds) {
   return more ? `${head} ${more}${rest[1]}` : head;
 }
 
+/** Moments along an axis: as durations, with decimals of a second where the step between them is below one. */
+export function axisDurations(values) {
+  const step = values.length > 1 ? Math.abs(values[1] - values[0]) : 1;
+  if (step >= 1) return values.map((value) => (value === null ? "" : duration(value)));
+  const decimals = Math.min(6, Math.max(1, -Math.floor(Math.log10(step) + 1e-9)));
+  return values.map((value) => (value === null ? "" : `${value.toFixed(decimals)}s`));
+}
+
 /** How long ago, in one unit: now, 12s ago, 3m ago, 2d ago. */
 export function ago(then, now) {
   if (then === null || then === undefined) return NONE;

@@ -33,7 +33,15 @@ const lineOf = (event) => `${event.kind} rank ${event.rank} ${event.host} ${even
 function bodyOf(body) {
   if (body === null || typeof body !== "object") return text(body);
   return Object.entries(body).filter(([, value]) => value !== null && value !== "")
-    .map(([key, value]) => html`<span class="pair" key=${key}><span class="dim">${key}</span> ${text(value)}</span>`);
+    .map(([key, value]) => html`<span class="pair" key=${key}><span class="dim">${key}</span> ${key === "exception" ? exceptionOf(value) : text(value)}</span>`);
+}
+
+/** An exception by its type and message; its traceback, which is long, on demand. */
+function exceptionOf(exception) {
+  if (exception === null || typeof exception !== "object") return text(exception);
+  const { type, message, traceback } = exception;
+  return html`${[type, message].filter(Boolean).map(text).join(": ")}
+    ${traceback && html`<details><summary>traceback</summary><pre>${text(traceback)}</pre></details>`}`;
 }
 
 /** All events of the run, fetched on from the last one known. */
