@@ -184,7 +184,7 @@ def test_an_exception_is_told_in_a_line_and_its_traceback_on_demand(page: Page, 
         | {"body": {"exit_code": 1, "exception": exception}}
     ]
     page.goto(f"{double.url}/runs/r1?tab=events")
-    row = page.get_by_test_id("events").locator("tr[data-kind=closed]")
+    row = page.get_by_test_id("events").locator("tr[data-kind=closed]").first
     expect(row).to_contain_text("ValueError: no such key")
     expect(row.locator("pre")).to_be_hidden()
     row.locator("summary").click()
