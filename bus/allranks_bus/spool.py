@@ -306,15 +306,19 @@ class SpoolWriter:
     def _resume(self) -> bool:
         """Tries to take records again, into the same segment."""
         self._retry_at = time.monotonic() + _RETRY_S
-        if self._is_at_cap:
-            # The newest segment is never removed, so a full one needs a successor before it can make room.
-            if self._size >= self._segment_bytes and self._reopen():
-                self._rotate()
-                self._suspend(self.problem)
-            return False
-        if not self._reopen():
-            return False
-        self.problem = ""
+        try:
+            if self._is_at_cap:
+                # The newest segment is never removed, so a full one needs a successor before it can make room.
+                if self._size >= self._segment_bytes and self._reopen():
+                    self._rotate()
+                    self._suspend(self.problem)
+                return False
+            if not self._reopen():
+                return False
+        except BaseException:
+            self._retry_at = 0.0  # a signal handler's exception says nothing of the disk: the next record tries again
+            raise
+        self.problem, self._retry_at = "", 0.0
         return True
 
     def _reopen(self) -> bool:

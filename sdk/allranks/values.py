@@ -1,7 +1,8 @@
 """The slow path of `log()`: whatever somebody logs becomes numbers, text and histograms, or a problem with a name.
 
-Nothing here raises, and what cannot be stored never costs the values beside it. numpy and torch are never imported:
-values of theirs can only come where they are loaded, so they are found in sys.modules.
+Nothing here raises, but for what a signal handler of the program raises meanwhile; and what cannot be stored never
+costs the values beside it. numpy and torch are never imported: values of theirs can only come where they are loaded,
+so they are found in sys.modules.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from ._signals import is_from_handler
 from .histograms import BINS, Unstorable, from_counts, histogram
 
 MAX_DEPTH = 32
@@ -61,6 +63,8 @@ class Histogram:
         except Unstorable as error:
             self.problem = str(error)
         except Exception as error:
+            if is_from_handler(error):
+                raise
             self.problem = _reason(error)
 
     def __repr__(self) -> str:
@@ -76,6 +80,8 @@ def flatten(data: object) -> Flat:
         else:
             work.flat.problems.append(("data", f"log() takes a dict of names and values, not a {_type_name(data)}"))
     except Exception as error:
+        if is_from_handler(error):
+            raise
         work.flat.problems.append(("data", _reason(error)))
     return work.flat
 
@@ -117,6 +123,8 @@ class _Flattening:
         except Unstorable as error:
             self.flat.problems.append((name, str(error)))
         except Exception as error:  # an object of the user's raised: its value only is lost
+            if is_from_handler(error):
+                raise
             self.flat.problems.append((name, _reason(error)))
 
     def _store(self, name: str, value: float | str | dict[str, Any], given: object) -> None:
