@@ -19,7 +19,7 @@ from allranks_collector import orphans
 
 logger = logging.getLogger(__name__)
 
-_EVERY_S = 2.0
+_EVERY_S = 0.5
 # What could not be drained is tried again after this long, then twice as long, and so on.
 _AGAIN_S, _AGAIN_AT_MOST_S = 10.0, 600.0
 
