@@ -15,7 +15,7 @@ from typing import Any
 from allranks_bus import events
 from allranks_bus.addresses import Address
 from allranks_bus.courier import Courier
-from allranks_bus.errors import AllranksError, ProtocolError, SpoolBusy
+from allranks_bus.errors import ProtocolError
 from allranks_bus.spool_directory import find_spools
 from allranks_bus.spool_reader import SpoolReader
 from allranks_bus.wire import Refused
@@ -123,16 +123,3 @@ def _identity(spool: SpoolReader) -> Mapping[str, Any]:
         return events.check_identity(event[2])
     except (ProtocolError, IndexError):
         return {}
-
-
-def drain_all(
-    roots: tuple[Path, ...], address: Address, accepts: Callable[[Mapping[str, Any]], bool]
-) -> Iterator[Drained]:
-    """Drains every spool under `roots` whose writer is gone; what cannot be drained is told, not raised."""
-    for directory in find(roots):
-        try:
-            yield drain(directory, address, accepts=accepts)
-        except SpoolBusy:
-            continue
-        except AllranksError as error:
-            yield Drained(directory, "", 0, is_done=False, problem=str(error))

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from tests.support import small_disk
 from tests.support.collector import CollectorProcess
+from tests.support.draining import drain_all
 from tests.support.stored import Stored, assert_all_stored, stored_in
 from tests.support.training import RUN, Job, Rank
 from tests.support.waiting import wait_until
-
-from allranks_collector import orphans
 
 
 def _job(collector: CollectorProcess, disk: small_disk.SmallDisk) -> Job:
@@ -72,7 +71,7 @@ def test_a_full_disk_is_told_and_counted_where_nothing_is_sent_yet(collector: Co
         full, where = rank.stderr.splitlines()
         assert "events are dropped" in full
         assert "allranks sync" in where
-        drained = orphans.drain_all((collector.home / "spool",), collector.address, lambda _: True)
+        drained = drain_all(collector.home / "spool", collector.address)
         assert [spool.is_done for spool in drained] == [True]
         collector.stop()
         with stored_in(collector.database) as stored:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 from tests.support.collector import CollectorProcess, clean_environment, nobody_listens
+from tests.support.draining import drain_all
 from tests.support.stored import assert_all_stored, stored_in
 from tests.support.training import RUN, Job
-
-from allranks_collector import orphans
 
 # finish() waits 5 s for a collector; the rest is for a machine that is shared.
 EXIT_WITHIN_S = 7.0
@@ -32,10 +31,10 @@ def test_training_ends_in_time_says_where_its_events_are_and_sync_brings_them_in
             (line,) = rank.stderr.splitlines()
             assert str(home / "spool") in line
         with collector:
-            first = list(orphans.drain_all((home / "spool",), collector.address, lambda _: True))
+            first = list(drain_all(home / "spool", collector.address))
             assert [drained.problem for drained in first] == ["", ""]
             assert [drained.records > _EVENTS for drained in first] == [True, True]
-            assert not list(orphans.drain_all((home / "spool",), collector.address, lambda _: True))
+            assert not list(drain_all(home / "spool", collector.address))
         assert_all_stored(collector.database, RUN, ranks)
 
 

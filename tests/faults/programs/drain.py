@@ -8,15 +8,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from tests.support.draining import drain_all
+
 from allranks_bus.addresses import parse_address
-from allranks_collector import orphans
 
 
 def main(root: str, address: str) -> None:
     """Drains, and prints how many spools were its own to drain."""
-    print(
-        sum(drained.is_done for drained in orphans.drain_all((Path(root),), parse_address(address), lambda _: True))
-    )
+    print(sum(drained.is_done for drained in drain_all(Path(root), parse_address(address))))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 import anyio
 import anyio.from_thread
 import pytest
+from tests.support.draining import drain_all
 from tests.support.pipelines import ipc_address, running
 from tests.support.writers import T0_NS, HandWriter, numbers
 
@@ -25,6 +26,8 @@ from allranks_collector.drainer import Drainer
 from allranks_collector.store import Store
 
 pytestmark = pytest.mark.timeout(60)
+
+_REPOSITORY = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -82,13 +85,8 @@ def test_two_drainers_of_one_spool_are_one(store: Store, address: Address, root:
     _leave(root, HandWriter(), numbers(0, 5000))
     (directory,) = find_spools(root)
     # Another process, because the spool's lock is a process's.
-    program = (
-        "import sys; from pathlib import Path; from allranks_bus.addresses import parse_address;"
-        "from allranks_collector import orphans;"
-        "print(sum(1 for _ in orphans.drain_all((Path(sys.argv[1]),), parse_address(sys.argv[2]), lambda _: True)))"
-    )
-    command = [sys.executable, "-c", program, str(root), str(address)]
-    others = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
+    command = [sys.executable, "-m", "tests.faults.programs.drain", str(root), str(address)]
+    others = [subprocess.Popen(command, stdout=subprocess.PIPE, cwd=_REPOSITORY) for _ in range(2)]
     told = [other.communicate(timeout=40)[0] for other in others]
     assert {b"0\n", b"1\n"} >= set(told)
     assert _steps(store) == list(range(5000))
@@ -108,7 +106,7 @@ def test_the_spool_of_a_living_writer_is_let_be(root: Path, address: Address) ->
         (directory,) = find_spools(root)
         with pytest.raises(SpoolBusy):
             orphans.drain(directory, address)
-        assert list(orphans.drain_all((root,), address, lambda _: True)) == []
+        assert list(drain_all(root, address)) == []
         assert len(list(directory.iterdir())) == 2
 
 
