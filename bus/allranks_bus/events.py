@@ -37,6 +37,8 @@ class Kind(IntEnum):
     DEFINE = 7
     CLOSE = 8
     DROPPED = 9
+    CONSOLE = 10
+    ALERT = 11
 
 
 # The parts of a METRICS payload that do not change: msgpack's type bytes (fixarray of 5, positive fixint, uint 64,

@@ -27,6 +27,7 @@ _FIXED = struct.Struct(">3sQcqBIBH")
 _MIN_STEP, _MAX_STEP = -(2**63), 2**63 - 1
 _MAX_TIME = 2**63
 _MAX_DROPPED = 2**62
+_MAX_ALERT_CHARS = 16_384
 
 
 class BrokenRecord(ProtocolError):
@@ -56,6 +57,7 @@ class Decoder:
             Kind.DEFINE: self._define,
             Kind.CLOSE: self._close,
             Kind.DROPPED: self._dropped,
+            Kind.ALERT: self._alert,
         }
 
     def batch(self, book: WriterBook, body: bytes, count: int, skip: int) -> int:
@@ -210,6 +212,10 @@ class Decoder:
             raise BrokenRecord("a DROPPED record counts records")
         self._ledger.event(book, event[1], "dropped", event[2])
         book.dropped = min(book.dropped + records, _MAX_DROPPED)
+
+    def _alert(self, book: WriterBook, event: list[Any]) -> None:
+        body = {key: str(event[2][key])[:_MAX_ALERT_CHARS] for key in ("title", "text", "level") if key in event[2]}
+        self._ledger.event(book, event[1], "alert", body)
 
 
 def opening_of(body: bytes) -> list[Any] | None:

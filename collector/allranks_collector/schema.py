@@ -122,6 +122,25 @@ MIGRATIONS: tuple[Migration, ...] = (
                 )""",
         ),
     ),
+    Migration(
+        2,
+        (
+            # Append-only: the last row of a (run, host, name) wins. The content lies beside the database, by its digest.
+            """CREATE TABLE files (
+                run INTEGER, host VARCHAR, name VARCHAR,
+                digest VARCHAR,          -- sha256, 64 hex digits
+                size BIGINT, modified_ns BIGINT, stored_ns BIGINT,
+                rank INTEGER             -- null: nobody's in particular
+                )""",
+            # -- what it prints ---------------------------------------------------------------------------
+            """CREATE TABLE lines (
+                writer INTEGER,
+                stream UTINYINT,         -- 1 stdout, 2 stderr
+                line BIGINT, time_ns BIGINT, text VARCHAR)""",
+            # One row per (writer, stream): the line that has not ended yet.
+            "CREATE TABLE open_lines (writer INTEGER, stream UTINYINT, line BIGINT, time_ns BIGINT, text VARCHAR)",
+        ),
+    ),
 )
 
 SCHEMA_VERSION = MIGRATIONS[-1].version

@@ -46,6 +46,8 @@ _FIELDS: Mapping[Kind, tuple[Any, ...]] = {
     Kind.DEFINE: ("val/*", {"step_metric": "epoch", "summary": "min"}),
     Kind.CLOSE: ({"exit_code": 0, "exception": None},),
     Kind.DROPPED: ({"records": 4, "reason": "disk full"},),
+    Kind.CONSOLE: (1, b"epoch 3\r\xff"),
+    Kind.ALERT: ({"title": "diverged", "text": "loss is NaN", "level": "ERROR"},),
 }
 
 
