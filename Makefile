@@ -55,7 +55,7 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 	@echo 'installing the development tools into $(VENV) …'
-	@$(BIN)/pip install -q --disable-pip-version-check -e '.[dev]'
+	@$(BIN)/pip install -q --disable-pip-version-check -e '.[dev,frameworks]'
 	@touch $@ $(VENV)/.demo
 
 $(VENV)-bench/.bench: pyproject.toml
