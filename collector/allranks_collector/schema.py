@@ -125,7 +125,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(
         2,
         (
-            # Append-only: the last row of a (run, host, name) wins. The content lies beside the database, by its digest.
+            # Append-only: the last row of a (run, host, name) wins. The content lies in a folder, by its digest.
             """CREATE TABLE files (
                 run INTEGER, host VARCHAR, name VARCHAR,
                 digest VARCHAR,          -- sha256, 64 hex digits

@@ -44,6 +44,8 @@ PAYLOADS: dict[str, tuple[int, tuple[Any, ...]]] = {
     "SUMMARY": (6, ({"best": 0.125},)),
     "DEFINE": (7, ("val/*", {"step_metric": "epoch", "summary": "min"})),
     "DROPPED": (9, ({"records": 4, "reason": "No space left on device"},)),
+    "CONSOLE": (10, (1, b"epoch 3\r\xff")),
+    "ALERT": (11, ({"title": "diverged", "text": "loss is NaN", "level": "ERROR"},)),
     "CLOSE": (8, ({"exit_code": 0, "exception": None},)),
 }
 
