@@ -146,7 +146,7 @@ class Courier:
             if isinstance(message, Ack):
                 self.collector = message.collector
                 self.shipment.on_ack(message, now)
-            else:
+            elif isinstance(message, Command | Refused):
                 others.append(message)
         return others
 

@@ -5,6 +5,7 @@
     ├── SettingError      a setting's value that cannot be used  → correct the setting
     ├── ProtocolError     bytes from a peer that break the protocol → drop the message, count it
     │   └── VersionMismatch   a peer of another protocol version    → tell the peer, keep its spool
+    ├── BadFileName       a name that no stored file can have → leave the file out, and say so
     └── SpoolError        a spool that cannot be written or read → go on without it, count the drops
         └── SpoolBusy     its writer (or another drainer) is alive → leave it alone
 
@@ -51,6 +52,13 @@ class VersionMismatch(ProtocolError):
             "upgrade the older of the two allranks installations"
         )
         self.writer = writer
+
+
+class BadFileName(AllranksError):
+    """A file cannot be stored under this name."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"no file can be stored as {brief(name)}: {problem}")
 
 
 class SpoolError(AllranksError):

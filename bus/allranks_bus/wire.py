@@ -1,14 +1,17 @@
 """Messages: what goes up from a writer and down from the collector, as two frames each.
 
-     up    header [version, type, writer, …]     body: records (BATCH) or a status map (BEAT)
-     down  topic  the writer's 16 bytes           msgpack array [version, type, …]
+     up    header [version, type, sender, …]     body: records, a map, or a piece of a file
+     down  topic  the sender's 16 bytes           msgpack array [version, type, …]
 
-Pure: values in, frames out, and back with every field checked. docs/protocol.md §6 and §7.
+The sender is a writer, or a process that ships files (`Offer`, `Chunk`, `End`, `Abort`).
+
+Pure: values in, frames out, and back with every field checked. docs/protocol.md §6, §7 and §10.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -16,21 +19,27 @@ import msgpack
 
 from allranks_bus import untrusted
 from allranks_bus.errors import ProtocolError, VersionMismatch
+from allranks_bus.events import is_run_id
 from allranks_bus.version import PROTOCOL_VERSION
 
 WRITER_ID_BYTES = 16
+TRANSFER_ID_BYTES = 16
 MAX_BATCH_RECORDS = 65_536
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 MAX_BEAT_BYTES = 64 * 1024
+MAX_OFFER_BYTES = 64 * 1024
+MAX_CHUNK_BYTES = 1024 * 1024
 # A header has eight small fields; the rest is room for what a newer sender adds.
 MAX_HEADER_BYTES = 1024
 MAX_CONTROL_BYTES = 1024 * 1024
 # A little more than the largest frame: ZeroMQ cuts off a peer that sends more.
 MAX_MESSAGE_BYTES = MAX_BATCH_BYTES + 4096
 
-_BATCH, _BEAT = 1, 2
-_ACK, _RESEND, _COMMAND, _REFUSED = 1, 2, 3, 4
+_BATCH, _BEAT, _OFFER, _CHUNK, _END, _ABORT = 1, 2, 3, 4, 5, 6
+_ACK, _RESEND, _COMMAND, _REFUSED, _FILE_AT, _FILE_STORED, _FILE_REFUSED = 1, 2, 3, 4, 5, 6, 7
 _MAX_COUNT = 2**63
+_EMPTY_MAP = b"\x80"
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,59 @@ class Beat:
 
 
 @dataclass(frozen=True)
+class Offer:
+    """A file that `sender` wants to send as `transfer`.
+
+    Attributes:
+        transfer: 16 bytes that follow from the file and its state, so that another process goes on where one died.
+        name: as it came; `file_names.check_file_name` tells whether it may be one.
+        size: in bytes.
+        modified_ns: when the file was last written to.
+        rank: whose file it is; None where it is nobody's in particular.
+    """
+
+    sender: bytes
+    transfer: bytes
+    sent_ns: int
+    run: str
+    project: str
+    launch: str
+    host: str
+    name: str
+    size: int
+    modified_ns: int
+    rank: int | None = None
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The bytes of a file from `offset` on, and their CRC-32, which has not been checked yet."""
+
+    sender: bytes
+    transfer: bytes
+    offset: int
+    crc32: int
+    body: bytes
+
+
+@dataclass(frozen=True)
+class End:
+    """All `size` bytes of a file have been sent, and it was the same file at the end as at the start."""
+
+    sender: bytes
+    transfer: bytes
+    size: int
+
+
+@dataclass(frozen=True)
+class Abort:
+    """What came of this transfer is to be forgotten: the file has changed under way."""
+
+    sender: bytes
+    transfer: bytes
+
+
+@dataclass(frozen=True)
 class Ack:
     """All records before `next_seq` are stored. `resend` asks to send again from there: there is a gap."""
 
@@ -85,8 +147,35 @@ class Refused:
     reason: str
 
 
-Up: TypeAlias = Batch | Beat
-Down: TypeAlias = Ack | Command | Refused
+@dataclass(frozen=True)
+class FileAt:
+    """All bytes of a file before `offset` are with the collector: send from there on."""
+
+    transfer: bytes
+    offset: int
+
+
+@dataclass(frozen=True)
+class FileStored:
+    """A file is stored and listed; `digest` is its SHA-256 in hex."""
+
+    transfer: bytes
+    digest: str
+
+
+@dataclass(frozen=True)
+class FileRefused:
+    """The collector cannot take a file: not now (a full disk), or, with `is_final`, not ever (its name)."""
+
+    transfer: bytes
+    reason: str
+    is_final: bool
+
+
+FileUp: TypeAlias = Offer | Chunk | End | Abort
+FileDown: TypeAlias = FileAt | FileStored | FileRefused
+Up: TypeAlias = Batch | Beat | FileUp
+Down: TypeAlias = Ack | Command | Refused | FileDown
 
 
 def pack_batch_header(
@@ -100,6 +189,31 @@ def pack_beat(beat: Beat) -> tuple[bytes, bytes]:
     """Both frames of a beat."""
     header = _pack((PROTOCOL_VERSION, _BEAT, beat.writer, beat.next_seq, beat.base, beat.sent_ns))
     return header, _pack(dict(beat.status))
+
+
+def pack_offer(offer: Offer) -> tuple[bytes, bytes]:
+    """Both frames of an offer."""
+    header = _pack((PROTOCOL_VERSION, _OFFER, offer.sender, offer.transfer, offer.sent_ns))
+    told: dict[str, Any] = {key: getattr(offer, key) for key in ("run", "project", "launch", "host", "name", "size")}
+    told["modified"] = offer.modified_ns
+    if offer.rank is not None:
+        told["rank"] = offer.rank
+    return header, _pack(told)
+
+
+def pack_chunk_header(sender: bytes, transfer: bytes, offset: int, crc32: int) -> bytes:
+    """The header frame of a chunk; its body frame is the bytes as they lie in the file."""
+    return _pack((PROTOCOL_VERSION, _CHUNK, sender, transfer, offset, crc32))
+
+
+def pack_end(end: End) -> tuple[bytes, bytes]:
+    """Both frames of the end of a file."""
+    return _pack((PROTOCOL_VERSION, _END, end.sender, end.transfer, end.size)), _EMPTY_MAP
+
+
+def pack_abort(abort: Abort) -> tuple[bytes, bytes]:
+    """Both frames of an abort."""
+    return _pack((PROTOCOL_VERSION, _ABORT, abort.sender, abort.transfer)), _EMPTY_MAP
 
 
 def unpack_up(frames: list[bytes]) -> Up:
@@ -121,17 +235,10 @@ def unpack_up(frames: list[bytes]) -> Up:
         raise ProtocolError("a header begins with version, type and writer") from None
     if type(writer) is not bytes or len(writer) != WRITER_ID_BYTES:
         raise ProtocolError(f"a writer's name is {WRITER_ID_BYTES} bytes, not {untrusted.brief(writer)}")
-    if kind == _BATCH:
-        first_seq, count, base, sent_ns = _counts(rest, 4)
-        if not 1 <= count <= MAX_BATCH_RECORDS or len(frames[1]) > MAX_BATCH_BYTES:
-            raise ProtocolError(f"a batch cannot hold {count} records in {len(frames[1])} bytes")
-        return Batch(writer, first_seq, count, base, sent_ns, frames[1], is_urgent=rest[4:5] == [1])
-    if kind == _BEAT:
-        next_seq, base, sent_ns = _counts(rest, 3)
-        if len(frames[1]) > MAX_BEAT_BYTES:
-            raise ProtocolError(f"a beat's status has at most {MAX_BEAT_BYTES} bytes, not {len(frames[1])}")
-        return Beat(writer, next_seq, base, sent_ns, _map(frames[1]))
-    raise ProtocolError(f"a message cannot be of type {untrusted.brief(kind)}")
+    read = _READERS.get(kind) if type(kind) is int else None
+    if read is None:
+        raise ProtocolError(f"a message cannot be of type {untrusted.brief(kind)}")
+    return read(writer, rest, frames[1])
 
 
 def pack_down(message: Down) -> bytes:
@@ -142,8 +249,14 @@ def pack_down(message: Down) -> bytes:
         fields = (kind, message.next_seq, message.collector, message.sent_ns)
     elif isinstance(message, Command):
         fields = (_COMMAND, message.name, dict(message.arguments))
-    else:
+    elif isinstance(message, Refused):
         fields = (_REFUSED, message.reason)
+    elif isinstance(message, FileAt):
+        fields = (_FILE_AT, message.transfer, message.offset)
+    elif isinstance(message, FileStored):
+        fields = (_FILE_STORED, message.transfer, message.digest)
+    else:
+        fields = (_FILE_REFUSED, message.transfer, message.reason, message.is_final)
     return _pack((PROTOCOL_VERSION, *fields))
 
 
@@ -164,7 +277,82 @@ def unpack_down(frame: bytes) -> Down:
         return Command(rest[0], rest[1])
     if kind == _REFUSED and rest and type(rest[0]) is str:
         return Refused(rest[0])
+    if kind in (_FILE_AT, _FILE_STORED, _FILE_REFUSED) and len(rest) >= 2:
+        transfer, told = _transfer(rest), rest[1]
+        if kind == _FILE_AT:
+            return FileAt(transfer, *_counts([told], 1))
+        if kind == _FILE_STORED and type(told) is str and _DIGEST.fullmatch(told):
+            return FileStored(transfer, told)
+        if kind == _FILE_REFUSED and type(told) is str and len(rest) >= 3 and type(rest[2]) is bool:
+            return FileRefused(transfer, told, rest[2])
     raise ProtocolError(f"a control message cannot be of type {untrusted.brief(kind)} with these fields")
+
+
+def _batch(writer: bytes, rest: list[Any], body: bytes) -> Batch:
+    first_seq, count, base, sent_ns = _counts(rest, 4)
+    if not 1 <= count <= MAX_BATCH_RECORDS or len(body) > MAX_BATCH_BYTES:
+        raise ProtocolError(f"a batch cannot hold {count} records in {len(body)} bytes")
+    return Batch(writer, first_seq, count, base, sent_ns, body, is_urgent=rest[4:5] == [1])
+
+
+def _beat(writer: bytes, rest: list[Any], body: bytes) -> Beat:
+    next_seq, base, sent_ns = _counts(rest, 3)
+    return Beat(writer, next_seq, base, sent_ns, _map(body, "status", MAX_BEAT_BYTES))
+
+
+def _offer(sender: bytes, rest: list[Any], body: bytes) -> Offer:
+    transfer = _transfer(rest)
+    (sent_ns,) = _counts(rest[1:], 1)
+    told = _map(body, "offer", MAX_OFFER_BYTES)
+    texts = [told.get(key) for key in ("run", "project", "launch", "host", "name")]
+    if not all(type(text) is str for text in texts):
+        raise ProtocolError("an offer's run, project, launch, host and name must be text")
+    run, project, launch, host, name = cast("list[str]", texts)
+    if not is_run_id(run):
+        raise ProtocolError(f"a run's id cannot be {untrusted.brief(run)}")
+    size, modified_ns = _counts([told.get("size"), told.get("modified")], 2)
+    rank = told.get("rank")
+    if rank is not None and not (type(rank) is int and 0 <= rank < 2**24):
+        raise ProtocolError(f"an offer's rank cannot be {untrusted.brief(rank)}")
+    return Offer(sender, transfer, sent_ns, run, project, launch, host, name, size, modified_ns, rank)
+
+
+def _chunk(sender: bytes, rest: list[Any], body: bytes) -> Chunk:
+    transfer = _transfer(rest)
+    offset, crc32 = _counts(rest[1:], 2)
+    if not 1 <= len(body) <= MAX_CHUNK_BYTES or crc32 >= 2**32:
+        raise ProtocolError(f"a chunk has 1 to {MAX_CHUNK_BYTES} bytes and a CRC-32, not {len(body)} and {crc32}")
+    return Chunk(sender, transfer, offset, crc32, body)
+
+
+def _end(sender: bytes, rest: list[Any], body: bytes) -> End:
+    transfer = _transfer(rest)
+    (size,) = _counts(rest[1:], 1)
+    _map(body, "body", MAX_HEADER_BYTES)
+    return End(sender, transfer, size)
+
+
+def _abort(sender: bytes, rest: list[Any], body: bytes) -> Abort:
+    transfer = _transfer(rest)
+    _map(body, "body", MAX_HEADER_BYTES)
+    return Abort(sender, transfer)
+
+
+_READERS: Mapping[int, Callable[[bytes, list[Any], bytes], Up]] = {
+    _BATCH: _batch,
+    _BEAT: _beat,
+    _OFFER: _offer,
+    _CHUNK: _chunk,
+    _END: _end,
+    _ABORT: _abort,
+}
+
+
+def _transfer(rest: list[Any]) -> bytes:
+    transfer = rest[0] if rest else None
+    if type(transfer) is not bytes or len(transfer) != TRANSFER_ID_BYTES:
+        raise ProtocolError(f"a transfer's name is {TRANSFER_ID_BYTES} bytes, not {untrusted.brief(transfer)}")
+    return transfer
 
 
 def _pack(value: object) -> bytes:
@@ -183,13 +371,15 @@ def _array(frame: bytes, what: str, max_bytes: int) -> list[Any]:
     return array
 
 
-def _map(frame: bytes) -> dict[str, Any]:
+def _map(frame: bytes, what: str, max_bytes: int) -> dict[str, Any]:
+    if len(frame) > max_bytes:
+        raise ProtocolError(f"a message's {what} has at most {max_bytes} bytes, not {len(frame)}")
     try:
         value = untrusted.unpack(frame, strict_map_key=True)
     except ValueError as error:
-        raise ProtocolError(f"a status must be a msgpack map: {error}") from error
+        raise ProtocolError(f"a message's {what} must be a msgpack map: {error}") from error
     if not isinstance(value, dict):
-        raise ProtocolError(f"a status must be a msgpack map, not {type(value).__name__}")
+        raise ProtocolError(f"a message's {what} must be a msgpack map, not {type(value).__name__}")
     return value
 
 
@@ -197,7 +387,9 @@ def _counts(values: list[Any], wanted: int) -> list[int]:
     """The first `wanted` of `values`, each an int from 0 to 2**63 - 1; what a newer sender adds is ignored."""
     counts = values[:wanted]
     if len(counts) < wanted or not all(type(value) is int and 0 <= value < _MAX_COUNT for value in counts):
-        raise ProtocolError(f"a header needs {wanted} numbers from 0 to 2**63 - 1 after the writer")
+        raise ProtocolError(
+            f"a message needs {wanted} numbers from 0 to 2**63 - 1 where these are: {untrusted.brief(counts)}"
+        )
     return counts
 
 

@@ -217,8 +217,9 @@ class Pipeline:
                 self._hurry.set()
             self._work.set()
             return
-        self.counters.beats += 1
-        self._beat(message)
+        if isinstance(message, Beat):
+            self.counters.beats += 1
+            self._beat(message)
 
     def _beat(self, beat: Beat) -> None:
         position = self.ingest.positions.get(beat.writer)

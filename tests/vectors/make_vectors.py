@@ -7,6 +7,7 @@ Needs nothing but msgpack: whoever writes a publisher in another language can re
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 import sys
@@ -18,6 +19,9 @@ import msgpack
 TIME = 1_700_000_000_123_456_789
 WRITER = bytes(range(16))
 COLLECTOR = bytes(range(16, 32))
+SENDER = bytes(range(32, 48))
+FILE = b"weights of epoch 3"
+FILE_INODE = 77
 
 IDENTITY = {
     "run": "run-1",
@@ -33,6 +37,17 @@ HISTOGRAM = {
     "_type": "histogram", "bins": [0.0, 0.5, 1.0], "counts": [2, 3],
     "min": 0.1, "max": 0.9, "mean": 0.5, "std": 0.25, "count": 5,
 }  # fmt: skip
+
+OFFER = {
+    "run": "run-1",
+    "project": "vectors",
+    "launch": "launch-1",
+    "host": "node1",
+    "name": "checkpoints/last.ckpt",
+    "size": len(FILE),
+    "modified": TIME,
+    "rank": 3,
+}
 
 # name → (kind, the fields behind the kind and the time)
 PAYLOADS: dict[str, tuple[int, tuple[Any, ...]]] = {
@@ -62,6 +77,12 @@ def metrics(step: int, keyset: int, values: list[float]) -> bytes:
     return head + struct.pack(">BIBH", 0xCE, keyset, 0xC5, size) + struct.pack(f">{len(values)}d", *values)
 
 
+def transfer() -> bytes:
+    """The name of the transfer of FILE."""
+    state = [OFFER["run"], OFFER["host"], OFFER["name"], OFFER["size"], OFFER["modified"], FILE_INODE]
+    return hashlib.sha256(packed(state)).digest()[:16]
+
+
 def record(payload: bytes) -> bytes:
     """Length, checksum, payload."""
     return struct.pack("<II", len(payload), zlib.crc32(payload)) + payload
@@ -85,6 +106,17 @@ def vectors() -> dict[str, Any]:
         "COMMAND": [1, 3, "dump_stacks", {"all": True}],
         "REFUSED": [1, 4, "a run's id cannot be that"],
     }
+    file_up = {
+        "OFFER": ([1, 3, SENDER, transfer(), TIME], packed(OFFER)),
+        "CHUNK": ([1, 4, SENDER, transfer(), 0, zlib.crc32(FILE)], FILE),
+        "END": ([1, 5, SENDER, transfer(), len(FILE)], packed({})),
+        "ABORT": ([1, 6, SENDER, transfer()], packed({})),
+    }
+    file_down = {
+        "FILE_AT": [1, 5, transfer(), 9],
+        "FILE_STORED": [1, 6, transfer(), hashlib.sha256(FILE).hexdigest()],
+        "FILE_REFUSED": [1, 7, transfer(), "No space left on device", False],
+    }
     return {
         "protocol": 1,
         "writer": WRITER.hex(),
@@ -95,6 +127,13 @@ def vectors() -> dict[str, Any]:
             "BEAT": [packed([1, 2, WRITER, count, 0, TIME]).hex(), packed(status).hex()],
         },
         "down": {name: [WRITER.hex(), packed(message).hex()] for name, message in down.items()},
+        "file": {
+            "sender": SENDER.hex(),
+            "inode": FILE_INODE,
+            "transfer": transfer().hex(),
+            "up": {name: [packed(header).hex(), body.hex()] for name, (header, body) in file_up.items()},
+            "down": {name: [SENDER.hex(), packed(message).hex()] for name, message in file_down.items()},
+        },
         "segment": {"name": f"{0:020d}.seg", "records": count, "content": segment.hex()},
     }
 

@@ -45,7 +45,9 @@ class PlainCollector:
     def receive(self) -> Batch | Beat | None:
         """What waits, if anything."""
         try:
-            return unpack_up(self._pull.recv_multipart(zmq.NOBLOCK))
+            message = unpack_up(self._pull.recv_multipart(zmq.NOBLOCK))
+            assert isinstance(message, Batch | Beat)
+            return message
         except zmq.Again:
             return None
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,25 @@ import pytest
 from allranks_bus import events, records, wire
 from allranks_bus.errors import ProtocolError
 from allranks_bus.events import Kind
+from allranks_bus.file_names import MAX_FILE_NAME_BYTES, transfer_id
 from allranks_bus.spool_reader import SpoolReader
 from allranks_bus.version import PROTOCOL_VERSION
-from allranks_bus.wire import Ack, Batch, Beat, Command, Down, Refused
+from allranks_bus.wire import (
+    Abort,
+    Ack,
+    Batch,
+    Beat,
+    Chunk,
+    Command,
+    Down,
+    End,
+    FileAt,
+    FileRefused,
+    FileStored,
+    FileUp,
+    Offer,
+    Refused,
+)
 
 _ROOT = Path(__file__).parents[3]
 _MAKE = _ROOT / "tests" / "vectors" / "make_vectors.py"
@@ -33,6 +51,33 @@ _DOWN: dict[str, Down] = {
     "COMMAND": Command("dump_stacks", {"all": True}),
     "REFUSED": Refused("a run's id cannot be that"),
 }
+
+SENDER = bytes(range(32, 48))
+TRANSFER = bytes.fromhex(VECTORS["file"]["transfer"])
+FILE = b"weights of epoch 3"
+
+_FILE_UP: dict[str, FileUp] = {
+    "OFFER": Offer(
+        SENDER, TRANSFER, TIME, "run-1", "vectors", "launch-1", "node1", "checkpoints/last.ckpt", len(FILE), TIME, 3
+    ),
+    "CHUNK": Chunk(SENDER, TRANSFER, 0, zlib.crc32(FILE), FILE),
+    "END": End(SENDER, TRANSFER, len(FILE)),
+    "ABORT": Abort(SENDER, TRANSFER),
+}
+_FILE_DOWN: dict[str, Down] = {
+    "FILE_AT": FileAt(TRANSFER, 9),
+    "FILE_STORED": FileStored(TRANSFER, hashlib.sha256(FILE).hexdigest()),
+    "FILE_REFUSED": FileRefused(TRANSFER, "No space left on device", is_final=False),
+}
+
+
+def _packed(message: FileUp) -> tuple[bytes, bytes]:
+    if isinstance(message, Offer):
+        return wire.pack_offer(message)
+    if isinstance(message, Chunk):
+        header = wire.pack_chunk_header(message.sender, message.transfer, message.offset, message.crc32)
+        return header, message.body
+    return wire.pack_end(message) if isinstance(message, End) else wire.pack_abort(message)
 
 
 def _payload(record: str) -> bytes:
@@ -54,6 +99,8 @@ def test_there_is_a_vector_of_each_kind_and_type() -> None:
     assert set(VECTORS["records"]) == {kind.name for kind in Kind}
     assert set(VECTORS["up"]) == {"BATCH", "BATCH urgent", "BEAT"}
     assert set(VECTORS["down"]) == set(_DOWN)
+    assert set(VECTORS["file"]["up"]) == set(_FILE_UP)
+    assert set(VECTORS["file"]["down"]) == set(_FILE_DOWN)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.METRICS])
@@ -105,6 +152,29 @@ def test_our_answers_are_those_of_the_vectors(name: str) -> None:
     assert wire.unpack_down(frame) == _DOWN[name]
 
 
+def test_our_transfers_have_the_names_of_the_vectors() -> None:
+    """The same in every language: so any process goes on with a file where another one stopped."""
+    inode: int = VECTORS["file"]["inode"]
+    assert transfer_id("run-1", "node1", "checkpoints/last.ckpt", len(FILE), TIME, inode) == TRANSFER
+
+
+@pytest.mark.parametrize("name", _FILE_UP)
+def test_our_files_are_those_of_the_vectors(name: str) -> None:
+    """Made and taken."""
+    frames = [bytes.fromhex(frame) for frame in VECTORS["file"]["up"][name]]
+    assert list(_packed(_FILE_UP[name])) == frames
+    assert wire.unpack_up(frames) == _FILE_UP[name]
+
+
+@pytest.mark.parametrize("name", _FILE_DOWN)
+def test_our_answers_to_files_are_those_of_the_vectors(name: str) -> None:
+    """Made and taken."""
+    topic, frame = map(bytes.fromhex, VECTORS["file"]["down"][name])
+    assert topic == SENDER
+    assert wire.pack_down(_FILE_DOWN[name]) == frame
+    assert wire.unpack_down(frame) == _FILE_DOWN[name]
+
+
 def test_the_vectors_segment_is_a_spool(tmp_path: Path) -> None:
     """A publisher in another language may leave it for us to drain."""
     directory = tmp_path / VECTORS["writer"]
@@ -128,10 +198,11 @@ def test_the_page_has_the_kinds_that_the_code_has() -> None:
 
 
 def test_the_page_has_the_types_that_the_code_has() -> None:
-    """§6 and §7; a vector of each is tested above."""
-    rows = re.findall(r"^ ([A-Z]+) +\[(\d), (\d), ", _PAGE, re.MULTILINE)
+    """§6, §7 and §10; a vector of each is tested above."""
+    rows = re.findall(r"^ ([A-Z_]+) +\[(\d), (\d), ", _PAGE, re.MULTILINE)
     assert [(name, int(number)) for name, version, number in rows if version == "1"] == [
         ("BATCH", 1), ("BEAT", 2), ("ACK", 1), ("RESEND", 2), ("COMMAND", 3), ("REFUSED", 4),
+        ("OFFER", 3), ("CHUNK", 4), ("END", 5), ("ABORT", 6), ("FILE_AT", 5), ("FILE_STORED", 6), ("FILE_REFUSED", 7),
     ]  # fmt: skip
 
 
@@ -156,6 +227,8 @@ def test_the_page_has_the_required_keys_of_an_identity() -> None:
         ("1 … 4,194,304 bytes", records.MAX_PAYLOAD_BYTES),
         ("1 … 65,536 records", wire.MAX_BATCH_RECORDS),
         ("at most 1,024 bytes", events.MAX_NAME_BYTES),
+        ("of at most 1,024 bytes", MAX_FILE_NAME_BYTES),
+        ("1 … 1,048,576 bytes", wire.MAX_CHUNK_BYTES),
     ],
 )
 def test_the_page_has_the_limits_that_the_code_has(text: str, limit: int) -> None:

@@ -16,21 +16,35 @@ from allranks_bus.wire import (
     MAX_BATCH_BYTES,
     MAX_BATCH_RECORDS,
     MAX_BEAT_BYTES,
+    MAX_CHUNK_BYTES,
     MAX_HEADER_BYTES,
+    MAX_OFFER_BYTES,
+    Abort,
     Ack,
     Batch,
     Beat,
+    Chunk,
     Command,
     Down,
+    End,
+    FileAt,
+    FileRefused,
+    FileStored,
+    Offer,
     Refused,
+    pack_abort,
     pack_batch_header,
     pack_beat,
+    pack_chunk_header,
     pack_down,
+    pack_end,
+    pack_offer,
     unpack_down,
     unpack_up,
 )
 
 WRITER = bytes(range(16))
+FILE = bytes(range(16, 32))
 
 _counts = st.integers(0, 2**63 - 1)
 _writers = st.binary(min_size=16, max_size=16)
@@ -44,7 +58,15 @@ _downs: st.SearchStrategy[Down] = (
     st.builds(Ack, _counts, st.binary(max_size=16), _counts, st.booleans())
     | st.builds(Command, st.text(max_size=20), _maps)
     | st.builds(Refused, st.text(max_size=50))
+    | st.builds(FileAt, _writers, _counts)
+    | st.builds(FileStored, _writers, st.binary(min_size=32, max_size=32).map(bytes.hex))
+    | st.builds(FileRefused, _writers, st.text(max_size=50), st.booleans())
 )
+_texts = st.text(max_size=20)
+_offers = st.builds(
+    Offer, _writers, _writers, _counts, st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", fullmatch=True),
+    *[_texts] * 4, _counts, _counts, st.none() | st.integers(0, 2**24 - 1),
+)  # fmt: skip
 
 
 def _packed(value: object) -> bytes:
@@ -74,6 +96,27 @@ def test_a_beat_comes_back(beat: Beat) -> None:
     assert unpack_up(list(pack_beat(beat))) == beat
 
 
+@given(_offers)
+def test_an_offer_comes_back(offer: Offer) -> None:
+    """With every field, and with a name that is checked by whoever answers it."""
+    assert unpack_up(list(pack_offer(offer))) == offer
+
+
+@given(st.builds(Chunk, _writers, _writers, _counts, st.integers(0, 2**32 - 1), st.binary(min_size=1)))
+def test_a_chunk_comes_back(chunk: Chunk) -> None:
+    """With its bytes as they are."""
+    header = pack_chunk_header(chunk.sender, chunk.transfer, chunk.offset, chunk.crc32)
+    assert unpack_up([header, chunk.body]) == chunk
+
+
+@given(_writers, _writers, _counts)
+def test_an_end_and_an_abort_come_back(sender: bytes, transfer: bytes, size: int) -> None:
+    """They have no body to speak of."""
+    end, abort = End(sender, transfer, size), Abort(sender, transfer)
+    assert unpack_up(list(pack_end(end))) == end
+    assert unpack_up(list(pack_abort(abort))) == abort
+
+
 @given(_downs)
 def test_what_goes_down_comes_back(message: Down) -> None:
     """Acks, resends, commands, refusals."""
@@ -92,7 +135,7 @@ def test_any_frames_are_a_message_or_a_protocol_error(frames: list[bytes]) -> No
 
 @given(
     st.lists(_values | st.just(WRITER), max_size=9),
-    st.sampled_from([1, 2, 3, 4, 5]),
+    st.sampled_from([1, 2, 3, 4, 5, 6, 7]),
     st.binary(max_size=50) | _maps.map(_packed),
 )
 def test_any_fields_are_a_message_or_a_protocol_error(fields: list[Any], kind: int, body: bytes) -> None:
@@ -156,7 +199,10 @@ def test_a_message_has_two_frames(frames: list[bytes]) -> None:
         (1, 1, WRITER, 0, 0, 0, 0), (1, 1, WRITER, 0, MAX_BATCH_RECORDS + 1, 0, 0), (1, 1, WRITER, 0, 1.0, 0, 0),
         (1, 1, WRITER, 0, True, 0, 0), (1, 1, WRITER, "0", 1, 0, 0), (1, 1, WRITER, 0, 1, None, 0),
         (1, 3, WRITER, 0, 1, 0, 0), (1, None, WRITER, 0, 1, 0, 0), (1, [1], WRITER, 0, 1, 0, 0),
-        (1, 2, WRITER, 0, 1), (1, 2, WRITER, -1, 0, 0),
+        (1, 2, WRITER, 0, 1), (1, 2, WRITER, -1, 0, 0), (1, 7, WRITER, FILE, 0), (1, True, WRITER, 0, 1, 0, 0),
+        (1, 3, WRITER), (1, 3, WRITER, FILE), (1, 3, WRITER, FILE, 0), (1, 4, WRITER, b"short", 0, 0),
+        (1, 4, WRITER, FILE, 0), (1, 4, WRITER, FILE, -1, 0), (1, 4, WRITER, FILE, 0, 2**32), (1, 5, WRITER, FILE),
+        (1, 5, WRITER, FILE, None), (1, 5, WRITER, "x" * 16, 0), (1, 6, WRITER), (1, 6, WRITER, FILE[1:]),
     ],
 )  # fmt: skip
 def test_a_header_that_cannot_be_is_refused(fields: tuple[Any, ...]) -> None:
@@ -170,7 +216,9 @@ def test_a_header_that_cannot_be_is_refused(fields: tuple[Any, ...]) -> None:
     [
         (), (1,), (2, 1, 0, WRITER, 0), (1, 1), (1, 1, -1, WRITER, 0), (1, 1, 0, "name", 0), (1, 1, 0, WRITER, None),
         (1, 3, "name"), (1, 3, b"name", {}), (1, 3, "name", []), (1, 4), (1, 4, None), (1, 5, "what"), (1, None),
-        (1, [1]),
+        (1, [1]), (1, 5, FILE), (1, 5, FILE, -1), (1, 5, FILE[1:], 0), (1, 6, FILE), (1, 6, FILE, "digest"),
+        (1, 6, FILE, "F" * 64), (1, 6, FILE, bytes(64)), (1, 7, FILE), (1, 7, FILE, "why"), (1, 7, FILE, None, True),
+        (1, 7, FILE, "why", 1), (1, 8, FILE, 0),
     ],
 )  # fmt: skip
 def test_an_answer_that_cannot_be_is_refused(fields: tuple[Any, ...]) -> None:
@@ -186,6 +234,55 @@ def test_a_status_is_a_map_of_names(status: object) -> None:
         unpack_up([_header(1, 2, WRITER, 0, 0, 0), _packed(status)])
 
 
+_TOLD = {
+    "run": "r", "project": "p", "launch": "l", "host": "h", "name": "a/b", "size": 1, "modified": 2, "rank": 3,
+}  # fmt: skip
+
+
+def test_the_offer_of_a_newer_sender_is_understood() -> None:
+    """What is added to it is ignored."""
+    message = unpack_up([_header(1, 3, WRITER, FILE, 9, "new"), _packed({**_TOLD, "new": [1]})])
+    assert message == Offer(WRITER, FILE, 9, "r", "p", "l", "h", "a/b", 1, 2, 3)
+
+
+def test_an_offer_of_nobodys_file_has_no_rank() -> None:
+    """It may be left out."""
+    told = {key: value for key, value in _TOLD.items() if key != "rank"}
+    message = unpack_up([_header(1, 3, WRITER, FILE, 9), _packed(told)])
+    assert message == Offer(WRITER, FILE, 9, "r", "p", "l", "h", "a/b", 1, 2, None)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("run", None), ("run", "../up"), ("run", ""), ("project", b"p"), ("launch", 1), ("host", None),
+        ("name", None), ("name", b"a"), ("size", -1), ("size", 1.5), ("size", 2**63),
+        ("modified", None), ("modified", True), ("rank", -1), ("rank", 2**24), ("rank", "0"), ("rank", True),
+    ],
+)  # fmt: skip
+def test_an_offer_that_cannot_be_is_refused(key: str, value: object) -> None:
+    """Every field is checked; the name only for being text, because its sender must be told."""
+    with pytest.raises(ProtocolError):
+        unpack_up([_header(1, 3, WRITER, FILE, 9), _packed({**_TOLD, key: value})])
+
+
+@pytest.mark.parametrize("kind", [5, 6])
+@pytest.mark.parametrize("body", [b"", b"\x90", b"\xff", _packed({"a": bytes(MAX_HEADER_BYTES)})])
+def test_the_body_of_an_end_or_an_abort_is_a_map(kind: int, body: bytes) -> None:
+    """A small one."""
+    with pytest.raises(ProtocolError):
+        unpack_up([_header(1, kind, WRITER, FILE, 0), body])
+
+
+def test_a_chunk_has_a_byte_at_least_and_a_mebibyte_at_most() -> None:
+    """An empty one would move nothing on."""
+    header = pack_chunk_header(WRITER, FILE, 0, 0)
+    assert isinstance(unpack_up([header, bytes(MAX_CHUNK_BYTES)]), Chunk)
+    for body in (b"", bytes(MAX_CHUNK_BYTES + 1)):
+        with pytest.raises(ProtocolError):
+            unpack_up([header, body])
+
+
 def test_sizes_have_limits() -> None:
     """Of a batch's body, of a beat's status, and of a header, whatever the socket let through."""
     batch, beat = _header(1, 1, WRITER, 0, 1, 0, 0), _header(1, 2, WRITER, 0, 0, 0)
@@ -193,6 +290,7 @@ def test_sizes_have_limits() -> None:
     for frames in (
         [batch, bytes(MAX_BATCH_BYTES + 1)],
         [beat, _packed({"a": bytes(MAX_BEAT_BYTES)})],
+        [_header(1, 3, WRITER, FILE, 0), _packed({**_TOLD, "new": bytes(MAX_OFFER_BYTES)})],
         [_header(1, 2, WRITER, 0, 0, 0, bytes(MAX_HEADER_BYTES)), _packed({})],
     ):
         with pytest.raises(ProtocolError, match=r"at most|cannot hold"):
