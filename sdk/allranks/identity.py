@@ -9,6 +9,8 @@ is given the environment, the facts of the process, and what torch.distributed t
             what the ranks agreed on in torch's store
             SOURCES: torchrun · Slurm · MPI · Kubernetes · MASTER_ADDR:MASTER_PORT · the ranks' common parent
             else: a run of its own
+
+Launches that look alike on one host are told apart by `launches`.
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from allranks_bus import home
 from allranks_bus.errors import AllranksError
 
-from . import launchers
+from . import launchers, launches
 from .facts import Dist, Facts, Process, dist_agree, dist_probe, gather_facts
 from .launchers import Env, Place
 from .names import run_name
@@ -49,6 +52,7 @@ class Identity:
         launch: the same for all ranks of this launch, new for a restart or requeue.
         launcher: what the rank was taken from: a row of `launchers.ROWS`, `torch`, or `single`.
         weak: another launch could have the same facts, and be taken for this one; torch.distributed helps.
+        crowded: another launch on this host could have the same facts; `launches` tells them apart.
         role: `child` where another process already stands at this place: the parent that started this one.
         problems: what was wrong in the environment and has been passed over, for one warning.
     """
@@ -64,6 +68,7 @@ class Identity:
     node_rank: int | None
     launcher: str
     weak: bool = False
+    crowded: bool = False
     role: str = "rank"
     problems: tuple[str, ...] = ()
 
@@ -137,11 +142,13 @@ class Source:
         run: facts that all ranks share, in each life of the run.
         launch: facts that all ranks share, new in each life.
         weak: another run may have the same `run` facts.
+        crowded: only on this host.
     """
 
     run: tuple[str, ...]
     launch: tuple[str, ...] = ()
     weak: bool = False
+    crowded: bool = False
 
 
 def _torchrun(at: Situation) -> Source | None:
@@ -196,7 +203,7 @@ def _within_job(at: Situation, job: tuple[str, ...]) -> Source:
     if not at.one_host:
         return Source(job, at.endpoint, weak=at.place.is_by_hand)
     port = at.anchor_facts[-1]
-    return Source((*job, port, *at.anchor.argv), at.anchor_facts, weak=at.place.is_by_hand)
+    return Source((*job, port, *at.anchor.argv), at.anchor_facts, crowded=at.place.is_by_hand)
 
 
 def _master(at: Situation) -> Source | None:
@@ -206,8 +213,7 @@ def _master(at: Situation) -> Source | None:
 
 
 def _parent(at: Situation) -> Source:
-    made_here = at.anchor is at.facts.me or at.facts.mp_parent is not None
-    return Source(("parent", *at.anchor_facts), weak=at.place.is_by_hand and not made_here)
+    return Source(("parent", *at.anchor_facts), weak=not at.one_host, crowded=at.one_host and at.place.is_by_hand)
 
 
 # In order: the first that says something names the run.
@@ -226,6 +232,8 @@ def resolve(
     group: str | None = None,
     name: str | None = None,
     dist: Dist | None = None,
+    turn: int = 0,
+    launch_number: int = 0,
 ) -> Identity:
     """Who this process is. Nothing in the environment can make it raise.
 
@@ -233,6 +241,8 @@ def resolve(
         new_token: makes the random id of a run of its own.
         rank, world_size, id, project, group, name: what the user passed to init; None where they did not.
         dist: what torch.distributed tells; None where it is not up.
+        turn: how many runs of its launch this process has ended already; all ranks count alike.
+        launch_number: of launches that look alike on this host, as `launches` counts them.
 
     Raises:
         IdentityError: an argument is not a valid id or rank, or the rank lies outside the world.
@@ -243,7 +253,8 @@ def resolve(
     if parent is not None and facts.main_child:
         who = _as_main_child(parent, place)
     else:
-        who = _join(env, facts, place, parent, given_id, dist, new_token)
+        again = (*(("turn", str(turn)) if turn else ()), *(("launch", str(launch_number)) if launch_number else ()))
+        who = _join(env, facts, place, parent, given_id, dist, new_token, again)
     return replace(
         who,
         project=project or env.get("ALLRANKS_PROJECT") or DEFAULT_PROJECT,
@@ -261,13 +272,21 @@ def _join(
     given_id: str | None,
     dist: Dist | None,
     new_token: Callable[[], str],
+    again: tuple[str, ...],
 ) -> Identity:
-    """The identity by the order at the top of this module, but for a child that runs the main module again."""
+    """The identity by the order at the top of this module, but for a child that runs the main module again.
+
+    `again` tells this run from others that the same facts would name.
+    """
     if place is None or (place.is_alone and parent is None):
         lone = place or Place(0, 1, 0, 0, 1, "single")
         own = short_hash("process", facts.boot_id, str(facts.pid_ns), str(facts.pid), str(facts.me.start))
         return _identity(given_id or new_token(), own, lone)
+    if again and dist is not None and dist.run and dist.launch:
+        return _identity(given_id or dist.run, dist.launch, place)
     if parent is not None and (given_id is None or given_id == parent.run):
+        if again:  # the run that the parent exported was an earlier one
+            return _identity(short_hash(parent.run, *again), short_hash(parent.launch, *again), place)
         life = launchers.restarts(env)
         launch = parent.launch if set(life) == {"0"} else short_hash(parent.launch, *life)
         is_self = (parent.pid, parent.start) == (facts.me.pid, facts.me.start)
@@ -276,9 +295,9 @@ def _join(
     if dist is not None and dist.run and dist.launch:
         return _identity(given_id or dist.run, dist.launch, place)
     source = _source(env, facts, place)
-    run = given_id or short_hash(*source.run)
-    launch = short_hash("launch", *source.run, *source.launch, *launchers.restarts(env))
-    return replace(_identity(run, launch, place), weak=source.weak)
+    run = given_id or short_hash(*source.run, *again)
+    launch = short_hash("launch", *source.run, *source.launch, *launchers.restarts(env), *again)
+    return replace(_identity(run, launch, place), weak=source.weak, crowded=source.crowded)
 
 
 def _as_main_child(parent: ParentRun, place: Place | None) -> Identity:
@@ -410,6 +429,7 @@ def identify(
     project: str | None = None,
     group: str | None = None,
     name: str | None = None,
+    turn: int = 0,
 ) -> tuple[Identity, Facts]:
     """Who this process is, with the facts that it was found by; arguments and errors as of `resolve`.
 
@@ -419,7 +439,7 @@ def identify(
     env = os.environ if env is None else env
     facts = gather_facts()
 
-    def found(dist: Dist | None) -> Identity:
+    def found(dist: Dist | None, launch_number: int = 0) -> Identity:
         return resolve(
             env,
             facts=facts,
@@ -431,14 +451,20 @@ def identify(
             group=group,
             name=name,
             dist=dist,
+            turn=turn,
+            launch_number=launch_number,
         )
 
     world = dist_probe()
     who = found(world)
+    launch_number = launches.join(home.spool_roots(env), who.launch, who.rank) if who.crowded else 0
+    if launch_number:
+        who = found(world, launch_number)
     if world is None or who.world_size == 1:
         return who, facts
     run, launch = (random_id(), random_id()) if who.weak else (who.run, who.launch)
     # torchrun's store outlives a restart of its workers: the run is still the same then, the launch is another.
-    run = dist_agree("run", run) or ""
-    launch = dist_agree("/".join(("launch", *launchers.restarts(env))), launch) or ""
-    return found(replace(world, run=run, launch=launch)), facts
+    turns = (str(turn),) if turn else ()
+    run = dist_agree("/".join(("run", *turns)), run) or ""
+    launch = dist_agree("/".join(("launch", *launchers.restarts(env), *turns)), launch) or ""
+    return found(replace(world, run=run, launch=launch), launch_number), facts

@@ -384,20 +384,37 @@ def test_who_shares_a_run_and_a_launch(row: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("env", "weak"),
+    ("env", "weak", "crowded"),
     [
-        (torchrun(0), False),
-        (torchrun(0, 8, 4), True),
-        (srun(0), False),
-        (OMPI, False),
-        (MANUAL, True),
-        (KUBE, False),
-        ({"JOB_COMPLETION_INDEX": "0", "HOSTNAME": "train-0", "WORLD_SIZE": "2"}, True),
-        ({}, False),
+        (torchrun(0), False, False),
+        (torchrun(0, 8, 4), True, False),
+        (srun(0), False, False),
+        (OMPI, False, False),
+        (MANUAL, False, True),
+        (MANUAL | {"MASTER_ADDR": "node-1"}, True, False),
+        (KUBE, False, False),
+        ({"JOB_COMPLETION_INDEX": "0", "HOSTNAME": "train-0", "WORLD_SIZE": "2"}, True, False),
+        ({}, False, False),
     ],
 )
-def test_facts_that_another_launch_may_share_are_called_weak(env: dict[str, str], weak: bool) -> None:
-    assert resolve(env, facts=facts(env), new_token=tokens()).weak is weak
+def test_facts_that_another_launch_may_share_are_called_so(env: dict[str, str], weak: bool, crowded: bool) -> None:
+    who = resolve(env, facts=facts(env), new_token=tokens())
+    assert (who.weak, who.crowded) == (weak, crowded)
+
+
+@pytest.mark.parametrize("env", [torchrun(1), MANUAL, srun(1)])
+def test_a_further_run_of_the_same_ranks_is_another_run(env: dict[str, str]) -> None:
+    runs = [resolve(env, facts=facts(env), new_token=tokens(), turn=turn) for turn in (0, 1, 1, 2)]
+    assert runs[1].run == runs[2].run
+    assert len({who.run for who in runs}) == len({who.launch for who in runs}) == 3
+
+
+def test_launches_that_look_alike_differ_by_their_number_also_under_one_id() -> None:
+    first, second = (
+        resolve(MANUAL, facts=facts(MANUAL), new_token=tokens(), id="mine", launch_number=number) for number in (0, 1)
+    )
+    assert first.run == second.run == "mine"
+    assert first.launch != second.launch
 
 
 def test_a_process_of_its_own_is_rank_0_of_a_world_of_one() -> None:
