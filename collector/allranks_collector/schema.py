@@ -130,7 +130,8 @@ MIGRATIONS: tuple[Migration, ...] = (
                 run INTEGER, host VARCHAR, name VARCHAR,
                 digest VARCHAR,          -- sha256, 64 hex digits
                 size BIGINT, modified_ns BIGINT, stored_ns BIGINT,
-                rank INTEGER             -- null: nobody's in particular
+                rank INTEGER,            -- null: nobody's in particular
+                transfer VARCHAR         -- 32 hex digits: offered again, it is not sent again
                 )""",
             # -- what it prints ---------------------------------------------------------------------------
             """CREATE TABLE lines (
