@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from allranks._current import define_metric, finish, init, log, status
+from allranks._current import alert, define_metric, finish, init, log, save, status, watch
 from allranks._run import Run
 from allranks.values import Histogram
 from allranks_bus.version import __version__
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from allranks._config import Config, Summary
     from allranks.client import Client as Client
 
-    # Of the current run; `run` is None before init.
-    run: Run | None
+    # The current run: before `init` the one that it will be for, and in a rank that leaves it to another the same.
+    run: Run
     config: Config
     summary: Summary
 
@@ -37,13 +37,10 @@ def __getattr__(name: str) -> Any:
         from allranks.client import Client
 
         return Client
-    current = _current.current()
     if name == "run":
-        return current
+        return _current.current_or_implied()
     if name in ("config", "summary"):
-        if current is None:
-            raise AttributeError(f"allranks.{name} is there after allranks.init()")
-        return getattr(current, name)
+        return getattr(_current.current_or_implied(), name)
     raise AttributeError(f"module 'allranks' has no attribute {name!r}")
 
 
@@ -52,12 +49,15 @@ __all__ = [
     "Histogram",
     "Run",
     "__version__",
+    "alert",
     "config",
     "define_metric",
     "finish",
     "init",
     "log",
     "run",
+    "save",
     "status",
     "summary",
+    "watch",
 ]

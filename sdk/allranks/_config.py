@@ -60,6 +60,10 @@ class _Recorded(MutableMapping[str, Any]):
         object.__setattr__(self, "_values", dict(values))
         object.__setattr__(self, "_send", None)
 
+    def restore(self, values: Mapping[str, Any]) -> None:
+        """Sets entries that are stored already."""
+        self._values.update(values)
+
     def _record(self, changes: dict[str, Any]) -> None:
         self._values.update(changes)
         if changes and self._send is not None:

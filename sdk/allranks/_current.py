@@ -1,24 +1,27 @@
-"""The current run of this process, and the hooks that keep it right through fork, exception and exit.
+"""The current run of this process, and the hooks that keep it right through fork, pickle, exception and exit.
 
-The hooks are set by the first `init`, not by the import.
+The hooks are set when a run is first made, not by the import.
 """
 
 from __future__ import annotations
 
-import atexit
+import dataclasses
 import os
-import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
-from allranks import _loading, _warnings
+from allranks import _exits, _loading, _warnings
 from allranks._run import Run
 from allranks._settings import run_settings
 from allranks._warnings import warn_once
 from allranks_bus.errors import SettingError
 
 _current: Run | None = None
+# Those that this process has: a child may begin a run of its own beside the one that it came with.
+_runs: list[Run] = []
+# How many runs of its launch this process has ended by `finish`: the ranks of a launch count alike.
+_turn = 0
 _has_hooks = False
 
 
@@ -34,6 +37,7 @@ def init(
     dir: str | None = None,  # noqa: A002
     mode: str | None = None,
     url: str | None = None,
+    console: str | None = None,
     rank: int | None = None,
     world_size: int | None = None,
     resume: str = "allow",
@@ -52,42 +56,60 @@ def init(
         mode: `online`, `offline` (the spool alone, for `allranks sync`) or `disabled`; None means ALLRANKS_MODE.
         url: of the collector, `tcp://HOST:PORT` or `ipc:///PATH`; None means ALLRANKS_URL, else this user's own
             collector, which is started if it does not run.
+        console: `fd`: what this process, its C code and its children print is kept too; `off`; None means
+            ALLRANKS_CONSOLE, else `fd`.
         rank, world_size: this process's place, where no launcher tells it.
         resume: `allow`: an id that is known already gets a further attempt; `never`: a run of its own.
 
     Returns:
-        The run; the one that is current already where this process called `init` before and has not finished.
+        The run; the one that is current already where this process called `init` before and has not finished. A
+        forked child that calls it begins a run of its own, unless it has a place in the world of its parent's.
 
     Raises:
         IdentityError, AddressError, SettingError: an argument can never be right. Nothing in the environment makes
             it raise: that gives one warning.
     """
-    from allranks.identity import PARENT_VARIABLE, export_parent, identify
+    from allranks.identity import identify
 
-    global _current
+    global _current, _turn
     if resume not in ("allow", "never"):
         raise SettingError("resume", resume, "allow or never", "init")
-    if _current is not None and not _current.is_finished and not _takes_another_place(rank, world_size):
-        if id is not None and id != _current.id:
-            warn_once(
-                "init", f"init() was called again: the run {_current.id} goes on (finish() it to begin another)"
-            )
+    now = _current
+    if now is not None and _goes_on(now) and not _takes_another_place(now, rank, world_size):
+        if id is not None and id != now.id:
+            warn_once("init", f"init() was called again: the run {now.id} goes on (finish() it to begin another)")
         elif config is not None:
-            _current.config.update(config, allow_val_change=True)
-        return _current
-    settings = run_settings(os.environ, mode, url)
-    who, facts = identify(rank=rank, world_size=world_size, id=id, project=project, group=group, name=name)
+            now.config.update(config, allow_val_change=True)
+        return now
+    settings = run_settings(os.environ, mode, url, console)
+    implied = now if now is not None and now.is_implied and not now.is_inherited else None
+    turn = _turn + int(now is not None and now.is_finished and not now.is_inherited)
+    place: dict[str, Any] = {"rank": rank, "world_size": world_size, "turn": turn}
+    place |= {"project": project, "group": group, "name": name}
+    who, facts = identify(id=id, **place)
+    if implied is not None and id is None and who.launcher == "single":
+        # Nobody but this process could know of it yet, and its directory may be in use.
+        who, facts = identify(id=implied.id, **place)
     for problem in who.problems:
         warn_once(f"identity:{problem}", problem)
-    run = Run(who, facts, settings, notes=notes, tags=tuple(map(str, tags)), directory=dir)
-    _set_hooks()
-    run.start(config)
-    os.environ[PARENT_VARIABLE] = export_parent(who, facts)
+    told = (notes, tuple(map(str, tags)), dir)
+    if implied is not None and who.run == implied.id:
+        run = implied
+        run.announce(who, facts, settings, *told)
+    else:
+        run = _kept(Run(who, facts, settings, notes=told[0], tags=told[1], directory=told[2]))
+    _turn = turn
     _current = run
+    run.start(config)
     return run
 
 
-def _takes_another_place(rank: int | None, world_size: int | None) -> bool:
+def _goes_on(run: Run) -> bool:
+    """Whether `init` gives this run back: one that it was called for in this very process."""
+    return not (run.is_finished or run.is_implied or run.is_inherited)
+
+
+def _takes_another_place(run: Run, rank: int | None, world_size: int | None) -> bool:
     """Whether this process has become a rank since its first `init`.
 
     A spawned child of a program without a main guard calls `init` while it runs the main module again, and gets its
@@ -95,31 +117,85 @@ def _takes_another_place(rank: int | None, world_size: int | None) -> bool:
     """
     from allranks.identity import identify
 
-    if _current is None or _current.identity.role != "child":
+    if run.role != "child":
         return False
     who, _ = identify(rank=rank, world_size=world_size)
     return who.role == "rank"
 
 
 def current() -> Run | None:
-    """The current run; None before `init`."""
+    """The current run; None where there is none yet."""
     return _current
 
 
-def log(data: Mapping[str, Any], step: int | None = None) -> None:
-    """`Run.log` of the current run."""
+def current_or_implied() -> Run:
+    """The current run; where `init` has not been called yet, the one that it will be for, without waiting.
+
+    So a rank that leaves `init` to another one knows the run and its directory, and joins it when it logs.
+    """
+    global _current
     if _current is None:
-        warn_once("no run", "log() was called before init(): nothing is kept")
-    else:
-        _current.log(data, step)
+        from allranks.identity import identify
+
+        settings = run_settings(os.environ, None, None, None)
+        who, facts = identify()
+        _current = _kept(Run(who, facts, settings, is_implied=True))
+        _current.export()
+    return _current
+
+
+def restored(told: Mapping[str, Any], writer: bytes) -> Run:
+    """The run of a pickle: this process's own where it has it, else one that logs into it as `writer`'s child."""
+    global _current
+    from allranks.facts import gather_facts
+
+    identity = told["identity"]
+    for run in reversed(_runs):
+        if run.id == identity.run and run.identity.launch == identity.launch:
+            return run
+    settings = run_settings(os.environ, told["mode"], told["url"], None)
+    run = Run(
+        dataclasses.replace(identity, role="child"),
+        gather_facts(),
+        settings,
+        notes=told["notes"],
+        tags=told["tags"],
+        directory=told["directory"],
+        is_implied=told["is_implied"],
+        parent=writer,
+    )
+    run.config.restore(told["config"])
+    run.summary.restore(told["summary"])
+    _kept(run)
+    if _current is None or _current.is_finished:
+        _current = run
+    return run
+
+
+def log(data: Mapping[str, Any], step: int | None = None) -> None:
+    """`Run.log` of the current run; a rank that has not called `init` joins its launch's run by it."""
+    run = _current if _current is not None else current_or_implied()
+    run.log(data, step)
 
 
 def define_metric(name: str, step_metric: str | None = None, summary: str | None = None) -> None:
     """`Run.define_metric` of the current run."""
-    if _current is None:
-        warn_once("no run", "define_metric() was called before init(): nothing is kept")
-    else:
-        _current.define_metric(name, step_metric, summary)
+    current_or_implied().define_metric(name, step_metric, summary)
+
+
+def save(glob: str | os.PathLike[str], base_path: str | None = None, policy: str = "live") -> list[str]:
+    """`Run.save` of the current run."""
+    return current_or_implied().save(glob, base_path, policy)
+
+
+def watch(model: Any, log: str | None = "gradients", log_freq: int = 1000) -> None:
+    """`Run.watch` of the current run."""
+    current_or_implied().watch(model, log, log_freq)
+
+
+def alert(title: str, text: str = "", level: str = "INFO") -> None:
+    """`Run.alert` of the current run."""
+    current_or_implied().alert(title, text, level)
 
 
 def status() -> dict[str, Any]:
@@ -133,45 +209,46 @@ def finish(exit_code: int | None = None, timeout: float = 5.0) -> None:
         _current.finish(exit_code, timeout)
 
 
+def _kept(run: Run) -> Run:
+    """Sees to it that `run` comes to its right end with this process."""
+    _set_hooks()
+    _runs[:] = [other for other in _runs if not other.is_finished]
+    _runs.append(run)
+    return run
+
+
 def _set_hooks() -> None:
     global _has_hooks
     if _has_hooks:
         return
     _has_hooks = True
-    # Not only when an exception is told: that import makes named tuples by eval(), which lets Python forget that it
-    # was a Ctrl-C that nobody handled, and the program would exit with 1 in place of by SIGINT.
-    _loading.load("traceback")
-
+    _exits.watch(_at_exit, _failed)
     os.register_at_fork(
         before=_loading.before_fork,
         after_in_parent=_loading.after_fork_in_parent,
         after_in_child=_after_fork_in_child,
     )
-    atexit.register(_at_exit)
-    sys.excepthook = _recording(sys.excepthook)
+
+
+def watch_end_of_child() -> None:
+    """Called when a run opens its log, which may be in a child of multiprocessing."""
+    _exits.watch_child(_at_exit, _failed)
 
 
 def _after_fork_in_child() -> None:
+    global _turn
     _loading.after_fork_in_child()
     _warnings.forget()
-    if _current is not None:
-        _current.become_child()
+    _turn = 0
+    for run in _runs:
+        run.become_child()
 
 
 def _at_exit() -> None:
-    if _current is not None:
-        _current.finish_at_exit()
+    for run in _runs:
+        run.finish_at_exit()
 
 
-_Hook = Callable[[type[BaseException], BaseException, "TracebackType | None"], Any]
-
-
-def _recording(previous: _Hook) -> _Hook:
-    """An excepthook that tells the run of the exception, then does what the one before did."""
-
-    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if _current is not None:
-            _current.record_failure(kind, error, trace)
-        previous(kind, error, trace)
-
-    return hook
+def _failed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    for run in _runs:
+        run.record_failure(kind, error, trace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import threading
@@ -12,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from allranks import values
-from allranks._config import Config, Summary, entries
+from allranks._config import Config, Summary, entries, plain
 from allranks._log import RankLog
 from allranks._publisher import Publisher
 from allranks._settings import RunSettings
@@ -26,6 +27,7 @@ from allranks_bus.wire import WRITER_ID_BYTES
 
 # What only `init` and the end of a program need is imported by them: `import allranks` is in every program's start.
 if TYPE_CHECKING:
+    from allranks._files import RunFiles
     from allranks.facts import Facts
     from allranks.identity import Identity
 
@@ -33,6 +35,8 @@ FINISH_TIMEOUT_S = 5.0
 # At the end of a program that did not call finish(): a collector on this machine takes over what is left.
 EXIT_TIMEOUT_S = 0.25
 SUMMARIES = ("last", "min", "max", "mean")
+ALERT_LEVELS = ("INFO", "WARN", "ERROR")
+_MAX_ALERT_CHARS = 16_384
 _MAX_TRACEBACK_CHARS = 16_384
 _MAX_ARGV = 64
 
@@ -47,6 +51,15 @@ class Run:
         config, summary: mappings whose changes are stored.
     """
 
+    identity: Identity
+    id: str
+    project: str
+    group: str | None
+    name: str
+    rank: int
+    world_size: int
+    local_rank: int | None
+
     def __init__(
         self,
         identity: Identity,
@@ -56,29 +69,29 @@ class Run:
         notes: str | None = None,
         tags: tuple[str, ...] = (),
         directory: str | None = None,
+        is_implied: bool = False,
+        parent: bytes | None = None,
     ) -> None:
-        self.id = identity.run
-        self.project = identity.project
-        self.group = identity.group
-        self.name = identity.name
-        self.rank = identity.rank
-        self.world_size = identity.world_size
-        self.local_rank = identity.local_rank
+        self._take(identity)
         self.notes = notes
         self.tags = tags
-        self.identity = identity
         self.settings = settings
-        self.config = Config(lambda changes: self._append(Kind.CONFIG, changes))
-        self.summary = Summary(lambda changes: self._append(Kind.SUMMARY, changes))
+        self.config = Config(lambda changes: self._record(Kind.CONFIG, changes))
+        self.summary = Summary(lambda changes: self._record(Kind.SUMMARY, changes))
         self._facts = facts
         self._directory = directory
-        self._role = identity.role
-        self._parent: bytes | None = None
+        # Nobody has called `init` for it, here or where it comes from.
+        self._is_implied = is_implied
+        # It came here by a fork or a pickle: its writer is opened when something is logged.
+        self._is_inherited = parent is not None
+        self._parent = parent
         self._started_ns = time.time_ns()
         # None before start, after finish, and in a forked child until it logs.
         self._log: RankLog | None = None
         self._publisher: Publisher | None = None
+        self._files: RunFiles | None = None
         self._writer = b""
+        self._exported = ""
         self._is_finished = False
         self._failure: dict[str, str] | None = None
         self._last_status: dict[str, Any] | None = None
@@ -86,6 +99,23 @@ class Run:
 
     def __repr__(self) -> str:
         return f"<allranks.Run {self.id} ({self.name}), rank {self.rank} of {self.world_size}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Unpickled in another process it logs into the same run; in the same one it is the same object."""
+        told = {
+            "identity": dataclasses.replace(self.identity, problems=()),
+            "mode": self.settings.mode,
+            "url": str(self.settings.address) if self.settings.address else None,
+            "notes": self.notes,
+            "tags": self.tags,
+            "directory": self._directory,
+            "is_implied": self._is_implied,
+            "config": dict(self.config),
+            "summary": dict(self.summary),
+        }
+        from allranks import _current
+
+        return _current.restored, (told, self._writer)
 
     def __enter__(self) -> Run:
         return self
@@ -101,6 +131,16 @@ class Run:
     def is_finished(self) -> bool:
         """True after `finish`."""
         return self._is_finished
+
+    @property
+    def is_started(self) -> bool:
+        """True while what is logged here is kept: after `init`, or in a rank that joined by logging."""
+        return self._log is not None or (self.role == "child" and not self._is_finished)
+
+    @property
+    def role(self) -> str:
+        """`rank`, or `child` in a process that works for a rank."""
+        return self.identity.role
 
     @property
     def dir(self) -> str:
@@ -155,6 +195,55 @@ class Run:
         how = {"step_metric": step_metric, "summary": summary}
         self._append(Kind.DEFINE, str(name), {key: str(value) for key, value in how.items() if value is not None})
 
+    def save(self, glob: str | os.PathLike[str], base_path: str | None = None, policy: str = "live") -> list[str]:
+        """Has files brought to the collector, beside all those in `run.dir`; waits for nothing, and never raises.
+
+        Args:
+            glob: a path or a pattern.
+            base_path: the folder that the stored names are relative to; None means the working directory for a
+                relative `glob`, else the folder in which the pattern begins.
+            policy: `live`: now, and whenever they change; `now`: once; `end`: when the run ends here.
+
+        Returns:
+            The names under which they will be stored.
+        """
+        self._ready_log()
+        if self._files is None:
+            warn_once("save", f"save({str(glob)!r}): nothing is kept of this run here, so no file is either")
+            return []
+        return self._files.save(os.fspath(glob), base_path, policy)
+
+    def watch(self, model: Any, log: str | None = "gradients", log_freq: int = 1000) -> None:
+        """Keeps histograms of a torch module's gradients and parameters; never forces ranks into step.
+
+        Args:
+            model: a `torch.nn.Module`.
+            log: `gradients`, `parameters`, `all`, or None for nothing.
+            log_freq: every so many backward passes.
+        """
+        from allranks import _watch
+
+        _watch.watch(self, model, log, log_freq)
+
+    def unwatch(self, model: Any = None) -> None:
+        """Ends `watch` of this module, or of all."""
+        from allranks import _watch
+
+        _watch.unwatch(self, model)
+
+    def alert(self, title: str, text: str = "", level: str = "INFO") -> None:
+        """Keeps a message for people.
+
+        Args:
+            level: `INFO`, `WARN` or `ERROR`.
+        """
+        word = str(getattr(level, "value", level)).upper()
+        if word not in ALERT_LEVELS:
+            warn_once("alert", f"alert(): level is one of {', '.join(ALERT_LEVELS)}, not {level!r:.40}; INFO is used")
+            word = "INFO"
+        body = {"title": str(title)[:_MAX_ALERT_CHARS], "text": str(text)[:_MAX_ALERT_CHARS], "level": word}
+        self._append(Kind.ALERT, body)
+
     def status(self) -> dict[str, Any]:
         """How this process stands with its collector, as far as is known here; never waits.
 
@@ -191,19 +280,59 @@ class Run:
         with self._starting:
             if self._is_finished:
                 warn_once("finish", "finish() was called again; the run had ended already")
-                return
-            self._end(exit_code, timeout)
+            elif self._is_implied and self._log is None:
+                warn_once("finish", "finish() was called before init(): there is nothing to end")
+            else:
+                self._end(exit_code, timeout)
 
     # What follows is for the rest of the package, not for users.
 
     def start(self, config: Any = None) -> None:
         """Opens the spool and starts the publisher; never raises."""
+        if self.role == "child":
+            # A spawned child that runs the main module again: its log is opened if it logs at all, and the
+            # configuration is known from its parent.
+            self.config.restore({str(key): plain(value) for key, value in entries(config).items()})
+            return
         with self._starting:
-            if self.settings.mode == "disabled":
-                self.config.update(entries(config), allow_val_change=True)
-                return
-            self._open()
+            if self._log is not None:  # it had joined by logging
+                self._append(Kind.OPEN, self._open_map())
+            elif self.settings.mode != "disabled":
+                self._open()
+                self._record_settings()
+        self.export()
         self.config.update(entries(config), allow_val_change=True)
+
+    def export(self) -> None:
+        """Lets the processes that are started from here find the run."""
+        from allranks.identity import PARENT_VARIABLE, export_parent
+
+        self._exported = os.environ[PARENT_VARIABLE] = export_parent(self.identity, self._facts)
+
+    @property
+    def is_implied(self) -> bool:
+        """True where nobody has called `init` for it yet."""
+        return self._is_implied
+
+    @property
+    def is_inherited(self) -> bool:
+        """True where it came to this process by a fork or a pickle."""
+        return self._is_inherited
+
+    def announce(
+        self,
+        identity: Identity,
+        facts: Facts,
+        settings: RunSettings,
+        notes: str | None,
+        tags: tuple[str, ...],
+        directory: str | None,
+    ) -> None:
+        """Takes what `init` was told, in the place of what had been implied before it."""
+        self._take(identity)
+        self._facts, self.settings = facts, settings
+        self.notes, self.tags, self._directory = notes, tags, directory
+        self._is_implied = False
 
     def record_failure(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         """Keeps an exception that ends the program, for the record that closes the run."""
@@ -235,12 +364,45 @@ class Run:
         if log is not None:
             log.abandon()
             self._parent = self._writer
-            self._role = "child"
+            self._is_inherited = True
+            self.identity = dataclasses.replace(self.identity, role="child")
         if publisher is not None:
             publisher.abandon()
         self._failure = None
 
+    def _take(self, identity: Identity) -> None:
+        self.identity = identity
+        self.id = identity.run
+        self.project = identity.project
+        self.group = identity.group
+        self.name = identity.name
+        self.rank = identity.rank
+        self.world_size = identity.world_size
+        self.local_rank = identity.local_rank
+
+    def _join(self) -> bool:
+        """Opens the log of a process that has not called `init`; False for one that is nobody's rank.
+
+        Its place is looked for now: torch.distributed may have come up since.
+        """
+        from allranks.identity import identify
+
+        who, self._facts = identify(project=self.project, group=self.group, name=self.name)
+        if who.run == self.id and who.launcher != "single":
+            self._take(who)
+        elif self.role != "child":
+            return False
+        self._open()
+        if self._is_implied:
+            self._record_settings()
+        if self.role == "rank":
+            self.export()
+        return True
+
     def _open(self) -> None:
+        from allranks import _current
+
+        _current.watch_end_of_child()
         self._writer = os.urandom(WRITER_ID_BYTES)
         identity = self._open_map()
         problems: list[str] = []
@@ -268,7 +430,8 @@ class Run:
             "name": self.name,
             "notes": self.notes,
             "tags": list(self.tags),
-            "parent": self._parent,
+            "parent": self._parent or None,
+            "implied": self._is_implied or None,
         }
         return {
             "run": self.id,
@@ -276,7 +439,7 @@ class Run:
             "launch": identity.launch,
             "rank": self.rank,
             "world_size": self.world_size,
-            "role": self._role,
+            "role": self.identity.role,
             "host": self._facts.hostname,
             "pid": me.pid,
             "pid_start": me.start,
@@ -311,6 +474,17 @@ class Run:
             "dropped": log.refused if log else 0,
         }
 
+    def _record(self, kind: Kind, changes: dict[str, Any]) -> None:
+        """Appends a change of config or summary; before `init` they wait for it."""
+        if not self._is_implied or self._log is not None:
+            self._append(kind, changes)
+
+    def _record_settings(self) -> None:
+        """Appends what config and summary were told before there was a log."""
+        for kind, mapping in ((Kind.CONFIG, self.config), (Kind.SUMMARY, self.summary)):
+            if mapping:
+                self._append(kind, dict(mapping))
+
     def _append(self, kind: Kind, *fields: Any) -> None:
         """Appends an event that is not of the hot path; never raises."""
         try:
@@ -323,13 +497,16 @@ class Run:
             warn_once(f"{kind.name}", f"a {kind.name.lower()} event could not be kept: {error}")
 
     def _ready_log(self) -> RankLog | None:
-        """The log; a forked child's is opened here. None where nothing is kept, which has been said."""
+        """The log; that of a forked child, or of a rank that never called `init`, is opened here.
+
+        None where nothing is kept, which has been said.
+        """
         if self._log is None and self.settings.mode != "disabled":
             with self._starting:
                 if self._is_finished:
                     warn_once("finished", f"the run {self.id} has ended: what is logged now is not kept")
-                elif self._log is None and self._role == "child":
-                    self._open()
+                elif self._log is None and (self.role == "child" or self._is_implied) and not self._join():
+                    warn_once("no run", "log() was called before init(): nothing is kept")
         return self._log
 
     def _log_slowly(self, data: object, step: object) -> None:
@@ -389,10 +566,10 @@ class Run:
                 self._say_where(log, publisher)
                 log.close()
         self._is_finished = True
-        from allranks.identity import PARENT_VARIABLE, export_parent
+        from allranks.identity import PARENT_VARIABLE
 
         # A rank that is started later must not join a run that is over.
-        if os.environ.get(PARENT_VARIABLE) == export_parent(self.identity, self._facts):
+        if self._exported and os.environ.get(PARENT_VARIABLE) == self._exported:
             del os.environ[PARENT_VARIABLE]
 
     def _say_where(self, log: RankLog, publisher: Publisher | None) -> None:

@@ -11,6 +11,7 @@ from allranks_bus.errors import AddressError, SettingError
 from allranks_bus.spool import CAP_BYTES
 
 MODES = ("online", "offline", "disabled")
+CONSOLES = ("fd", "off")
 _MIN_CAP_BYTES = 1024 * 1024
 
 
@@ -22,28 +23,25 @@ class RunSettings:
         mode: `online`, `offline` (the spool alone) or `disabled` (nothing is kept).
         address: of the collector; None means this user's embedded one.
         env: the environment at `init`: helpers get it, whatever the program does to its own later.
+        console: `fd` (what is printed is kept) or `off`.
         spool_cap_bytes: how large the spool may grow while no collector takes what is in it.
     """
 
     mode: str
     address: Address | None
     env: Mapping[str, str] = field(repr=False)
+    console: str = "fd"
     spool_cap_bytes: int = CAP_BYTES
 
 
-def run_settings(env: Mapping[str, str], mode: str | None, url: str | None) -> RunSettings:
+def run_settings(env: Mapping[str, str], mode: str | None, url: str | None, console: str | None) -> RunSettings:
     """The settings from arguments, else the environment.
 
     Raises:
         SettingError, AddressError: an argument is wrong. A wrong variable gives one warning instead: the training
             that it meets must go on, and its events are kept in the spool.
     """
-    if mode is not None and mode not in MODES:
-        raise SettingError("mode", mode, f"one of {', '.join(MODES)}", "init")
-    chosen = mode or env.get("ALLRANKS_MODE") or "online"
-    if chosen not in MODES:
-        warn_once("mode", f"ALLRANKS_MODE={chosen!r} is none of {', '.join(MODES)}; online is used")
-        chosen = "online"
+    chosen = _word("mode", MODES, mode, env)
     address: Address | None = None
     if url is not None:
         address = parse_address(url)
@@ -53,7 +51,19 @@ def run_settings(env: Mapping[str, str], mode: str | None, url: str | None) -> R
         except AddressError as error:
             warn_once("url", f"ALLRANKS_URL: {error}; events stay in the spool until `allranks sync` ships them")
             chosen = "offline" if chosen == "online" else chosen
-    return RunSettings(chosen, address, dict(env), _spool_cap(env))
+    return RunSettings(chosen, address, dict(env), _word("console", CONSOLES, console, env), _spool_cap(env))
+
+
+def _word(name: str, words: tuple[str, ...], given: str | None, env: Mapping[str, str]) -> str:
+    """The argument, else the variable, else the first of `words`."""
+    if given is not None and given not in words:
+        raise SettingError(name, given, f"one of {', '.join(words)}", "init")
+    variable = f"ALLRANKS_{name.upper()}"
+    chosen = given or env.get(variable) or words[0]
+    if chosen not in words:
+        warn_once(name, f"{variable}={chosen!r} is none of {', '.join(words)}; {words[0]} is used")
+        return words[0]
+    return chosen
 
 
 def _spool_cap(env: Mapping[str, str]) -> int:

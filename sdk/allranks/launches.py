@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 from allranks_bus import processes
 
-# The ranks of one launch are started together: one whose launch has died may come so much later than the last of them.
+# The ranks of one launch start together: one whose launch has died may have started so much later than the last.
 TOGETHER_S = 5.0
 _KEEP_S = 7 * 24 * 3600.0
 _LOCK_WAIT_S = 0.1

@@ -19,6 +19,8 @@ def sdk_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("ALLRANKS_HOME", str(tmp_path))
     monkeypatch.setattr(_current, "_current", None)
+    monkeypatch.setattr(_current, "_runs", [])
+    monkeypatch.setattr(_current, "_turn", 0)
     _warnings.forget()
     yield tmp_path
     run = _current.current()

@@ -295,8 +295,49 @@ def test_the_module_before_init_warns_and_never_raises(sdk_home: Path, capsys: p
     allranks.define_metric("a")
     allranks.finish()
     assert "before init()" in capsys.readouterr().err
-    with pytest.raises(AttributeError, match=r"after allranks\.init"):
-        _ = allranks.config
+    assert not (sdk_home / "spool").exists()
+
+
+def test_the_run_is_known_before_init_and_is_the_one_that_init_starts(sdk_home: Path) -> None:
+    early, directory = allranks.run, allranks.run.dir
+    early.config["seed"] = 3
+    assert Path(directory).is_dir()
+    assert not early.is_started
+    run = offline(name="n", config={"lr": 0.1})
+    assert run is early is allranks.run
+    assert (run.dir, run.project, run.name) == (directory, "p", "n")
+    events = spooled(sdk_home / "spool")
+    assert [opened[2]["run"] for opened in of_kind(events, Kind.OPEN)] == [Path(directory).name]
+    assert [change[2] for change in of_kind(events, Kind.CONFIG)] == [{"seed": 3}, {"lr": 0.1}]
+
+
+def test_a_rank_that_never_calls_init_joins_its_launchs_run_by_logging(
+    sdk_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "RANK": "1",
+        "WORLD_SIZE": "2",
+        "ALLRANKS_RUN_ID": "ours",
+        "ALLRANKS_MODE": "offline",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert Path(allranks.run.dir) == sdk_home / "runs" / "ours"
+    assert not allranks.run.is_started
+    allranks.log({"loss": 1})
+    allranks.config["lr"] = 1
+    ((_, _, opened),) = of_kind(spooled(sdk_home / "spool"), Kind.OPEN)
+    assert (opened["run"], opened["rank"], opened["implied"]) == ("ours", 1, True)
+    run = allranks.init(project="p")
+    assert run is allranks.run
+    assert run.rank == 1
+    (_, _, _), (_, _, again) = of_kind(spooled(sdk_home / "spool"), Kind.OPEN)
+    assert again["project"] == "p"
+    assert "implied" not in again
+
+
+def test_init_with_an_id_after_the_run_was_asked_for_is_that_run(sdk_home: Path) -> None:
+    early = allranks.run
+    assert offline(id="mine").id == "mine" == allranks.run.id != early.id
 
 
 def test_run_dir_is_made_and_named_by_the_run(sdk_home: Path, tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""How a process ends, told to those who ask: by the interpreter's own end, by multiprocessing's, by an exception.
+
+No signal is taken: a program that ends by one runs nothing of this, and needs nothing of it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from allranks import _loading
+
+# Behind the program's own finalizers (multiprocessing runs them from the highest number to the lowest).
+_AFTER_ALL = -1_000_000
+
+_Told = Callable[[type[BaseException], BaseException, "TracebackType | None"], None]
+_Hook = Callable[[type[BaseException], BaseException, "TracebackType | None"], Any]
+
+# The process in which the hook of multiprocessing is set: a forked child has it not.
+_finalized_pid = 0
+
+
+def watch(end: Callable[[], None], failed: _Told) -> None:
+    """Has `end` called at the interpreter's end, and `failed` with an exception that nobody handles."""
+    # Not only when an exception is told: that import makes named tuples by eval(), which lets Python forget that it
+    # was a Ctrl-C that nobody handled, and the program would exit with 1 in place of by SIGINT.
+    _loading.load("traceback")
+    atexit.register(end)
+    sys.excepthook = _recording(sys.excepthook, failed)
+
+
+def watch_child(end: Callable[[], None], failed: _Told) -> None:
+    """The same in a child of multiprocessing, which ends without the interpreter's hooks; elsewhere nothing.
+
+    To be called when a log is opened: a forked child forgets what had been set before it began.
+    """
+    global _finalized_pid
+    process, util = (sys.modules.get(f"multiprocessing.{name}") for name in ("process", "util"))
+    if process is None or util is None or process.parent_process() is None or _finalized_pid == os.getpid():
+        return
+    _finalized_pid = os.getpid()
+
+    def finalize() -> None:
+        # Called while the exception that ends the child, if any, is on its way out.
+        kind, error, trace = sys.exc_info()
+        if isinstance(error, SystemExit):  # torch.multiprocessing makes one of whatever was raised
+            error = error.__context__ if error.code not in (None, 0) else None
+            kind, trace = type(error) if error else None, error.__traceback__ if error else None
+        if kind is not None and error is not None:
+            failed(kind, error, trace)
+        end()
+
+    util.Finalize(None, finalize, exitpriority=_AFTER_ALL)
+
+
+def _recording(previous: _Hook, failed: _Told) -> _Hook:
+    """An excepthook that tells of the exception, then does what the one before did."""
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        failed(kind, error, trace)
+        previous(kind, error, trace)
+
+    return hook
