@@ -47,7 +47,7 @@ class Decoder:
         self.closed: list[tuple[WriterBook, dict[str, Any]]] = []
         self._ledger = ledger
         self._handlers: dict[int, Callable[[WriterBook, list[Any]], None]] = {
-            Kind.OPEN: self._ignore,
+            Kind.OPEN: self._open,
             Kind.METRICS: self._metrics,
             Kind.KEYSET: self._keyset,
             Kind.LOG: self._log,
@@ -137,8 +137,9 @@ class Decoder:
         except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
             raise BrokenRecord(f"a record of kind {event[0]} cannot be understood: {error}") from error
 
-    def _ignore(self, book: WriterBook, event: list[Any]) -> None:
-        """OPEN: the writer is known by now; each of its segments says so again."""
+    def _open(self, book: WriterBook, event: list[Any]) -> None:
+        """The writer is known by now; each of its segments says so again."""
+        self._ledger.open_again(book, events.check_identity(event[2]))
 
     def _metrics(self, book: WriterBook, event: list[Any]) -> None:
         _, time_ns, step, keyset, values = event

@@ -224,10 +224,10 @@ class Ingest:
                     connection.execute(
                         "INSERT INTO points SELECT series, step, time_ns, coalesce(value, 'nan'::DOUBLE) FROM arrived"
                     )
-            ledger.new.write(connection)
+            ledger.write(connection)
             if touched:
                 _move_positions(connection, list(touched.values()))
-        ledger.new.clear()
+        ledger.clear()
         if columns is not None:
             self.stats.update(columns["series"], columns["step"], columns["time_ns"], columns["value"])
         self._store_figures()

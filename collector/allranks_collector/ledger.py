@@ -31,10 +31,14 @@ _NUMBERED = (("run", "runs"), ("writer", "writers"), ("series", "series"), ("eve
 
 @dataclass
 class RunBook:
-    """A run: its number, and the launches that have been seen of it."""
+    """A run: its number, and the launches that have been seen of it.
+
+    `is_implied` while only ranks have been seen that never called `init`: they do not know its project and name.
+    """
 
     run: int
     id: str
+    is_implied: bool = False
     attempts: dict[str, int] = field(default_factory=dict[str, int])
 
 
@@ -85,6 +89,8 @@ class Ledger:
         self.new = NewRows()
         self.writers: dict[bytes, WriterBook] = {}
         self._runs: dict[str, RunBook] = {}
+        # Runs whose project and name have been told by now.
+        self._told: list[tuple[Any, ...]] = []
         with store.cursor() as cursor:
             self._next = {column: _maximum(cursor, column, table) + 1 for column, table in _NUMBERED}
 
@@ -134,6 +140,7 @@ class Ledger:
             if len(identity[name]) > MAX_IDENTITY_TEXT:
                 raise ProtocolError(f"an identity's {name!r} has at most {MAX_IDENTITY_TEXT} characters")
         run = self._run(identity, time_ns)
+        self._tell(run, identity)
         attempt = run.attempts.get(identity["launch"])
         if attempt is None:
             attempt = run.attempts[identity["launch"]] = len(run.attempts) + 1
@@ -172,6 +179,23 @@ class Ledger:
         self.new.positions.append((book.writer, 0, None, time_ns, 0))
         self.new.states.append((book.writer, time_ns, "running", "{}"))
         return book
+
+    def open_again(self, book: WriterBook, identity: Mapping[str, Any]) -> None:
+        """Takes in an OPEN record of a writer that is known: it may tell what it had only implied."""
+        self._tell(book.run, identity)
+
+    def write(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Writes all that is new; in the caller's transaction."""
+        self.new.write(connection)
+        for told in self._told:
+            connection.execute(
+                "UPDATE runs SET project = ?, group_name = ?, name = ?, notes = ?, tags = ? WHERE run = ?", told
+            )
+
+    def clear(self) -> None:
+        """Forgets what was new: it is stored."""
+        self.new.clear()
+        self._told.clear()
 
     def series(self, book: WriterBook, key: str, kind: str) -> int | None:
         """The number of the series of `key`, given one if need be; None where the writer has too many."""
@@ -219,21 +243,14 @@ class Ledger:
             row = cursor.execute("SELECT run FROM runs WHERE id = ?", [run_id]).fetchone()
             if row is not None:
                 return self._run_book(cursor, row[0], run_id)
-        book = self._runs[run_id] = RunBook(self._number("run"), run_id)
-        tags = identity.get("tags")
-        self.new.runs.append(
-            (
-                book.run,
-                run_id,
-                identity["project"],
-                text_or_none(identity.get("group")),
-                text_or_none(identity.get("name")) or run_id,
-                text_or_none(identity.get("notes")),
-                json.dumps([tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []),
-                time_ns,
-            )
-        )
+        book = self._runs[run_id] = RunBook(self._number("run"), run_id, _is_implied(identity))
+        self.new.runs.append((book.run, run_id, *_told_of_run(identity), time_ns))
         return book
+
+    def _tell(self, run: RunBook, identity: Mapping[str, Any]) -> None:
+        if run.is_implied and not _is_implied(identity):
+            run.is_implied = False
+            self._told.append((*_told_of_run(identity), run.run))
 
     def _run_book(self, cursor: duckdb.DuckDBPyConnection, run: int, run_id: str) -> RunBook:
         book = self._runs.get(run_id)
@@ -241,12 +258,32 @@ class Ledger:
             book = self._runs[run_id] = RunBook(run, run_id)
             rows = cursor.execute("SELECT launch, attempt FROM attempts WHERE run = ?", [run]).fetchall()
             book.attempts = dict(rows)
+            told = cursor.execute(
+                "SELECT bool_and(coalesce((identity->>'implied') = 'true', false)) FROM writers WHERE run = ?", [run]
+            ).fetchall()
+            book.is_implied = bool(told[0][0])
         return book
 
     def _number(self, table: str) -> int:
         number = self._next[table]
         self._next[table] = number + 1
         return number
+
+
+def _is_implied(identity: Mapping[str, Any]) -> bool:
+    return identity.get("implied") is True
+
+
+def _told_of_run(identity: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Project, group, name, notes and tags, as columns of `runs`."""
+    tags = identity.get("tags")
+    return (
+        identity["project"],
+        text_or_none(identity.get("group")),
+        text_or_none(identity.get("name")) or identity["run"],
+        text_or_none(identity.get("notes")),
+        json.dumps([tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []),
+    )
 
 
 def _load_names(cursor: duckdb.DuckDBPyConnection, books: Mapping[int, WriterBook]) -> None:

@@ -77,3 +77,33 @@ def test_an_identity_that_tells_no_process_names_none(wild: Any) -> None:
     process = process_of({"pid": wild, "pid_start": wild, "boot_id": 5, "pid_ns": wild})
     assert (process.pid, process.start, process.boot_id, process.pid_ns) == (0, 0, "", 0)
     assert not process.is_visible
+
+
+def _told(store: Store) -> list[Any]:
+    with store.cursor() as cursor:
+        return cursor.execute("SELECT project, name FROM runs").fetchall()
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_rank_that_called_init_tells_of_the_run_what_others_only_implied(store: Store, restarted: bool) -> None:
+    implied, telling, late = (
+        HandWriter(rank + 1, rank=rank, world_size=3, project=project, name=f"{project}-name", **more)
+        for rank, (project, more) in enumerate([("default", {"implied": True}), ("p", {}), ("other", {})])
+    )
+    ingest = Ingest(store)
+    ingest.commit([implied.batch([implied.open(), number(0)])])
+    assert _told(store) == [("default", "default-name")]
+    ingest = Ingest(store) if restarted else ingest
+    ingest.commit([telling.batch([telling.open(), number(0)])])
+    ingest.commit([late.batch([late.open(), number(0)])])
+    assert _told(store) == [("p", "p-name")]
+
+
+def test_a_rank_that_calls_init_after_it_has_logged_tells_it_then(store: Store) -> None:
+    writer = HandWriter(project="default", implied=True)
+    ingest = Ingest(store)
+    ingest.commit([writer.batch([writer.open(), number(0)])])
+    writer.identity.pop("implied")
+    writer.identity["project"] = "p"
+    ingest.commit([writer.batch([writer.open(), number(1)])])
+    assert [project for project, _ in _told(store)] == ["p"]
