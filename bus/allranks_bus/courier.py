@@ -34,6 +34,14 @@ _MUCH_BYTES = 32 * 1024
 _RECONNECT_MS, _RECONNECT_MAX_MS = 100, 2000
 
 
+def wait_readable(fd: int | None, timeout_s: float) -> bool:
+    """Waits until `fd` can be read, or the time is over; False in the second case, and where there is no `fd`."""
+    poller = select.poll()  # select() takes no descriptor from 1024 on
+    if fd is not None:
+        poller.register(fd, select.POLLIN)
+    return bool(poller.poll(timeout_s * 1000))
+
+
 class Courier:
     """Ships `log` to the collector at an address, and hears its answers.
 
@@ -122,7 +130,7 @@ class Courier:
         timeout_s = max(0.0, timeout_s)
         if not hear or self._control is None:
             # Many times cheaper than ZeroMQ's own poll, and what a steady training waits in.
-            return bool(select.select([] if wake_fd is None else [wake_fd], (), (), timeout_s)[0])
+            return wait_readable(wake_fd, timeout_s)
         poller = zmq.Poller()
         poller.register(self._control, zmq.POLLIN)
         if wake_fd is not None:

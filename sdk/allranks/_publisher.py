@@ -1,7 +1,8 @@
 """The publisher: one daemon thread per process that ships the spool, beats, and samples the system.
 
 It wakes ten times a second, whatever the training does: `log()` never wakes it, for a system call per event is what
-the spool saves. It is made in the process that it serves, and never crosses a fork.
+the spool saves. It is made in the process that it serves, and never crosses a fork. Offline it ships nothing, and
+does the rest.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from allranks._log import RankLog
 from allranks._warnings import warn_once
 from allranks_bus import events, processes
 from allranks_bus.addresses import Address, parse_address
-from allranks_bus.courier import Courier
+from allranks_bus.courier import Courier, wait_readable
 from allranks_bus.errors import AllranksError
 from allranks_bus.events import Kind
 from allranks_bus.wire import Refused
@@ -45,6 +46,7 @@ class Publisher:
     Args:
         name: the writer's 16 bytes.
         status: makes the map of a beat.
+        tick: called each time that it wakes; returns within milliseconds, and does not raise.
         address: None means the embedded collector of `env`'s ALLRANKS_HOME.
     """
 
@@ -53,18 +55,24 @@ class Publisher:
         log: RankLog,
         name: bytes,
         status: Callable[[], Mapping[str, Any]],
+        tick: Callable[[], None],
         address: Address | None,
         env: Mapping[str, str],
+        is_offline: bool = False,
     ) -> None:
         self._log = log
         self._name = name
         self._status = status
+        self._tick = tick
+        self._is_offline = is_offline
         self._address = address
         self._env = env
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._ending = threading.Event()
         self._deadline = float("inf")
         self._endpoint: Endpoint | None = None
+        self._sampler: SystemSampler | None = None
+        self._sample_at = 0.0
         self._launch_at = 0.0
         self._look_at = 0.0
         self._connected_at = 0.0
@@ -104,12 +112,16 @@ class Publisher:
                 os.close(fd)
 
     def _run(self) -> None:
+        if self._is_offline:
+            self._keep()
+            return
         if not _may_schedule():
             warn_once(
                 "sandbox",
                 "this sandbox denies sched_setscheduler, which ZeroMQ's threads need: nothing is sent from here; "
                 f"events stay in {self._log.directory}; a collector here or `allranks sync` ships them",
             )
+            self._keep()
             return
         while not self._try_to_ship():
             # Whatever it was (no descriptors left, say) may pass: the spool keeps everything until then.
@@ -118,6 +130,24 @@ class Publisher:
                 return
             if self._ending.is_set():
                 time.sleep(TICK_S)
+
+    def _keep(self) -> None:
+        """All that there is to do where nothing is sent."""
+        self._sampler = load("allranks.system").SystemSampler(load=load)
+        self._sample_at = time.monotonic() + SAMPLE_S
+        while not self._ending.is_set():
+            self._look_around(time.monotonic())
+            if wait_readable(self._wake_read, TICK_S):
+                return
+
+    def _look_around(self, now: float) -> None:
+        """What is done at each tick, whether anything is sent or not."""
+        if now >= self._sample_at and not self._ending.is_set():
+            self._sample_at = now + SAMPLE_S
+            self._sample(self._sampler)
+        self._log.report_drops()
+        self._log.look_for_tensors()
+        self._tick()
 
     def _try_to_ship(self) -> bool:
         """Ships until the end; False where something came in the way."""
@@ -137,19 +167,15 @@ class Publisher:
 
     def _ship(self, courier: Courier) -> None:
         # psutil's rates need a first look; a second one follows when the first interval is over.
-        sampler: SystemSampler = load("allranks.system").SystemSampler(load=load)
+        self._sampler = load("allranks.system").SystemSampler(load=load)
+        self._sample_at = time.monotonic() + SAMPLE_S
         beat_at = 0.0
-        sample_at = time.monotonic() + SAMPLE_S
         shipment = courier.shipment
         waiting, hear_at = True, 0.0
         while True:
             now, ending = time.monotonic(), self._ending.is_set()
             self._keep_connected(courier, now)
-            if now >= sample_at and not ending:
-                sample_at = now + SAMPLE_S
-                self._sample(sampler)
-            self._log.report_drops()
-            self._log.look_for_tensors()
+            self._look_around(now)
             if courier.is_connected and now >= beat_at:
                 beat_at = now + BEAT_S
                 courier.beat(self._status())
@@ -214,8 +240,8 @@ class Publisher:
     def _is_out_of_time(self) -> bool:
         return self._ending.is_set() and time.monotonic() >= self._deadline
 
-    def _sample(self, sampler: SystemSampler) -> None:
-        sample = sampler.sample()
+    def _sample(self, sampler: SystemSampler | None) -> None:
+        sample = sampler.sample() if sampler is not None else {}
         if sample:
             self._log.append(events.pack(Kind.SYSTEM, time.time_ns(), max(0, self._log.step), sample))
 

@@ -27,6 +27,7 @@ from allranks_bus.wire import WRITER_ID_BYTES
 
 # What only `init` and the end of a program need is imported by them: `import allranks` is in every program's start.
 if TYPE_CHECKING:
+    from allranks._companions import Companion
     from allranks._files import RunFiles
     from allranks.facts import Facts
     from allranks.identity import Identity
@@ -90,6 +91,7 @@ class Run:
         self._log: RankLog | None = None
         self._publisher: Publisher | None = None
         self._files: RunFiles | None = None
+        self._companions: tuple[Companion, ...] = ()
         self._writer = b""
         self._exported = ""
         self._is_finished = False
@@ -416,10 +418,26 @@ class Run:
         if self._log is None:
             warn_once("spool", f"nothing can be kept: {'; '.join(problems)}. Set ALLRANKS_SPOOL; training goes on")
             return
-        if self.settings.mode == "online":
-            publisher = Publisher(self._log, self._writer, self._beat, self.settings.address, self.settings.env)
-            self._publisher = publisher
-            publisher.start()
+        publisher = Publisher(
+            self._log,
+            self._writer,
+            self._beat,
+            self._tick,
+            self.settings.address,
+            self.settings.env,
+            is_offline=self.settings.mode == "offline",
+        )
+        self._publisher = publisher
+        publisher.start()
+
+    def _tick(self) -> None:
+        """Called by the publisher's thread, ten times a second."""
+        for companion in self._companions:
+            try:
+                companion.tick()
+            except Exception as error:  # the training must go on
+                name = type(companion).__name__
+                warn_once(f"tick:{name}", f"{name.lower()}: {type(error).__name__}: {error}; training goes on")
 
     def _open_map(self) -> dict[str, Any]:
         me, identity = processes.current(), self.identity
@@ -573,7 +591,7 @@ class Run:
             del os.environ[PARENT_VARIABLE]
 
     def _say_where(self, log: RankLog, publisher: Publisher | None) -> None:
-        if publisher is None:
+        if publisher is None or self.settings.mode == "offline":
             say(f"run {self.id}: offline; events are in {log.directory}: `allranks sync` ships them")
         elif self.settings.address is None and publisher.url:
             pass  # the embedded collector drains this spool by itself

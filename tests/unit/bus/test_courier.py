@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import threading
 import time
@@ -201,6 +202,20 @@ def test_wait_may_be_deaf(log: SpoolWriter, tcp_address: Address) -> None:
         began = time.monotonic()
         courier.wait(0.1, hear=False)
         assert time.monotonic() - began >= 0.09
+
+
+def test_wait_takes_any_descriptor(log: SpoolWriter) -> None:
+    """A training may have thousands open, more than select() takes."""
+    read, write = os.pipe()
+    high = fcntl.fcntl(read, fcntl.F_DUPFD_CLOEXEC, 2000)
+    try:
+        courier = Courier(NAME, log)
+        assert not courier.wait(0.0, high, hear=False)
+        os.write(write, b"x")
+        assert courier.wait(10.0, high, hear=False)
+    finally:
+        for fd in (read, write, high):
+            os.close(fd)
 
 
 @pytest.mark.parametrize("peer", ["nobody", "gone", "deaf"])

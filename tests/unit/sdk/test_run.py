@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from tests.support.spools import logged, of_kind, spooled
+from tests.support.waiting import wait_until
 
 import allranks
 from allranks import _current
@@ -504,3 +505,9 @@ def test_a_tensor_library_that_is_loaded_later_is_noticed(sdk_home: Path, monkey
     monkeypatch.setitem(sys.modules, "jax", sys)
     log.look_for_tensors()
     assert log.may_meet_tensors
+
+
+def test_the_system_is_watched_offline_too(sdk_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("allranks._publisher.SAMPLE_S", 0.05)
+    offline()
+    wait_until(lambda: bool(of_kind(spooled(sdk_home / "spool"), Kind.SYSTEM)), "figures of the system are kept")
