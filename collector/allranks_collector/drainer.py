@@ -14,8 +14,9 @@ import anyio
 import anyio.to_thread
 
 from allranks_bus.addresses import Address
+from allranks_bus.draining import Drained, drain
 from allranks_bus.errors import AllranksError
-from allranks_collector import orphans
+from allranks_bus.spool_directory import find_spools
 
 logger = logging.getLogger(__name__)
 
@@ -68,26 +69,26 @@ class Drainer:
         await self._look()
 
     async def _look(self) -> None:
-        for directory in orphans.find(self._roots):
+        for directory in (directory for root in self._roots for directory in find_spools(root)):
             now = time.monotonic()
             if now >= self._stop_at:
                 return
             if self._not_before.get(directory, 0.0) > now or self._is_alive(bytes.fromhex(directory.name)):
                 continue
-            drain = partial(
-                orphans.drain,
+            bring_in = partial(
+                drain,
                 directory,
                 self._address,
                 accepts=self._accepts,
                 should_stop=lambda: time.monotonic() >= self._stop_at,
             )
             try:
-                drained = await anyio.to_thread.run_sync(drain)
+                drained = await anyio.to_thread.run_sync(bring_in)
             except AllranksError:  # its writer lives, or somebody else is at it
                 continue
             self._note(drained)
 
-    def _note(self, drained: orphans.Drained) -> None:
+    def _note(self, drained: Drained) -> None:
         if drained.records:
             problem = drained.problem and f": {drained.problem}"
             logger.info("drained %s: %d records%s", drained.directory, drained.records, problem)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from allranks_bus.addresses import Address
+from allranks_bus.draining import Drained, drain
 from allranks_bus.errors import SpoolBusy
 from allranks_bus.spool_directory import find_spools
-from allranks_collector.orphans import Drained, drain
 
 
 def drain_all(root: Path, address: Address) -> Iterator[Drained]:

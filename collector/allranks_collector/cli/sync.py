@@ -11,11 +11,11 @@ import typer
 
 from allranks_bus import events
 from allranks_bus.addresses import parse_address
+from allranks_bus.draining import drain
 from allranks_bus.errors import AllranksError, ProtocolError, SpoolBusy
 from allranks_bus.home import spool_roots
 from allranks_bus.spool_directory import find_spools
 from allranks_bus.spool_reader import SpoolReader
-from allranks_collector import orphans
 from allranks_collector.cli.common import Json, UsageError
 from allranks_collector.cli.output import cell, console, print_json, table
 from allranks_collector.cli.process import start
@@ -130,7 +130,7 @@ def destination(spool: Path) -> str:
 def bring_in(spool: Path, destinations: Destinations, timeout_s: float) -> Synced:
     """Ship one spool, and tell what became of it."""
     try:
-        drained = orphans.drain(spool, destinations.of(spool), timeout_s=timeout_s)
+        drained = drain(spool, destinations.of(spool), timeout_s=timeout_s)
     except SpoolBusy:
         return Synced(str(spool), "", 0, busy=True)
     except AllranksError as error:

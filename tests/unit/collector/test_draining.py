@@ -17,11 +17,11 @@ from tests.support.writers import T0_NS, HandWriter, numbers
 
 from allranks_bus import events
 from allranks_bus.addresses import Address
+from allranks_bus.draining import drain
 from allranks_bus.errors import SpoolBusy
 from allranks_bus.events import Kind
 from allranks_bus.spool import SpoolWriter
 from allranks_bus.spool_directory import find_spools
-from allranks_collector import orphans
 from allranks_collector.drainer import Drainer
 from allranks_collector.store import Store
 
@@ -62,7 +62,7 @@ def _steps(store: Store) -> list[int]:
 
 def test_what_a_dead_writer_left_comes_in_and_its_spool_is_gone(store: Store, address: Address, root: Path) -> None:
     directory = _leave(root, HandWriter(), numbers(0, 20_000), segment_bytes=1 << 18)
-    drained = orphans.drain(directory, address)
+    drained = drain(directory, address)
     assert (drained.run, drained.records > 20_000, drained.is_done, drained.problem) == ("run-1", True, True, "")
     assert _steps(store) == list(range(20_000))
     assert not directory.exists()
@@ -73,11 +73,11 @@ def test_what_had_come_in_before_does_not_come_again(store: Store, address: Addr
     _leave(root, writer, numbers(0, 100))
     (directory,) = find_spools(root)
     kept = {path.name: path.read_bytes() for path in directory.iterdir()}
-    assert orphans.drain(directory, address).is_done
+    assert drain(directory, address).is_done
     directory.mkdir()
     for name, body in kept.items():
         (directory / name).write_bytes(body)
-    assert orphans.drain(directory, address).is_done
+    assert drain(directory, address).is_done
     assert _steps(store) == list(range(100))
 
 
@@ -105,7 +105,7 @@ def test_the_spool_of_a_living_writer_is_let_be(root: Path, address: Address) ->
         assert process.stdout.readline() == b"up\n"
         (directory,) = find_spools(root)
         with pytest.raises(SpoolBusy):
-            orphans.drain(directory, address)
+            drain(directory, address)
         assert list(drain_all(root, address)) == []
         assert len(list(directory.iterdir())) == 2
 
@@ -114,13 +114,13 @@ def test_an_empty_spool_is_tidied_away(root: Path, address: Address) -> None:
     directory = root / (b"w" * 16).hex()
     directory.mkdir(parents=True)
     (directory / "00000000000000000000.seg").write_bytes(b"torn")
-    assert orphans.drain(directory, address).is_done
+    assert drain(directory, address).is_done
     assert not directory.exists()
 
 
 def test_a_spool_for_another_collector_is_let_be(store: Store, root: Path, address: Address) -> None:
     directory = _leave(root, HandWriter(destination="offline"), numbers(0, 3))
-    drained = orphans.drain(directory, address, accepts=lambda identity: identity["destination"] != "offline")
+    drained = drain(directory, address, accepts=lambda identity: identity["destination"] != "offline")
     assert (drained.is_done, drained.is_elsewhere, drained.records) == (False, True, 4)
     assert directory.exists()
     assert _steps(store) == []
@@ -130,13 +130,13 @@ def test_a_torn_tail_is_not_waited_for(store: Store, root: Path, address: Addres
     directory = _leave(root, HandWriter(), numbers(0, 10))
     (segment,) = directory.glob("*.seg")
     segment.write_bytes(segment.read_bytes()[:-3])
-    assert orphans.drain(directory, address).is_done
+    assert drain(directory, address).is_done
     assert _steps(store) == list(range(9))
 
 
 def test_a_spool_that_the_collector_refuses_stays(root: Path, address: Address) -> None:
     directory = _leave(root, HandWriter(host="h" * 5000), numbers(0, 3))
-    drained = orphans.drain(directory, address)
+    drained = drain(directory, address)
     assert not drained.is_done
     assert "host" in drained.problem
     assert directory.exists()
@@ -145,9 +145,9 @@ def test_a_spool_that_the_collector_refuses_stays(root: Path, address: Address) 
 def test_without_a_collector_it_gives_up_in_time_and_keeps_everything(root: Path) -> None:
     directory = _leave(root, HandWriter(), numbers(0, 3))
     with ipc_address() as nowhere:
-        drained = orphans.drain(directory, nowhere, timeout_s=0.3)
+        drained = drain(directory, nowhere, timeout_s=0.3)
         assert "does not answer" in drained.problem
-        stopped = orphans.drain(directory, nowhere, should_stop=lambda: True)
+        stopped = drain(directory, nowhere, should_stop=lambda: True)
     assert (drained.is_done, stopped.is_done, stopped.problem) == (False, False, "stopped")
     assert len(list(directory.glob("*.seg"))) == 1
 
@@ -155,7 +155,7 @@ def test_without_a_collector_it_gives_up_in_time_and_keeps_everything(root: Path
 def test_a_drain_is_no_sign_of_life(store: Store, root: Path, address: Address) -> None:
     writer = HandWriter(pid=1, pid_start=1)
     close = events.pack(Kind.CLOSE, T0_NS, {"exit_code": 0})
-    assert orphans.drain(_leave(root, writer, [*numbers(0, 3), close]), address).is_done
+    assert drain(_leave(root, writer, [*numbers(0, 3), close]), address).is_done
     with store.cursor() as cursor:
         states = cursor.execute("SELECT state FROM states ORDER BY rowid").fetchall()
     assert states == [("running",), ("finished",)]

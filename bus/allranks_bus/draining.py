@@ -1,13 +1,12 @@
-"""Orphans: spools whose writers are gone, and how what is in them comes in.
+"""Draining: what a writer left in its spool is shipped by somebody else, and the spool removed.
 
-By itself for those of this host (`find`), by hand with `allranks sync` (`drain`): by the same protocol as a living
-writer, so nothing comes twice.
+By the same protocol as a living writer, so nothing comes twice.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from allranks_bus import events
 from allranks_bus.addresses import Address
 from allranks_bus.courier import Courier
 from allranks_bus.errors import ProtocolError
-from allranks_bus.spool_directory import find_spools
 from allranks_bus.spool_reader import SpoolReader
 from allranks_bus.wire import Refused
 
@@ -42,12 +40,6 @@ class Drained:
     is_done: bool
     problem: str = ""
     is_elsewhere: bool = False
-
-
-def find(roots: Iterator[Path] | tuple[Path, ...]) -> Iterator[Path]:
-    """The spools under these roots, of living writers too: opening one tells."""
-    for root in roots:
-        yield from find_spools(root)
 
 
 def drain(
