@@ -9,11 +9,11 @@ import pytest
 
 from allranks_bus import events
 from allranks_bus.addresses import Address, parse_address
+from allranks_bus.draining import Drained
 from allranks_bus.errors import SpoolBusy, SpoolError
 from allranks_bus.spool import SpoolWriter
 from allranks_collector import cli
 from allranks_collector.cli import sync
-from allranks_collector.orphans import Drained
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +34,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             raise SpoolBusy("busy")
         return Drained(directory, "run-x", 10, is_done=True)
 
-    monkeypatch.setattr("allranks_collector.orphans.drain", drain)
+    monkeypatch.setattr(sync, "drain", drain)
     monkeypatch.setattr(sync, "destination", dict.fromkeys(root.iterdir(), "offline").__getitem__)
     return root
 
@@ -75,7 +75,7 @@ def test_what_could_not_be_shipped_is_status_1(
             raise SpoolError(f"unreadable after {timeout_s:g} s")
         return Drained(directory, "run-x", 10, is_done=False, problem="the collector does not answer")
 
-    monkeypatch.setattr("allranks_collector.orphans.drain", drain)
+    monkeypatch.setattr(sync, "drain", drain)
     assert cli.main(["sync", str(root)]) == 1
     shown = capsys.readouterr().out
     assert "unreadable after 30 s" in shown
