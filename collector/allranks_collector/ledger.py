@@ -34,11 +34,13 @@ class RunBook:
     """A run: its number, and the launches that have been seen of it.
 
     `is_implied` while only ranks have been seen that never called `init`: they do not know its project and name.
+    `told_ns`: when it was last renamed by its program.
     """
 
     run: int
     id: str
     is_implied: bool = False
+    told_ns: int = 0
     attempts: dict[str, int] = field(default_factory=dict[str, int])
 
 
@@ -181,7 +183,7 @@ class Ledger:
         return book
 
     def open_again(self, book: WriterBook, identity: Mapping[str, Any]) -> None:
-        """Takes in an OPEN record of a writer that is known: it may tell what it had only implied."""
+        """Takes in an OPEN record of a writer that is known: it may tell what it had only implied, or a new name."""
         self._tell(book.run, identity)
 
     def write(self, connection: duckdb.DuckDBPyConnection) -> None:
@@ -248,7 +250,11 @@ class Ledger:
         return book
 
     def _tell(self, run: RunBook, identity: Mapping[str, Any]) -> None:
-        if run.is_implied and not _is_implied(identity):
+        told = identity.get("told")
+        told_ns = told if isinstance(told, int) else 0
+        is_renamed = told_ns > run.told_ns
+        run.told_ns = max(run.told_ns, told_ns)
+        if is_renamed or (run.is_implied and not _is_implied(identity)):
             run.is_implied = False
             self._told.append((*_told_of_run(identity), run.run))
 

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from tests.support.writers import T0_NS, HandWriter, number
 
+from allranks_bus import events
 from allranks_bus.errors import ProtocolError
+from allranks_bus.events import Kind
 from allranks_collector import ledger as ledgers
 from allranks_collector.ingest import Ingest
 from allranks_collector.ledger import Ledger, jsonable, process_of
@@ -107,3 +109,14 @@ def test_a_rank_that_calls_init_after_it_has_logged_tells_it_then(store: Store) 
     writer.identity["project"] = "p"
     ingest.commit([writer.batch([writer.open(), number(1)])])
     assert [project for project, _ in _told(store)] == ["p"]
+
+
+def test_the_newest_name_that_the_program_chose_counts(store: Store) -> None:
+    first, second = HandWriter(1, name="a"), HandWriter(2, rank=1, world_size=2, name="a")
+    ingest = Ingest(store)
+    ingest.commit([first.batch([first.open(), number(0)]), second.batch([second.open(), number(0)])])
+    for writer, name, told_ns in ((second, "c", 30), (first, "b", 20)):  # b was chosen before, and comes later
+        renamed = events.pack(Kind.OPEN, told_ns, {**writer.identity, "name": name, "told": told_ns})
+        ingest.commit([writer.batch([renamed])])
+    ingest.commit([first.batch([first.open(), number(1)])])  # a new segment of its spool, as it began
+    assert [name for _, name in _told(store)] == ["c"]
