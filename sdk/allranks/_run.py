@@ -336,6 +336,25 @@ class Run:
         self.notes, self.tags, self._directory = notes, tags, directory
         self._is_implied = False
 
+    def log_at(self, time_ns: int, data: Mapping[str, Any], step: int | None = None) -> None:
+        """`log` of what happened at another time than now (Unix nanoseconds)."""
+        self._log_slowly(data, step, time_ns)
+
+    def note(self, time_ns: int, name: str, body: Mapping[str, Any]) -> None:
+        """Keeps an object (protocol.md §5) that belongs to no step of its own: it stands at the newest one."""
+        log = self._ready_log()
+        if log is not None:
+            log.append(events.pack(Kind.LOG, time_ns, log.step, {name: dict(body)}))
+
+    def describe(
+        self, *, name: str | None = None, notes: str | None = None, tags: tuple[str, ...] | None = None
+    ) -> None:
+        """Changes what the run is called, its notes or its tags; what is None stays."""
+        self.name = self.name if name is None else name
+        self.notes = self.notes if notes is None else notes
+        self.tags = self.tags if tags is None else tags
+        self._append(Kind.OPEN, {**self._open_map(), "told": time.time_ns()})
+
     def record_failure(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         """Keeps an exception that ends the program, for the record that closes the run."""
         import traceback
@@ -527,7 +546,7 @@ class Run:
                     warn_once("no run", "log() was called before init(): nothing is kept")
         return self._log
 
-    def _log_slowly(self, data: object, step: object) -> None:
+    def _log_slowly(self, data: object, step: object, time_ns: int | None = None) -> None:
         """`log` for whatever is not a dict of plain numbers under known names."""
         try:
             log = self._ready_log()
@@ -540,11 +559,11 @@ class Run:
             is_counted = given is None
             at = log.next_step() if given is None else given
             names = tuple(flat.numbers)
-            if names and log.define(names):
+            if time_ns is None and names and log.define(names):
                 log.metrics(flat.numbers, at, is_counted)
             else:
-                _append_in_parts(log, at, is_counted, flat.numbers)
-            _append_in_parts(log, at, is_counted, flat.others)
+                _append_in_parts(log, at, is_counted, flat.numbers, time_ns)
+            _append_in_parts(log, at, is_counted, flat.others, time_ns)
         except Exception as error:
             if is_from_handler(error):
                 raise
@@ -603,20 +622,22 @@ class Run:
             )
 
 
-def _append_in_parts(log: RankLog, step: int, is_counted: bool, fields: Mapping[str, Any]) -> None:
-    """Appends LOG records with `fields`, in as many as their size needs."""
+def _append_in_parts(
+    log: RankLog, step: int, is_counted: bool, fields: Mapping[str, Any], time_ns: int | None
+) -> None:
+    """Appends LOG records with `fields`, in as many as their size needs; a time of None is now."""
     if not fields:
         return
     log.follow(step, is_counted)
     try:
-        log.append(events.pack(Kind.LOG, time.time_ns(), step, dict(fields)))
+        log.append(events.pack(Kind.LOG, time.time_ns() if time_ns is None else time_ns, step, dict(fields)))
     except ProtocolError:
         items = list(fields.items())
         if len(items) == 1:
             raise
         half = len(items) // 2
-        _append_in_parts(log, step, is_counted, dict(items[:half]))
-        _append_in_parts(log, step, is_counted, dict(items[half:]))
+        _append_in_parts(log, step, is_counted, dict(items[:half]), time_ns)
+        _append_in_parts(log, step, is_counted, dict(items[half:]), time_ns)
 
 
 def _cwd() -> str:
