@@ -14,7 +14,7 @@ Each builds its one-line message from facts: what was expected, what came, what 
 
 from __future__ import annotations
 
-from allranks_bus.untrusted import brief
+from allranks_bus.brief import brief
 
 
 class AllranksError(Exception):

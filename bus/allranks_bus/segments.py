@@ -8,12 +8,11 @@ import re
 import stat
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from allranks_bus import records
 from allranks_bus.errors import SpoolError
-from allranks_bus.wire import MAX_BATCH_RECORDS
+from allranks_bus.limits import MAX_BATCH_RECORDS
 
 # A batch ends at a mark: large enough that a message's own cost vanishes, small enough that many ranks share a
 # socket. A mark is set by bytes alone: the smallest record has 9 bytes, so MAX_BATCH_RECORDS is never exceeded.
@@ -21,31 +20,32 @@ MARK_BYTES = 128 * 1024
 _NAME = re.compile(r"[0-9]{20}\.seg")
 
 
-@dataclass
+# Plain classes here: `dataclasses` would be a tenth of what the console's helper takes in memory.
 class Segment:
     """One file, and what is known of it: `count` records of `size` bytes together."""
 
-    path: Path
-    first_seq: int
-    count: int = 0
-    size: int = 0
-    # (records, bytes) from the start of the segment, ascending, the first (0, 0): where batches may begin.
-    marks: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])
+    def __init__(self, path: Path, first_seq: int) -> None:
+        self.path = path
+        self.first_seq = first_seq
+        self.count = 0
+        self.size = 0
+        # (records, bytes) from the start of the segment, ascending, the first (0, 0): where batches may begin.
+        self.marks: list[tuple[int, int]] = [(0, 0)]
 
     @property
     def end_seq(self) -> int:
         return self.first_seq + self.count
 
 
-@dataclass(frozen=True)
 class Span:
     """Where the answer to a `Log.read` lies: `count` records, behind the first `skip` of those in the bytes."""
 
-    path: Path
-    begin: int
-    end: int
-    skip: int
-    count: int
+    def __init__(self, path: Path, begin: int, end: int, skip: int, count: int) -> None:
+        self.path = path
+        self.begin = begin
+        self.end = end
+        self.skip = skip
+        self.count = count
 
 
 def find_span(segments: Sequence[Segment], seq: int) -> Span | None:

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from allranks_bus.wire import WRITER_ID_BYTES
+from allranks_bus.limits import WRITER_ID_BYTES
 
 LOCK = "lock"
 _WRITER_NAME = re.compile(f"[0-9a-f]{{{2 * WRITER_ID_BYTES}}}")

@@ -6,15 +6,13 @@ recursion: `repr`, `json.dumps` and the like would fail on such a value wherever
 
 from __future__ import annotations
 
-import reprlib
 from typing import Any
 
 import msgpack
 
-MAX_DEPTH = 64
+from allranks_bus.brief import brief as brief
 
-_brief = reprlib.Repr()
-_brief.maxlevel, _brief.maxstring, _brief.maxother, _brief.maxlong = 2, 100, 100, 40
+MAX_DEPTH = 64
 
 
 def unpack(packed: bytes | memoryview, *, strict_map_key: bool) -> Any:
@@ -31,11 +29,6 @@ def unpack(packed: bytes | memoryview, *, strict_map_key: bool) -> Any:
     if len(packed) > MAX_DEPTH and _is_deep(value):
         raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
     return value
-
-
-def brief(value: object) -> str:
-    """`repr(value)`, cut short however large or deep the value is."""
-    return _brief.repr(value)
 
 
 def _is_deep(value: Any) -> bool:

@@ -20,11 +20,11 @@ import msgpack
 from allranks_bus import untrusted
 from allranks_bus.errors import ProtocolError, VersionMismatch
 from allranks_bus.events import is_run_id
+from allranks_bus.limits import MAX_BATCH_RECORDS as MAX_BATCH_RECORDS
+from allranks_bus.limits import WRITER_ID_BYTES as WRITER_ID_BYTES
 from allranks_bus.version import PROTOCOL_VERSION
 
-WRITER_ID_BYTES = 16
 TRANSFER_ID_BYTES = 16
-MAX_BATCH_RECORDS = 65_536
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 MAX_BEAT_BYTES = 64 * 1024
 MAX_OFFER_BYTES = 64 * 1024
