@@ -80,8 +80,9 @@ class RankLog(SpoolWriter):
             Exception: a value is not a number, or the step is not an integer; nothing was appended.
         """
         keysets = self._keysets
+        values = data.values()  # first: what is no mapping may be a generator without an end
         pack, tag, length, size = keysets[tuple(data)]
-        if self.may_meet_tensors and not _ARE_PLAIN(map(type, data.values())):
+        if self.may_meet_tensors and not _ARE_PLAIN(map(type, values)):
             raise TypeError("a value may be a tensor")
         if step is None:
             if self._is_stepped:
@@ -91,12 +92,13 @@ class RankLog(SpoolWriter):
         elif not is_counted:
             self._is_stepped = True
         try:
-            payload = pack(METRICS_HEAD, time_ns(), STEP_TAG, step, tag, *data.values())
+            payload = pack(METRICS_HEAD, time_ns(), STEP_TAG, step, tag, *values)
         except BaseException:
             if is_counted:
                 self._spare_steps.append(step)
             raise
-        self.step = step
+        # numpy and torch have whole numbers of their own, which `struct` takes, and msgpack and `count` do not.
+        self.step = step if type(step) is int else int(step)
         record = _header(length, crc32(payload)) + payload
         with self._lock:
             if keysets is not self._keysets:  # a new segment has begun since, which does not know the keyset yet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import struct
 import threading
@@ -9,7 +10,9 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from allranks import _log
 from allranks._log import RankLog
@@ -64,6 +67,20 @@ def test_metrics_come_back(log: RankLog) -> None:
     for step in (None, None, 10, None):
         _log_metrics(log, _DATA, step)
     assert _metrics(log) == [(0, _DATA), (1, _DATA), (10, _DATA), (11, _DATA)]
+
+
+@pytest.mark.parametrize("step", [np.int64(126), np.int8(126), torch.tensor(126)], ids=["int64", "int8", "torch"])
+def test_a_step_of_another_librarys_type_is_remembered_as_a_plain_number(log: RankLog, step: Any) -> None:
+    _log_metrics(log, _DATA, step)
+    assert type(log.step) is int
+    for _ in range(2):
+        _log_metrics(log, _DATA)
+    assert [at for at, _ in _metrics(log)] == [126, 127, 128]
+
+
+def test_what_is_no_mapping_is_not_gone_through(log: RankLog) -> None:
+    with pytest.raises(AttributeError):
+        log.metrics(itertools.count(), 0)  # type: ignore[arg-type]
 
 
 def test_names_that_are_not_defined_are_a_key_error(log: RankLog) -> None:
