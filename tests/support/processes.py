@@ -23,6 +23,30 @@ def resident_bytes(pid: int) -> int:
     return 0
 
 
+def of_session(leader: int) -> list[int]:
+    """The pids of all living processes of the session that `leader` began."""
+    found: list[int] = []
+    for pid in _pids():
+        with contextlib.suppress(OSError):
+            if os.getsid(pid) == leader and _is_alive(pid):
+                found.append(pid)
+    return found
+
+
+def command_line(pid: int) -> str:
+    """The arguments of a process, joined; empty where it is gone."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    return ""
+
+
+def waits_in(pid: int) -> str:
+    """The system call or kernel function that a process's main thread waits in; empty where that is not told."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/wchan").read_text()
+    return ""
+
+
 def _pids() -> Iterator[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():

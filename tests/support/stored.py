@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+import json
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,26 @@ class Counter:
         return bool(np.array_equal(self.steps, count) and np.array_equal(self.values, count))
 
 
+@dataclass(frozen=True)
+class Writer:
+    """One process of a run.
+
+    Attributes:
+        state, detail: its last; None where it has never had any.
+        parent: the id of the writer that it came from, in hex; None for a rank.
+    """
+
+    id: str
+    attempt: int
+    rank: int
+    world_size: int
+    role: str
+    pid: int
+    state: str | None
+    detail: Mapping[str, Any]
+    parent: str | None
+
+
 class Stored:
     """Questions to a database that nobody has open."""
 
@@ -45,6 +66,37 @@ class Stored:
         """The value of a question that has one."""
         ((value,),) = self.rows(statement, *parameters)
         return value
+
+    def runs(self) -> list[str]:
+        """The ids of all runs, in the order in which they came up."""
+        return [run for (run,) in self.rows("SELECT id FROM runs ORDER BY run")]
+
+    def writers(self, run: str) -> list[Writer]:
+        """All processes that have written to a run, ranks first."""
+        rows = self.rows(
+            "SELECT w.id, w.attempt, w.rank, w.world_size, w.role, w.pid, s.state, s.detail,"
+            " json_extract_string(w.identity, '$.parent') AS parent"
+            " FROM writers w JOIN runs r USING (run)"
+            " LEFT JOIN (SELECT writer, last(state ORDER BY rowid) AS state, last(detail ORDER BY rowid) AS detail"
+            " FROM states GROUP BY writer) s USING (writer)"
+            " WHERE r.id = ? ORDER BY w.role DESC, w.attempt, w.rank, w.writer",
+            run,
+        )
+        return [Writer(*row[:7], detail=json.loads(row[7] or "{}"), parent=row[8]) for row in rows]
+
+    def values(self, key: str) -> dict[int, list[float]]:
+        """The values of a metric by the pid of the process that logged them, in the order in which they were stored.
+
+        Of all runs; processes that logged none of it are left out.
+        """
+        found: dict[int, list[float]] = {}
+        for pid, value in self.rows(
+            "SELECT w.pid, p.value FROM points p JOIN series s USING (series) JOIN writers w USING (writer)"
+            " WHERE s.key = ? AND s.kind = 'metric' ORDER BY p.rowid",
+            key,
+        ):
+            found.setdefault(pid, []).append(value)
+        return found
 
     def counters(self, run: str) -> list[Counter]:
         """The counters of all writers of a run that have logged any."""

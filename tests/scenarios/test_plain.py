@@ -1,0 +1,24 @@
+"""The plainest program: one process, no `finish()`, a home that nobody has used yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.support import scenario
+
+
+def test_a_program_that_never_says_that_it_ends_is_stored_whole(home: Path) -> None:
+    ended = scenario.run(home, "plain.py")
+    ended.must_be_well()
+    with scenario.stored(home) as stored:
+        (run,) = stored.runs()
+        (counter,) = stored.counters(run)
+        assert counter.is_unbroken
+        assert len(counter.steps) == 1000
+        assert stored.states(run, 0)[-1] == "finished"
+
+
+def test_without_allranks_the_same_program_ends_too(home: Path) -> None:
+    ended = scenario.run(home, "plain.py", is_without=True)
+    ended.must_be_well()
+    assert not home.exists()
