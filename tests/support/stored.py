@@ -82,7 +82,10 @@ class Stored:
             " WHERE r.id = ? ORDER BY w.role DESC, w.attempt, w.rank, w.writer",
             run,
         )
-        return [Writer(*row[:7], detail=json.loads(row[7] or "{}"), parent=row[8]) for row in rows]
+        return [
+            Writer(id, attempt, rank, world_size, role, pid, state, json.loads(detail or "{}"), parent)
+            for id, attempt, rank, world_size, role, pid, state, detail, parent in rows  # noqa: A001
+        ]
 
     def values(self, key: str) -> dict[int, list[float]]:
         """The values of a metric by the pid of the process that logged them, in the order in which they were stored.
