@@ -39,7 +39,9 @@ def live() -> StillLive:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(tmp_path, tmp_path / "test.duckdb", tmp_path / "spool", allowed_hosts=("trainer.example",))
+    return Settings(
+        tmp_path, tmp_path / "test.duckdb", tmp_path / "spool", tmp_path / "files", allowed_hosts=("trainer.example",)
+    )
 
 
 @pytest.fixture

@@ -85,7 +85,9 @@ def test_the_other_questions(tmp_path: Path) -> None:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(home=tmp_path, database=tmp_path / "allranks.duckdb", spool=tmp_path / "spool")
+    return Settings(
+        home=tmp_path, database=tmp_path / "allranks.duckdb", spool=tmp_path / "spool", files=tmp_path / "files"
+    )
 
 
 @pytest.fixture
@@ -133,7 +135,9 @@ def test_a_running_run_is_removed_only_by_force(local: LocalReader) -> None:
 def test_what_is_not_there_is_said(local: LocalReader, settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(RunNotFound):
         local.run("nobody")
-    nowhere = LocalReader(Settings(home=tmp_path, database=tmp_path / "none", spool=settings.spool))
+    nowhere = LocalReader(
+        Settings(home=tmp_path, database=tmp_path / "none", spool=settings.spool, files=settings.files)
+    )
     for ask in (nowhere.runs, lambda: nowhere.remove("x")):
         with pytest.raises(StoreMissing):
             ask()

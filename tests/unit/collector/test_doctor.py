@@ -167,7 +167,9 @@ def test_orphans(count: int, drained: bool, level: str) -> None:
 
 def test_settings_name_what_was_changed() -> None:
     folder = Path("/h")
-    settings = Settings(home=folder, database=folder, spool=folder, sources={"threads": "env X", "host": "default"})
+    settings = Settings(
+        home=folder, database=folder, spool=folder, files=folder, sources={"threads": "env X", "host": "default"}
+    )
     assert doctor.check_settings(settings).what == "set: threads"
     assert doctor.check_settings(None, "threads='x' cannot be used").level == "fail"
 

@@ -93,7 +93,9 @@ def test_a_path_of_data_is_tried(env: dict[str, str], tmp_path: Path) -> None:
 
 
 def test_a_port_tells_who_has_it(tmp_path: Path, listener: int) -> None:
-    settings = Settings(home=tmp_path, database=tmp_path, spool=tmp_path, http_port=listener, ipc="/x")
+    settings = Settings(
+        home=tmp_path, database=tmp_path, spool=tmp_path, files=tmp_path, http_port=listener, ipc="/x"
+    )
     (facts,) = port_facts(settings, None)
     assert (facts.taken, facts.by_collector) == (True, False)
     assert facts.holder.startswith(f"process {os.getpid()} (")
@@ -102,7 +104,9 @@ def test_a_port_tells_who_has_it(tmp_path: Path, listener: int) -> None:
 
 
 def test_a_free_port_is_free(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path, database=tmp_path, spool=tmp_path, http_port=closed_port(), ipc="/x")
+    settings = Settings(
+        home=tmp_path, database=tmp_path, spool=tmp_path, files=tmp_path, http_port=closed_port(), ipc="/x"
+    )
     assert [facts.taken for facts in port_facts(settings, None)] == [False]
 
 

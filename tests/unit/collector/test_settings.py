@@ -29,6 +29,8 @@ def test_defaults_need_nothing_but_a_home(env: dict[str, str], tmp_path: Path) -
     assert (settings.host, settings.http_port, settings.data_port) == ("127.0.0.1", 5570, 5571)
     assert settings.database == tmp_path / "home" / "allranks.duckdb"
     assert settings.spool == tmp_path / "spool"
+    assert settings.files == tmp_path / "home" / "files"
+    assert settings.max_file_mb is None
     assert settings.idle_exit_s is None
 
 
@@ -119,6 +121,7 @@ def test_lists_are_read_from_text_and_from_toml(env: dict[str, str], tmp_path: P
         ("allowed_hosts", 5),
         ("log_level", "loud"),
         ("home", ""),
+        ("max_file_mb", "0"),
         ("keep_days", "never"),
         ("keep_days", [1]),
     ],
@@ -177,7 +180,9 @@ def test_http_may_take_the_data_port_where_data_has_a_path(env: dict[str, str], 
 
 
 def test_described_is_plain_values_with_their_sources(tmp_path: Path) -> None:
-    described = Settings(home=tmp_path, database=tmp_path / "d", spool=tmp_path / "s").described()
+    described = Settings(
+        home=tmp_path, database=tmp_path / "d", spool=tmp_path / "s", files=tmp_path / "f"
+    ).described()
     assert described["home"] == {"value": str(tmp_path), "source": "default"}
     assert described["allowed_hosts"]["value"] == []
     assert set(described) == {row.name for row in TABLE}

@@ -48,7 +48,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             build.object(writer, "weights", {"_type": "histogram", "bins": [0, 1], "counts": [3]})
             build.event(run, writer, "opened", {"rank": rank})
         build.run("run-two", project="text", created_s=60)
-        settings = Settings(folder, folder / "test.duckdb", folder / "spool")
+        settings = Settings(folder, folder / "test.duckdb", folder / "spool", folder / "files")
         with serving(create_app(ApiContext(store, StillLive(), settings))) as url:
             yield url
 
