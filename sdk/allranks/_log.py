@@ -19,8 +19,10 @@ from time import time_ns
 from typing import Any
 from zlib import crc32
 
+from allranks._pending import Pending
 from allranks._warnings import warn_once
 from allranks_bus import events
+from allranks_bus.errors import ProtocolError
 from allranks_bus.events import METRICS_HEAD, METRICS_OVERHEAD_BYTES, STEP_TAG, Kind
 from allranks_bus.records import HEADER
 from allranks_bus.spool import SpoolWriter
@@ -49,12 +51,14 @@ class RankLog(SpoolWriter):
     Attributes:
         step: the newest step; the next one without a number is one more.
         may_meet_tensors: a library of tensors is loaded; `look_for_tensors` keeps it right.
+        pending: values that are still on a device.
     """
 
     def __init__(self, root: Path, name: bytes, identity: Mapping[str, Any], *, cap_bytes: int) -> None:
         self.step = -1
         self.may_meet_tensors = False
         self.look_for_tensors()
+        self.pending = Pending(self)
         # Steps by themselves come from a counter, which no two threads can get the same number from; it is made anew
         # after a step that the program gave.
         self._next_step = count().__next__
@@ -116,6 +120,24 @@ class RankLog(SpoolWriter):
             self._size = end = self._size + size
             if end >= self._check_at:
                 self._checkpoint()
+
+    def append_fields(self, time_ns: int, step: int, fields: Mapping[str, Any]) -> None:
+        """Appends LOG records with `fields`, in as many as their size needs; `step` is not taken note of.
+
+        Raises:
+            ProtocolError: one of them alone is too large.
+        """
+        if not fields:
+            return
+        try:
+            self.append(events.pack(Kind.LOG, time_ns, step, dict(fields)))
+        except ProtocolError:
+            items = list(fields.items())
+            if len(items) == 1:
+                raise
+            half = len(items) // 2
+            self.append_fields(time_ns, step, dict(items[:half]))
+            self.append_fields(time_ns, step, dict(items[half:]))
 
     def report_drops(self) -> None:
         """Records how many events could not be kept since it was last recorded, and warns of the first of them."""

@@ -28,6 +28,7 @@ from allranks_bus.wire import WRITER_ID_BYTES
 # What only `init` and the end of a program need is imported by them: `import allranks` is in every program's start.
 if TYPE_CHECKING:
     from allranks._companions import Companion
+    from allranks._device import Arrivals
     from allranks._files import RunFiles
     from allranks.facts import Facts
     from allranks.identity import Identity
@@ -346,6 +347,15 @@ class Run:
         if log is not None:
             log.append(events.pack(Kind.LOG, time_ns, log.step, {name: dict(body)}))
 
+    def note_histograms(self, fields: Mapping[str, Any], arrivals: Arrivals) -> None:
+        """`note` for many objects at once, and for those that are still on a device."""
+        log = self._ready_log()
+        if log is not None:
+            step = max(0, log.step)
+            log.append_fields(time.time_ns(), step, fields)
+            if arrivals:
+                log.pending.put(step, arrivals)
+
     def describe(
         self, *, name: str | None = None, notes: str | None = None, tags: tuple[str, ...] | None = None
     ) -> None:
@@ -389,6 +399,9 @@ class Run:
             self.identity = dataclasses.replace(self.identity, role="child")
         if publisher is not None:
             publisher.abandon()
+        for companion in self._companions:
+            companion.abandon()
+        self._companions = ()
         self._failure = None
 
     def _take(self, identity: Identity) -> None:
@@ -437,6 +450,7 @@ class Run:
         if self._log is None:
             warn_once("spool", f"nothing can be kept: {'; '.join(problems)}. Set ALLRANKS_SPOOL; training goes on")
             return
+        self._companions = (self._log.pending,)
         publisher = Publisher(
             self._log,
             self._writer,
@@ -561,9 +575,14 @@ class Run:
             names = tuple(flat.numbers)
             if time_ns is None and names and log.define(names):
                 log.metrics(flat.numbers, at, is_counted)
+                fields: dict[str, Any] = dict(flat.others)
             else:
-                _append_in_parts(log, at, is_counted, flat.numbers, time_ns)
-            _append_in_parts(log, at, is_counted, flat.others, time_ns)
+                fields = {**flat.numbers, **flat.others}
+            if fields or flat.on_device:
+                log.follow(at, is_counted)
+                log.append_fields(time.time_ns() if time_ns is None else time_ns, at, fields)
+            if flat.on_device:
+                log.pending.copy(at, flat.on_device, time_ns)
         except Exception as error:
             if is_from_handler(error):
                 raise
@@ -590,6 +609,8 @@ class Run:
             if self._failure is not None:
                 end = {"exit_code": 1 if exit_code is None else exit_code, "exception": self._failure}
             log.try_again()
+            # A device that does not answer must not cost what can still be shipped.
+            log.pending.finish(time.monotonic() + timeout / 2)
             log.report_drops()
             # Sealed, because other threads may go on logging: all that came before is waited for, and nothing after.
             log.seal(events.pack(Kind.CLOSE, time.time_ns(), end))
@@ -620,24 +641,6 @@ class Run:
                 f"run {self.id}: no collector took the last {waiting:,} events in time; they are kept in "
                 f"{log.directory}: `allranks sync` ships them"
             )
-
-
-def _append_in_parts(
-    log: RankLog, step: int, is_counted: bool, fields: Mapping[str, Any], time_ns: int | None
-) -> None:
-    """Appends LOG records with `fields`, in as many as their size needs; a time of None is now."""
-    if not fields:
-        return
-    log.follow(step, is_counted)
-    try:
-        log.append(events.pack(Kind.LOG, time.time_ns() if time_ns is None else time_ns, step, dict(fields)))
-    except ProtocolError:
-        items = list(fields.items())
-        if len(items) == 1:
-            raise
-        half = len(items) // 2
-        _append_in_parts(log, step, is_counted, dict(items[:half]), time_ns)
-        _append_in_parts(log, step, is_counted, dict(items[half:]), time_ns)
 
 
 def _cwd() -> str:

@@ -13,10 +13,18 @@ from typing import Any
 
 BINS = 64
 MAX_BINS = 4096
+# More elements than this are sampled at even distances; fewer where numpy is not there to count them.
+MAX_ELEMENTS = 1_000_000
+MAX_ELEMENTS_WITHOUT_NUMPY = 100_000
 
 
 class Unstorable(Exception):
     """Why a value cannot be stored, for people."""
+
+
+def at_most(numpy: object) -> int:
+    """How many elements are counted on the host, with this module numpy, or None."""
+    return MAX_ELEMENTS if numpy is not None else MAX_ELEMENTS_WITHOUT_NUMPY
 
 
 def histogram(elements: Any, total: int, *, bins: int = BINS) -> dict[str, Any]:
@@ -92,6 +100,20 @@ def _body(
     body: dict[str, Any] = {"_type": "histogram", "bins": edges, "counts": counts, "min": low, "max": high}
     body |= {"mean": min(max(mean, low), high), "std": std, "count": count}
     return body | {"nonfinite": total - count} if total > count else body
+
+
+def from_device(
+    counts: list[int], figures: tuple[float, float, float, float], nonfinite: int, total: int
+) -> dict[str, Any]:
+    """The object for values that were counted elsewhere, into BINS bins of one width from the least to the greatest.
+
+    Args:
+        figures: min, max, mean and std of the finite ones.
+        total: how many there were, of which those that were counted may be a sample.
+    """
+    seen = sum(counts) + nonfinite
+    body = _body(counts, _edges(figures[0], figures[1], len(counts)), figures, seen)
+    return body | {"sample_of": total} if seen < total else body
 
 
 def from_counts(counts: list[float], edges: list[float]) -> dict[str, Any]:

@@ -16,16 +16,15 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from . import _tensors
+from ._device import OnDevice
 from ._signals import is_from_handler
-from .histograms import BINS, Unstorable, from_counts, histogram
+from .histograms import BINS, Unstorable, at_most, from_counts, histogram
 
 MAX_DEPTH = 32
 MAX_VALUES = 100_000
 MAX_NAME_BYTES = 1_024
 MAX_TEXT_BYTES = 64 * 1024
-# More elements than this are sampled at even distances; fewer where numpy is not there to count them.
-MAX_ELEMENTS = 1_000_000
-MAX_ELEMENTS_WITHOUT_NUMPY = 100_000
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _COLLECTIONS = (list, tuple, set, frozenset, range, deque)
@@ -38,11 +37,13 @@ class Flat:
     Attributes:
         others: text, and objects as protocol.md §5 has them.
         problems: a name, and why its value is not stored, or not all of it.
+        on_device: what must not be waited for.
     """
 
     numbers: dict[str, float] = field(default_factory=dict[str, float])
     others: dict[str, str | dict[str, Any]] = field(default_factory=dict[str, "str | dict[str, Any]"])
     problems: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    on_device: dict[str, OnDevice] = field(default_factory=dict[str, OnDevice])
 
 
 class Histogram:
@@ -119,7 +120,8 @@ class _Flattening:
                 self.add_mapping(name + "/", value, depth + 1)
                 return
             self._count += 1
-            self._store(self._checked_name(name), convert(value), value)
+            name = self._checked_name(name)
+            self._store(name, convert(value) if (found := _tensors.on_device(value)) is None else found, value)
         except Unstorable as error:
             self.flat.problems.append((name, str(error)))
         except Exception as error:  # an object of the user's raised: its value only is lost
@@ -127,14 +129,16 @@ class _Flattening:
                 raise
             self.flat.problems.append((name, _reason(error)))
 
-    def _store(self, name: str, value: float | str | dict[str, Any], given: object) -> None:
+    def _store(self, name: str, value: float | str | dict[str, Any] | OnDevice, given: object) -> None:
         flat = self.flat
-        if name in flat.numbers or name in flat.others:
-            flat.problems.append((name, "the name came twice in one call: the last value is kept"))
-            flat.numbers.pop(name, None)
-            flat.others.pop(name, None)
+        for kept in (flat.numbers, flat.others, flat.on_device):
+            if kept.pop(name, None) is not None:
+                flat.problems.append((name, "the name came twice in one call: the last value is kept"))
         if isinstance(value, (int, float)):
             flat.numbers[name] = value
+            return
+        if isinstance(value, OnDevice):
+            flat.on_device[name] = value
             return
         if isinstance(value, str) and isinstance(given, str) and len(value) < len(given):
             flat.problems.append(
@@ -241,40 +245,12 @@ def _elements(value: object) -> tuple[Any, int]:
     """The elements as a flat list or numpy array, sampled where there are too many; and how many there were."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
-        return _torch_elements(torch, value)
+        return _tensors.elements(torch, value)
     if isinstance(value, _COLLECTIONS) or type(value).__module__ == "array":
         return _list_elements(value)
     if _is_array(value):
         return _numpy_elements(value)
     raise Unstorable(f"a {_type_name(value)} holds no numbers")
-
-
-def _torch_elements(torch: Any, tensor: Any) -> tuple[Any, int]:
-    """A tensor's elements, on the CPU. It waits for the device, as `.item()` does, and never for another rank."""
-    if hasattr(tensor, "placements"):  # a DTensor: only a copy that this rank holds in full needs no collective
-        if not all(placement.is_replicate() for placement in tensor.placements):
-            raise Unstorable("the tensor is spread over ranks: log its full_tensor() or to_local()")
-        tensor = tensor.to_local()
-    tensor = tensor.detach()
-    total = int(tensor.numel())
-    if total == 0:
-        raise Unstorable("the tensor is empty")
-    if tensor.is_meta:
-        raise Unstorable("a tensor on the meta device has no data")
-    if tensor.is_complex():
-        raise Unstorable("complex numbers are not stored: log .real and .imag")
-    if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
-        raise Unstorable("a tensor cannot be read while a CUDA graph is captured: it would break the capture")
-    if tensor.is_quantized:
-        tensor = tensor.dequantize()
-    if tensor.layout is not torch.strided:
-        if total > MAX_ELEMENTS:
-            raise Unstorable(f"a sparse tensor of more than {MAX_ELEMENTS:,} elements: log its values()")
-        tensor = tensor.to_dense()
-    numpy = sys.modules.get("numpy")
-    step = _step(total, numpy)
-    flat = tensor.reshape(-1)[::step].cpu().double()
-    return (flat.numpy() if numpy is not None else flat.tolist()), total
 
 
 def _numpy_elements(value: Any) -> tuple[Any, int]:
@@ -319,7 +295,7 @@ def _list_elements(values: Any) -> tuple[Any, int]:
     if total == 0:
         raise Unstorable("the list is empty")
     step = _step(total, numpy)
-    most = _most(numpy)
+    most = at_most(numpy)
     chosen: Iterable[Any] = itertools.islice(values, 0, None, step)
     numbers = list(itertools.islice(_leaves(chosen, 0), most + 1))
     if len(numbers) > most:  # small lists within hold more than can be told by its length
@@ -354,12 +330,8 @@ def _number(value: object) -> float:
     return number
 
 
-def _most(numpy: object) -> int:
-    return MAX_ELEMENTS if numpy is not None else MAX_ELEMENTS_WITHOUT_NUMPY
-
-
 def _step(total: int, numpy: object) -> int:
-    return -(-total // _most(numpy))
+    return -(-total // at_most(numpy))
 
 
 def _counts_and_edges(values: object) -> tuple[list[float], list[float]] | None:

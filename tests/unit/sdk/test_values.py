@@ -23,10 +23,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import allranks
-from allranks.histograms import BINS
+from allranks.histograms import BINS, MAX_ELEMENTS
 from allranks.values import (
     MAX_DEPTH,
-    MAX_ELEMENTS,
     MAX_NAME_BYTES,
     MAX_TEXT_BYTES,
     MAX_VALUES,
