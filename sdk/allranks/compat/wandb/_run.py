@@ -82,7 +82,7 @@ class Run(Facts):
         """Stores values at a step, at once.
 
         Args:
-            data: names and values; names of nested dicts are joined with `/`. What is left out costs the rest nothing.
+            data: names and values; names of nested dicts are joined with `/`. What is left out leaves the rest.
             step: of these values; one that has gone by is stored too. None means the current step.
             commit: whether the next call without a step goes on to the next one; None means yes, but for a call
                 with a step.
