@@ -45,8 +45,8 @@ class AllranksHandler(logging.Handler):
         """Keeps `record`; what goes wrong goes to `handleError`, as with any handler."""
         if getattr(_at_work, "is_busy", False):
             return
-        _at_work.is_busy = True
         try:
+            _at_work.is_busy = True
             run = _run()
             if run is not None:
                 run.note(int(record.created * 1e9), KEY, self._body(record))

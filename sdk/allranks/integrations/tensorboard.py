@@ -62,8 +62,8 @@ _shared: dict[str, _Shared] = {}
 class SummaryWriter:
     """Logs to the current run; where there is none it begins one, which ends when its last writer is closed.
 
-    differ before its tags (`val/loss`), where TensorBoard would show it as a run beside the other.
-    differ before its tags (`val/loss`): TensorBoard would show it as a run beside the other.
+    A second writer that is open beside the first, with another `log_dir`, puts the part of its `log_dir` in which
+    they differ before its tags (`val/loss`): TensorBoard would show it as a run beside the other.
 
     Args:
         log_dir: names the run that is begun; it is made, as TensorBoard does, for programs that put files there.
