@@ -597,9 +597,12 @@ class Run:
                 number = int(step)  # type: ignore[call-overload]
                 if number == step and -(2**63) <= number < 2**63:
                     return int(number)
-            except Exception:
-                pass  # whatever it is, it is no step
-            warn_once("step", f"log(): step must be a whole number, not {step!r:.80}; the next one is used")
+            except Exception as error:  # whatever it is, it is no step
+                if is_from_handler(error):
+                    raise
+            # The `repr` of anything else may raise, or be long.
+            what = repr(step) if type(step) in (str, float) else f"a {type(step).__name__}"
+            warn_once("step", f"log(): step must be a whole number, not {what[:80]}; the next one is used")
         return None
 
     def _end(self, exit_code: int | None, timeout: float) -> None:

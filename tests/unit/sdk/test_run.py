@@ -100,7 +100,14 @@ def test_log_raises_for_nothing_that_it_is_given(sdk_home: Path, data: Any) -> N
     assert (logged(spooled(sdk_home / "spool"))[-1][1]) == {"after": 1.0}
 
 
-@pytest.mark.parametrize("step", ["3", 1.5, object(), 2**70, math.nan, [1]])
+class Wordless:
+    """What cannot even be shown."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("mine")
+
+
+@pytest.mark.parametrize("step", ["3", 1.5, object(), 2**70, 10**5000, math.nan, [1], Wordless()], ids=type)
 def test_a_step_that_is_none_is_replaced_and_said(
     sdk_home: Path, step: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
