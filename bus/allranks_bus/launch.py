@@ -1,7 +1,7 @@
 """Starting this user's collector by itself: by exec, detached, and only once however many ask for it.
 
-Nothing of multiprocessing, so that nobody's main module is imported again. The starter holds a lock that its child
-inherits and gives up once it listens (or dies), so of eight ranks that ask at once one starts it and seven wait.
+The starter holds a lock that its child inherits and gives up once it listens (or dies), so of eight ranks that ask at
+once one starts it and seven wait.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import contextlib
 import fcntl
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from allranks_bus.errors import AllranksError
+from allranks_bus.helpers import start_helper
 from allranks_bus.home import Endpoint, home_dir, read_endpoint
 
 LOG_FILE = "collector.log"
@@ -23,7 +23,6 @@ START_LOCK = "start.lock"
 # Tells the collector which inherited descriptor holds the start lock.
 START_LOCK_FD_VARIABLE = "ALLRANKS_START_LOCK_FD"
 _POLL_S = 0.02
-_MAX_LOG_BYTES = 8 * 1024 * 1024
 
 
 class CollectorDidNotStart(AllranksError):
@@ -120,43 +119,15 @@ def _nobody_starts(home: Path) -> bool:
 
 
 def _spawn(home: Path, env: Mapping[str, str], lock: int, keep: bool, deadline: float) -> None:
-    child_env = {**env, START_LOCK_FD_VARIABLE: str(lock), "ALLRANKS_HOME": str(home)}
-    # Relative entries would mean something else in the collector's working directory, which is the home: there no
-    # file of the user's shadows a module.
-    if env.get("PYTHONPATH"):
-        child_env["PYTHONPATH"] = os.pathsep.join(
-            str(Path(entry).absolute()) for entry in env["PYTHONPATH"].split(os.pathsep) if entry
-        )
-    # A rank's place in its world is not the collector's.
-    for variable in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
-        child_env.pop(variable, None)
-    log_path = home / LOG_FILE
-    mode = "wb" if log_path.exists() and log_path.stat().st_size > _MAX_LOG_BYTES else "ab"
-    with open(log_path, mode) as log:
-        starter = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "allranks_bus.detach",
-                "allranks_collector",
-                "--embedded",
-                *(["--keep"] * keep),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=home,
-            env=child_env,
-            pass_fds=(lock,),
-            start_new_session=True,
-        )
-        # It forks and ends at once, so that the training has no child that it did not make.
-        try:
-            starter.wait(max(0.0, deadline - time.monotonic()))
-        except BaseException:
-            starter.kill()
-            starter.wait()
-            raise
+    start_helper(
+        "allranks_collector",
+        ["--embedded", *(["--keep"] * keep)],
+        cwd=home,
+        env={**env, START_LOCK_FD_VARIABLE: str(lock), "ALLRANKS_HOME": str(home)},
+        log=home / LOG_FILE,
+        pass_fds=(lock,),
+        timeout_s=deadline - time.monotonic(),
+    )
 
 
 def _last_line(path: Path) -> str:
