@@ -285,7 +285,10 @@ def _numpy_objects(array: Any, kind: str) -> list[Any]:
         return [_number(element) for element in array]
     if array.size > 1:
         raise Unstorable(f"an array of {array.dtype} is not stored: convert it to numbers first")
-    return [str(array[0])]
+    text = str(array[0])
+    if kind == "M" and text == "NaT":
+        raise Unstorable("NaT is not a time")
+    return [text]
 
 
 def _list_elements(values: Any) -> tuple[Any, int]:

@@ -200,6 +200,7 @@ REFUSED: dict[str, tuple[object, str]] = {
     "numpy texts": (np.array(["a", "b"]), "not stored"),
     "numpy records": (np.zeros(2, dtype=[("a", "f8")]), "not stored"),
     "numpy timedelta": (np.timedelta64(3, "s"), "not stored"),
+    "numpy NaT": (np.datetime64("NaT"), "NaT"),
     "numpy object": (np.array([object(), 1], dtype=object), "object"),
     "torch empty": (torch.empty(0), "empty"),
     "torch meta": (torch.empty(3, device="meta"), "meta"),
