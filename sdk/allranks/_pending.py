@@ -93,7 +93,8 @@ class Pending:
             reason = "they were on a device that did not hand them over in time"
             warn_once("pending lost", f"{self._lost:,} events are lost: {reason}")
             self._log.append(events.pack(Kind.DROPPED, time.time_ns(), {"records": self._lost, "reason": reason}))
-        return not self._lost
+        lost, self._lost = self._lost, 0
+        return not lost
 
     def leave(self) -> None:
         """Nothing: nobody else can read what is on this process's device."""
