@@ -288,8 +288,9 @@ def _join(
         if again:  # the run that the parent exported was an earlier one
             return _identity(short_hash(parent.run, *again), short_hash(parent.launch, *again), place)
         life = launchers.restarts(env)
-        launch = parent.launch if set(life) == {"0"} else short_hash(parent.launch, *life)
         is_self = (parent.pid, parent.start) == (facts.me.pid, facts.me.start)
+        # What this process told itself knows of its restarts already.
+        launch = parent.launch if is_self or set(life) == {"0"} else short_hash(parent.launch, *life)
         taken = not is_self and (place.rank, place.world_size) == (parent.rank, parent.world_size)
         return replace(_identity(parent.run, launch, place), role="child" if taken else "rank")
     if dist is not None and dist.run and dist.launch:

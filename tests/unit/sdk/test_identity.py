@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from allranks.facts import Dist, Facts, Process, dist_agree, dist_probe, gather_facts
 from allranks.identity import (
+    PARENT_VARIABLE,
     IdentityError,
     export_parent,
     identify,
@@ -407,6 +408,14 @@ def test_a_further_run_of_the_same_ranks_is_another_run(env: dict[str, str]) -> 
     runs = [resolve(env, facts=facts(env), new_token=tokens(), turn=turn) for turn in (0, 1, 1, 2)]
     assert runs[1].run == runs[2].run
     assert len({who.run for who in runs}) == len({who.launch for who in runs}) == 3
+
+
+def test_a_rank_that_is_asked_again_gives_the_same_answer_also_after_a_restart() -> None:
+    env = torchrun(1, TORCHELASTIC_RESTART_COUNT="1")
+    first = resolve(env, facts=facts(env), new_token=tokens())
+    env[PARENT_VARIABLE] = export_parent(first, facts(env))
+    again = resolve(env, facts=facts(env), new_token=tokens())
+    assert (again.run, again.launch, again.role) == (first.run, first.launch, "rank")
 
 
 def test_launches_that_look_alike_differ_by_their_number_also_under_one_id() -> None:
