@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     from allranks.identity import Identity
 
 FINISH_TIMEOUT_S = 5.0
-# At the end of a program that did not call finish(): a collector on this machine takes over what is left.
+# At the end of a program that did not call finish(): this user's collector brings in what is left.
 EXIT_TIMEOUT_S = 0.25
+# ... but only this process can read what is on its device.
+DEVICE_TIMEOUT_S = 2.0
 SUMMARIES = ("last", "min", "max", "mean")
 ALERT_LEVELS = ("INFO", "WARN", "ERROR")
 _MAX_ALERT_CHARS = 16_384
@@ -384,8 +386,10 @@ class Run:
         """`finish` for a program that did not call it: leaves as soon as somebody else can ship what is left."""
         with self._starting:
             if not self._is_finished:
+                if self._log is not None:
+                    self._log.pending.finish(time.monotonic() + DEVICE_TIMEOUT_S)
                 is_embedded = self.settings.address is None
-                self._end(None, EXIT_TIMEOUT_S if is_embedded else FINISH_TIMEOUT_S)
+                self._end(None, EXIT_TIMEOUT_S if is_embedded else FINISH_TIMEOUT_S, is_leaving=is_embedded)
 
     def become_child(self) -> None:
         """In a forked child: lets go of the parent's spool and publisher; a writer of its own opens when it logs."""
@@ -605,7 +609,7 @@ class Run:
             warn_once("step", f"log(): step must be a whole number, not {what[:80]}; the next one is used")
         return None
 
-    def _end(self, exit_code: int | None, timeout: float) -> None:
+    def _end(self, exit_code: int | None, timeout: float, *, is_leaving: bool = False) -> None:
         log, publisher = self._log, self._publisher
         if log is not None:
             end: dict[str, Any] = {"exit_code": exit_code}
@@ -617,7 +621,12 @@ class Run:
             log.report_drops()
             # Sealed, because other threads may go on logging: all that came before is waited for, and nothing after.
             log.seal(events.pack(Kind.CLOSE, time.time_ns(), end))
-            is_stored = publisher is not None and publisher.finish(timeout)
+            if publisher is None:
+                is_stored = False
+            elif is_leaving:
+                is_stored = publisher.leave(timeout, FINISH_TIMEOUT_S)
+            else:
+                is_stored = publisher.finish(timeout)
             self._is_finished = True
             self._last_status = self.status()
             self._log = None
@@ -636,8 +645,8 @@ class Run:
     def _say_where(self, log: RankLog, publisher: Publisher | None) -> None:
         if publisher is None or self.settings.mode == "offline":
             say(f"run {self.id}: offline; events are in {log.directory}: `allranks sync` ships them")
-        elif self.settings.address is None and publisher.url:
-            pass  # the embedded collector drains this spool by itself
+        elif publisher.is_taken_over:
+            pass
         else:
             waiting = log.end - publisher.acked
             say(
