@@ -34,7 +34,7 @@ def ensure_collector(
     *,
     timeout_s: float = 20.0,
     keep: bool = False,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[bool], bool] = lambda _: False,
 ) -> Endpoint | None:
     """The endpoint of this user's collector, which is started if none runs.
 
@@ -44,7 +44,8 @@ def ensure_collector(
         env: where ALLRANKS_HOME and the collector's settings are taken from.
         timeout_s: how long a starting collector is waited for.
         keep: start one that does not end when it is idle.
-        should_stop: asked while waiting; None is returned once it says so.
+        should_stop: asked while waiting, and told whether one is on its way, which is so from the first question on
+            unless it cannot be started; None is returned once it says so.
 
     Raises:
         CollectorDidNotStart: it ended at once, or did not listen in time.
@@ -56,7 +57,7 @@ def ensure_collector(
         raise CollectorDidNotStart(f"cannot make {home}: {error.strerror}; set ALLRANKS_HOME") from error
     deadline = time.monotonic() + timeout_s
     starts = 0
-    while not should_stop():
+    while True:
         # Looked at after the lock: whoever held it a moment ago has written the endpoint before letting go.
         idle = _nobody_starts(home)
         endpoint = read_endpoint(home)
@@ -67,10 +68,12 @@ def ensure_collector(
         try:
             if idle and _start_if_first(home, env, keep, deadline):
                 starts += 1
+                idle = False
         except (OSError, subprocess.SubprocessError) as error:
             raise CollectorDidNotStart(f"the collector could not be started: {error}") from error
+        if should_stop(not idle):
+            return None
         time.sleep(_POLL_S)
-    return None
 
 
 def release_start_lock() -> None:

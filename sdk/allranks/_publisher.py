@@ -69,7 +69,10 @@ class Publisher:
         self._env = env
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._ending = threading.Event()
-        self._deadline = float("inf")
+        self._deadline = self._leave_at = float("inf")
+        self._is_leaving = False
+        # Nothing more can be done for a collector: one runs or is on its way, or there cannot be one.
+        self._is_settled = False
         self._endpoint: Endpoint | None = None
         self._sampler: SystemSampler | None = None
         self._sample_at = 0.0
@@ -82,6 +85,8 @@ class Publisher:
         self.acked = 0
         self.resends = 0
         self.is_heard = False
+        # This user's collector runs, or is on its way: it brings in what stays in the spool.
+        self.is_taken_over = False
         self.is_done = False
         self.refusal = ""
         self._thread = threading.Thread(target=self._run, name="allranks-publisher", daemon=True)
@@ -95,6 +100,20 @@ class Publisher:
 
     def finish(self, timeout_s: float) -> bool:
         """Ships what is left; True where all of it was acked in time. The thread is gone then, or soon."""
+        return self._end(timeout_s)
+
+    def leave(self, timeout_s: float, start_timeout_s: float) -> bool:
+        """`finish` for a program that ends, where this user's collector brings in what is left.
+
+        Args:
+            timeout_s: for what a collector that runs has not acked yet; one that is on its way is not waited for.
+            start_timeout_s: for having it started, where nobody has.
+        """
+        self._leave_at = time.monotonic() + timeout_s
+        self._is_leaving = True
+        return self._end(max(timeout_s, start_timeout_s))
+
+    def _end(self, timeout_s: float) -> bool:
         self._deadline = time.monotonic() + timeout_s
         self._ending.set()
         os.write(self._wake_write, b"x")
@@ -126,15 +145,13 @@ class Publisher:
         while not self._try_to_ship():
             # Whatever it was (no descriptors left, say) may pass: the spool keeps everything until then.
             self._ending.wait(_TRY_AGAIN_S)
-            if self._is_out_of_time():
+            if self._is_out_of_time(is_connected=False):
                 return
             if self._ending.is_set():
                 time.sleep(TICK_S)
 
     def _keep(self) -> None:
         """All that there is to do where nothing is sent."""
-        self._sampler = load("allranks.system").SystemSampler(load=load)
-        self._sample_at = time.monotonic() + SAMPLE_S
         while not self._ending.is_set():
             self._look_around(time.monotonic())
             if wait_readable(self._wake_read, TICK_S):
@@ -144,7 +161,7 @@ class Publisher:
         """What is done at each tick, whether anything is sent or not."""
         if now >= self._sample_at and not self._ending.is_set():
             self._sample_at = now + SAMPLE_S
-            self._sample(self._sampler)
+            self._sample()
         self._log.report_drops()
         self._log.look_for_tensors()
         self._tick()
@@ -166,9 +183,6 @@ class Publisher:
         return True
 
     def _ship(self, courier: Courier) -> None:
-        # psutil's rates need a first look; a second one follows when the first interval is over.
-        self._sampler = load("allranks.system").SystemSampler(load=load)
-        self._sample_at = time.monotonic() + SAMPLE_S
         beat_at = 0.0
         shipment = courier.shipment
         waiting, hear_at = True, 0.0
@@ -184,10 +198,11 @@ class Publisher:
                 self._hear(courier)
             # Acks are waited for only where something hangs on them: a window that is full, or the end.
             waiting = courier.pump(is_urgent=ending) or ending
-            if ending and (shipment.is_done or now >= self._deadline):
+            if ending and (shipment.is_done or self._is_out_of_time(is_connected=courier.is_connected)):
                 self.is_done = shipment.is_done
                 return
-            if courier.wait(min(TICK_S, max(0.0, self._deadline - now)), self._wake_read, hear=waiting):
+            until = min(self._deadline, self._leave_at) if courier.is_connected else self._deadline
+            if courier.wait(min(TICK_S, max(0.0, until - now)), self._wake_read, hear=waiting):
                 os.read(self._wake_read, 16)
 
     def _hear(self, courier: Courier) -> None:
@@ -222,26 +237,44 @@ class Publisher:
         if now < self._launch_at:
             return None
         self._launch_at = now + _LAUNCH_AGAIN_S
+        self._is_settled = self.is_taken_over = False
         try:
             endpoint: Endpoint | None = load("allranks_bus.launch").ensure_collector(
-                self._env, should_stop=self._is_out_of_time
+                self._env, should_stop=self._gives_up_waiting
             )
         except AllranksError as error:
+            self._is_settled = True
             warn_once("launch", f"{error}; events stay in {self._log.directory}")
             return None
         if endpoint is None:
             return None
+        self._is_settled = self.is_taken_over = True
         # Once one has run, its successor may be started at once.
         self._launch_at = 0.0
         self._endpoint = endpoint
         self.url, self.http = endpoint.url, endpoint.http
         return parse_address(endpoint.url)
 
-    def _is_out_of_time(self) -> bool:
-        return self._ending.is_set() and time.monotonic() >= self._deadline
+    def _gives_up_waiting(self, is_coming: bool) -> bool:
+        """Asked while a collector is started."""
+        self._is_settled = self.is_taken_over = is_coming
+        return self._is_out_of_time(is_connected=False)
 
-    def _sample(self, sampler: SystemSampler | None) -> None:
-        sample = sampler.sample() if sampler is not None else {}
+    def _is_out_of_time(self, *, is_connected: bool) -> bool:
+        """Whether what is not stored by now stays in the spool."""
+        if not self._ending.is_set():
+            return False
+        now = time.monotonic()
+        return now >= self._deadline or (
+            self._is_leaving and self._is_settled and (now >= self._leave_at or not is_connected)
+        )
+
+    def _sample(self) -> None:
+        if self._sampler is None:
+            # psutil's rates need a first look, which gives nothing; a second one follows after the first interval.
+            self._sampler = load("allranks.system").SystemSampler(load=load)
+            return
+        sample = self._sampler.sample()
         if sample:
             self._log.append(events.pack(Kind.SYSTEM, time.time_ns(), max(0, self._log.step), sample))
 

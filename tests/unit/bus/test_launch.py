@@ -169,7 +169,20 @@ def test_waiting_for_somebody_elses_start_can_be_stopped(home: Home) -> None:
     """A training that ends does not wait for a collector."""
     with _start_lock(home):
         looks = iter([False, False, True])
-        assert ensure_collector(home.env, should_stop=lambda: next(looks)) is None
+        assert ensure_collector(home.env, should_stop=lambda is_coming: is_coming and next(looks)) is None
+
+
+def test_whoever_does_not_wait_has_seen_to_it_that_one_comes(home: Home) -> None:
+    """A program that ends at once leaves its events to a collector, which it must start first."""
+    told: list[bool] = []
+
+    def leaves(is_coming: bool) -> bool:
+        told.append(is_coming)
+        return True
+
+    assert ensure_collector(home.env, should_stop=leaves) is None
+    assert told == [True]
+    wait_until(lambda: read_endpoint(home.path), "it has come", timeout_s=_START_S)
 
 
 def test_a_start_that_never_ends_is_not_waited_for_for_ever(home: Home) -> None:
