@@ -13,7 +13,7 @@ from typing import Any
 
 from allranks import _exits, _loading, _warnings
 from allranks._run import Run
-from allranks._settings import run_settings
+from allranks._settings import RunSettings, run_settings
 from allranks._warnings import warn_once
 from allranks_bus.errors import SettingError
 
@@ -69,9 +69,6 @@ def init(
         IdentityError, AddressError, SettingError: an argument can never be right. Nothing in the environment makes
             it raise: that gives one warning.
     """
-    from allranks.identity import identify
-
-    global _current, _turn
     if resume not in ("allow", "never"):
         raise SettingError("resume", resume, "allow or never", "init")
     now = _current
@@ -82,25 +79,87 @@ def init(
             now.config.update(config, allow_val_change=True)
         return now
     settings = run_settings(os.environ, mode, url, console)
-    implied = now if now is not None and now.is_implied and not now.is_inherited else None
+    told = _Told(id, project, group, name, notes, tuple(map(str, tags)), dir, rank, world_size)
+    run = _taken_up(told, settings, is_implied=False)
+    run.start(config)
+    return run
+
+
+def imply(
+    *,
+    id: str | None = None,  # noqa: A002
+    project: str | None = None,
+    group: str | None = None,
+    name: str | None = None,
+    notes: str | None = None,
+    tags: Iterable[str] = (),
+    dir: str | None = None,  # noqa: A002
+    mode: str | None = None,
+    url: str | None = None,
+    rank: int | None = None,
+    world_size: int | None = None,
+) -> Run:
+    """The current run, else the one that `init` will start with these arguments: its id and directory are known.
+
+    For what is made before a framework has started the ranks. The ranks find this run by the environment or by a
+    pickle; what is told here need not be told again.
+
+    Raises:
+        IdentityError, AddressError, SettingError: as `init`.
+    """
+    now = _current
+    if now is not None and (_goes_on(now) or (now.is_started and not now.is_finished)):
+        return now
+    settings = run_settings(os.environ, mode, url, None)
+    told = _Told(id, project, group, name, notes, tuple(map(str, tags)), dir, rank, world_size)
+    run = _taken_up(told, settings, is_implied=True)
+    run.export()
+    return run
+
+
+@dataclasses.dataclass(frozen=True)
+class _Told:
+    """What the program says of its run; None where it says nothing."""
+
+    id: str | None
+    project: str | None
+    group: str | None
+    name: str | None
+    notes: str | None
+    tags: tuple[str, ...]
+    dir: str | None
+    rank: int | None
+    world_size: int | None
+
+
+def _taken_up(told: _Told, settings: RunSettings, *, is_implied: bool) -> Run:
+    """The run of these arguments, which is the current one from now on; the one that was implied if it is that."""
+    from allranks.identity import identify
+
+    global _current, _turn
+    now = _current
+    implied = now if now is not None and now.is_implied and not (now.is_inherited or now.is_finished) else None
     turn = _turn + int(now is not None and now.is_finished and not now.is_inherited)
-    place: dict[str, Any] = {"rank": rank, "world_size": world_size, "turn": turn}
-    place |= {"project": project, "group": group, "name": name}
-    who, facts = identify(id=id, **place)
-    if implied is not None and id is None and who.launcher == "single":
+    place: dict[str, Any] = {"rank": told.rank, "world_size": told.world_size}
+    place |= {"project": told.project, "group": told.group, "name": told.name}
+    # One that was implied is found again by what it exported, where its turn is counted already.
+    place["turn"] = turn if implied is None else 0
+    who, facts = identify(id=told.id, **place)
+    if implied is not None and told.id is None and who.launcher == "single":
         # Nobody but this process could know of it yet, and its directory may be in use.
         who, facts = identify(id=implied.id, **place)
     for problem in who.problems:
         warn_once(f"identity:{problem}", problem)
-    told = (notes, tuple(map(str, tags)), dir)
     if implied is not None and who.run == implied.id:
         run = implied
-        run.announce(who, facts, settings, *told)
+        project, group, name = told.project or run.project, told.group or run.group, told.name or run.name
+        who = dataclasses.replace(who, project=project, group=group, name=name)
+        run.announce(who, facts, settings, told.notes, told.tags, told.dir, is_implied=is_implied)
     else:
-        run = _kept(Run(who, facts, settings, notes=told[0], tags=told[1], directory=told[2]))
+        about: dict[str, Any] = {"notes": told.notes, "tags": told.tags, "directory": told.dir}
+        run = _kept(Run(who, facts, settings, **about, is_implied=is_implied))
     _turn = turn
     _current = run
-    run.start(config)
     return run
 
 
@@ -133,15 +192,7 @@ def current_or_implied() -> Run:
 
     So a rank that leaves `init` to another one knows the run and its directory, and joins it when it logs.
     """
-    global _current
-    if _current is None:
-        from allranks.identity import identify
-
-        settings = run_settings(os.environ, None, None, None)
-        who, facts = identify()
-        _current = _kept(Run(who, facts, settings, is_implied=True))
-        _current.export()
-    return _current
+    return _current if _current is not None else imply()
 
 
 def restored(told: Mapping[str, Any], writer: bytes) -> Run:

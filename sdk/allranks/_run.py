@@ -285,8 +285,6 @@ class Run:
         with self._starting:
             if self._is_finished:
                 warn_once("finish", "finish() was called again; the run had ended already")
-            elif self._is_implied and self._log is None:
-                warn_once("finish", "finish() was called before init(): there is nothing to end")
             else:
                 self._end(exit_code, timeout)
 
@@ -332,12 +330,16 @@ class Run:
         notes: str | None,
         tags: tuple[str, ...],
         directory: str | None,
+        *,
+        is_implied: bool,
     ) -> None:
-        """Takes what `init` was told, in the place of what had been implied before it."""
+        """Takes what the program has said of it by now; what is None or empty stays."""
         self._take(identity)
         self._facts, self.settings = facts, settings
-        self.notes, self.tags, self._directory = notes, tags, directory
-        self._is_implied = False
+        self.notes = self.notes if notes is None else notes
+        self.tags = tags or self.tags
+        self._directory = self._directory if directory is None else directory
+        self._is_implied = is_implied
 
     def log_at(self, time_ns: int, data: Mapping[str, Any], step: int | None = None) -> None:
         """`log` of what happened at another time than now (Unix nanoseconds)."""
@@ -381,6 +383,10 @@ class Run:
             "message": message[:_MAX_TRACEBACK_CHARS],
             "traceback": lines[-_MAX_TRACEBACK_CHARS:],
         }
+
+    def forget_failure(self) -> None:
+        """The program has gone on after the exception that was recorded."""
+        self._failure = None
 
     def finish_at_exit(self) -> None:
         """`finish` for a program that did not call it: leaves as soon as somebody else can ship what is left."""

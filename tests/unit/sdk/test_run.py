@@ -343,6 +343,52 @@ def test_a_rank_that_never_calls_init_joins_its_launchs_run_by_logging(
     assert "implied" not in again
 
 
+def test_what_is_told_of_a_run_before_init_holds_when_init_tells_nothing(sdk_home: Path) -> None:
+    early = allranks.run
+    told = _current.imply(project="p", name="n", dir=str(sdk_home / "mine"), tags=["a"], notes="why")
+    run = allranks.init(mode="offline")
+    assert run is told is early
+    assert (run.project, run.name, run.tags, run.notes) == ("p", "n", ("a",), "why")
+    assert Path(run.dir).parent == sdk_home / "mine"
+
+
+def test_a_run_that_is_implied_with_an_id_is_that_which_init_starts(sdk_home: Path) -> None:
+    early = allranks.run
+    told = _current.imply(id="mine")
+    assert told.id == "mine" != early.id
+    assert offline() is told
+
+
+def test_after_finish_the_next_implied_run_is_another(sdk_home: Path) -> None:
+    first = _current.imply()
+    allranks.finish()
+    second = _current.imply()
+    assert second.id != first.id
+    assert offline() is second
+
+
+@pytest.mark.parametrize("is_implied", [False, True])
+def test_a_rank_finds_its_further_run_whether_or_not_it_asks_before_init(
+    sdk_home: Path, monkeypatch: pytest.MonkeyPatch, is_implied: bool
+) -> None:
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "ALLRANKS_RUN_ID": "", "ALLRANKS_MODE": "offline"}.items():
+        monkeypatch.setenv(name, value)
+    offline().finish()
+    wanted = _further_run()
+    if is_implied:
+        _current.imply(name="n")
+    run = offline()
+    assert (run.id, run.identity.launch) == wanted
+
+
+def _further_run() -> tuple[str, str]:
+    """The run and launch that a rank of this process's place begins after its first one."""
+    from allranks.identity import identify
+
+    who, _ = identify(turn=1)
+    return who.run, who.launch
+
+
 def test_init_with_an_id_after_the_run_was_asked_for_is_that_run(sdk_home: Path) -> None:
     early = allranks.run
     assert offline(id="mine").id == "mine" == allranks.run.id != early.id
