@@ -10,6 +10,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from allranks._warnings import warn_once
+from allranks.compat.wandb._table import FUNCTIONS, Fate, names_of
+
+_WORDS = names_of(FUNCTIONS, Fate.LEFT_OUT)
 
 
 class _DoesNothing(type):
@@ -29,7 +32,8 @@ class LeftOut(metaclass=_DoesNothing):
 
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
         LeftOut.were_made = True
-        say_left_out(type(self).__name__)
+        name = type(self).__name__
+        say_left_out(name, _WORDS[name.partition(".")[0]])
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -87,10 +91,9 @@ class Table(LeftOut):
         return enumerate(self.data)
 
 
-def say_left_out(name: str, words: str = "") -> None:
-    """Says once that `wandb.NAME` does nothing here."""
-    why = words or "allranks stores numbers, text, histograms and files; what is logged beside it is stored"
-    warn_once(f"wandb:{name}", f"wandb.{name} is left out: {why}")
+def say_left_out(name: str, words: str) -> None:
+    """Says once that `wandb.NAME` does nothing here, and why or what else there is."""
+    warn_once(f"wandb:{name}", f"wandb.{name} is left out: {words}")
 
 
 def without(data: Any) -> Any:
