@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 import torch
 import torch._dynamo
+from tests.support.cuda import Device, fake_torch
 from tests.support.spools import of_kind, spooled
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import allranks
-from allranks import _watch
+from allranks import _device, _tensors, _watch
 from allranks._run import Run
 from allranks_bus.events import Kind
 
@@ -333,3 +334,34 @@ def test_none_watches_nothing(run: Run) -> None:
     model = net()
     run.watch(model, None)
     assert hooks_of(model) == 0
+
+
+def test_on_a_device_histograms_are_counted_there_and_kept_when_they_have_come(
+    sdk_home: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_device(_: object, tensor: torch.Tensor, most: int) -> Any:
+        return _device.histogram(torch, tensor.reshape(-1), tensor.numel())
+
+    def on_host(tensor: torch.Tensor, **_: object) -> torch.Tensor:
+        return torch.zeros(tensor.shape, dtype=tensor.dtype)
+
+    device = Device()
+    double = fake_torch(device)
+    monkeypatch.setattr(_tensors, "tensor_histogram", on_device)
+    monkeypatch.setattr(torch.cuda, "Event", double.cuda.Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", double.cuda.current_stream)
+    monkeypatch.setattr(torch, "empty_like", on_host)
+    model = net()
+    run.watch(model, log_freq=1)
+    run.log({"i": 1}, step=41)
+    backward(model)
+    run.log({"i": 1}, step=42)
+    assert kept(sdk_home) == []
+    device.run()
+    run.finish()
+    ((step, found),) = kept(sdk_home)
+    assert step == 41
+    assert set(found) == {f"gradients/{name}" for name in NAMES}
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        assert_is_of(found[f"gradients/{name}"], parameter.grad)
