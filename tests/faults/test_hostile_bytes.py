@@ -11,6 +11,8 @@ from tests.support.stored import assert_all_stored, stored_in
 from tests.support.training import RUN, Job
 from tests.support.waiting import wait_until
 
+from allranks_bus.spool_directory import find_spools
+
 MIB = 1024 * 1024
 _GROWTH_BYTES = 400 * MIB
 _LOG_BYTES = 100_000
@@ -27,7 +29,7 @@ def test_a_healthy_rank_loses_nothing_whatever_else_is_sent(
         rank.reach(20_000)
         wait_until(lambda: collector.ranks(RUN), "the rank is known")
         before = most = resident_bytes(collector.pid)
-        (spool,) = (collector.home / "spool").iterdir()
+        (spool,) = find_spools(collector.home / "spool")
         attacker = Attacker(collector.address, collector.http, bytes.fromhex(spool.name))
         for attack in ATTACKS:
             attack(attacker)

@@ -19,6 +19,7 @@ from tests.support.waiting import wait_until
 
 from allranks_bus.addresses import Address, parse_address
 from allranks_bus.home import read_endpoint
+from allranks_bus.spool_directory import find_spools
 
 ROOT = Path(__file__).parents[2]
 _START_S = 30.0
@@ -157,7 +158,7 @@ class CollectorProcess:
     def await_drained(self, *, timeout_s: float = 40.0) -> None:
         """Returns once no spool is left: all that was in them is stored."""
         spool = self.home / "spool"
-        wait_until(lambda: not list(spool.iterdir()), "all spools are drained", timeout_s=timeout_s)
+        wait_until(lambda: not list(find_spools(spool)), "all spools are drained", timeout_s=timeout_s)
 
     def __enter__(self) -> CollectorProcess:
         return self.start()
