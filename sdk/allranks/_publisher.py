@@ -134,7 +134,7 @@ class Publisher:
         if self._is_offline:
             self._keep()
             return
-        if not _may_schedule():
+        if not may_schedule():
             warn_once(
                 "sandbox",
                 "this sandbox denies sched_setscheduler, which ZeroMQ's threads need: nothing is sent from here; "
@@ -279,7 +279,7 @@ class Publisher:
             self._log.append(events.pack(Kind.SYSTEM, time.time_ns(), max(0, self._log.step), sample))
 
 
-def _may_schedule() -> bool:
+def may_schedule() -> bool:
     """Whether a thread may set its scheduling to what it is.
 
     libzmq does this at the start of each of its threads, and aborts the process where a seccomp filter denies it
