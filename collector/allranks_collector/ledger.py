@@ -34,14 +34,30 @@ class RunBook:
     """A run: its number, and the launches that have been seen of it.
 
     `is_implied` while only ranks have been seen that never called `init`: they do not know its project and name.
-    `told_ns`: when it was last renamed by its program.
+    `told_ns`: when it was last renamed by its program. `starts`: when each launch began, as far as is known yet.
     """
 
     run: int
     id: str
     is_implied: bool = False
     told_ns: int = 0
+    starts: dict[str, int] = field(default_factory=dict[str, int])
     attempts: dict[str, int] = field(default_factory=dict[str, int])
+
+    def begin(self, launch: str, started_ns: int) -> bool:
+        """Takes in that a process of this launch has begun; True where that changes what is stored of the attempts.
+
+        Launches are counted by when they began: what the first one has left in its spools may come in last.
+        """
+        known = self.starts.get(launch)
+        if known is not None and started_ns >= known:
+            return False
+        before = dict(self.attempts)
+        self.starts[launch] = started_ns
+        self.attempts = {
+            each: number for number, each in enumerate(sorted(self.starts, key=self.starts.__getitem__), 1)
+        }
+        return known is not None or any(self.attempts[each] != number for each, number in before.items())
 
 
 @dataclass(frozen=True)
@@ -59,7 +75,7 @@ class WriterBook:
     writer: int
     id: bytes
     run: RunBook
-    attempt: int
+    launch: str
     rank: int
     world_size: int
     role: str
@@ -78,6 +94,11 @@ class WriterBook:
     asked_again_at: float = float("-inf")
     asked_again_seq: int = -1
 
+    @property
+    def attempt(self) -> int:
+        """The number of its launch, as it is known now."""
+        return self.run.attempts[self.launch]
+
 
 class Ledger:
     """All books, and the numbers given out.
@@ -93,6 +114,8 @@ class Ledger:
         self._runs: dict[str, RunBook] = {}
         # Runs whose project and name have been told by now.
         self._told: list[tuple[Any, ...]] = []
+        # Runs whose attempts have got other numbers.
+        self._renumbered: dict[int, RunBook] = {}
         with store.cursor() as cursor:
             self._next = {column: _maximum(cursor, column, table) + 1 for column, table in _NUMBERED}
 
@@ -106,24 +129,25 @@ class Ledger:
 
     def _load(self, cursor: duckdb.DuckDBPyConnection, wanted: list[str]) -> None:
         rows = cursor.execute(
-            "SELECT w.writer, w.id, r.run, r.id, w.attempt, w.rank, w.world_size, w.role, w.host, w.identity,"
+            "SELECT w.writer, w.id, r.run, r.id, w.rank, w.world_size, w.role, w.host, w.identity,"
             " p.next_seq, p.last_step, p.last_ns, p.dropped"
             " FROM writers w JOIN runs r USING (run) JOIN positions p USING (writer)"
             " WHERE w.id IN (SELECT unnest(?::VARCHAR[]))",
             [wanted],
         ).fetchall()
         by_number: dict[int, WriterBook] = {}
-        for writer, id_, run, run_id, attempt, rank, world, role, host, identity, seq, step, ns, dropped in rows:
+        for writer, id_, run, run_id, rank, world, role, host, identity_text, seq, step, ns, dropped in rows:
+            identity = json.loads(identity_text)
             book = WriterBook(
                 writer,
                 bytes.fromhex(id_),
                 self._run_book(cursor, run, run_id),
-                attempt,
+                identity["launch"],
                 rank,
                 world,
                 role,
                 host,
-                process_of(json.loads(identity)),
+                process_of(identity),
                 next_seq=seq,
                 last_step=step,
                 last_ns=ns,
@@ -143,16 +167,19 @@ class Ledger:
                 raise ProtocolError(f"an identity's {name!r} has at most {MAX_IDENTITY_TEXT} characters")
         run = self._run(identity, time_ns)
         self._tell(run, identity)
-        attempt = run.attempts.get(identity["launch"])
-        if attempt is None:
-            attempt = run.attempts[identity["launch"]] = len(run.attempts) + 1
-            self.new.attempts.append((run.run, attempt, identity["launch"], time_ns))
+        launch, started = identity["launch"], identity.get("started")
+        is_new = launch not in run.starts
+        if run.begin(launch, started if type(started) is int and 0 < started < 2**63 else time_ns):
+            self._renumbered[run.run] = run
+        attempt = run.attempts[launch]
+        if is_new:
+            self.new.attempts.append((run.run, attempt, launch, run.starts[launch]))
         role = "child" if identity.get("role") == "child" else "rank"
         book = WriterBook(
             self._number("writer"),
             id_,
             run,
-            attempt,
+            launch,
             identity["rank"],
             identity["world_size"],
             role,
@@ -193,11 +220,14 @@ class Ledger:
             connection.execute(
                 "UPDATE runs SET project = ?, group_name = ?, name = ?, notes = ?, tags = ? WHERE run = ?", told
             )
+        for book in self._renumbered.values():
+            _renumber(connection, book)
 
     def clear(self) -> None:
         """Forgets what was new: it is stored."""
         self.new.clear()
         self._told.clear()
+        self._renumbered.clear()
 
     def series(self, book: WriterBook, key: str, kind: str) -> int | None:
         """The number of the series of `key`, given one if need be; None where the writer has too many."""
@@ -262,8 +292,11 @@ class Ledger:
         book = self._runs.get(run_id)
         if book is None:
             book = self._runs[run_id] = RunBook(run, run_id)
-            rows = cursor.execute("SELECT launch, attempt FROM attempts WHERE run = ?", [run]).fetchall()
-            book.attempts = dict(rows)
+            rows = cursor.execute(
+                "SELECT launch, attempt, started_ns FROM attempts WHERE run = ? ORDER BY attempt", [run]
+            ).fetchall()
+            book.attempts = {launch: attempt for launch, attempt, _ in rows}
+            book.starts = {launch: started_ns for launch, _, started_ns in rows}
             told = cursor.execute(
                 "SELECT bool_and(coalesce((identity->>'implied') = 'true', false)) FROM writers WHERE run = ?", [run]
             ).fetchall()
@@ -289,6 +322,23 @@ def _told_of_run(identity: Mapping[str, Any]) -> tuple[Any, ...]:
         text_or_none(identity.get("name")) or identity["run"],
         text_or_none(identity.get("notes")),
         json.dumps([tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []),
+    )
+
+
+def _renumber(connection: duckdb.DuckDBPyConnection, book: RunBook) -> None:
+    """Gives the stored attempts and writers of a run the numbers that they have now."""
+    launches = list(book.attempts)
+    columns = [launches, [book.attempts[launch] for launch in launches], [book.starts[launch] for launch in launches]]
+    connection.execute(
+        "UPDATE attempts SET attempt = now.attempt, started_ns = now.started_ns FROM (SELECT"
+        " unnest(?::VARCHAR[]) AS launch, unnest(?::INTEGER[]) AS attempt, unnest(?::BIGINT[]) AS started_ns) now"
+        " WHERE attempts.run = ? AND attempts.launch = now.launch",
+        [*columns, book.run],
+    )
+    connection.execute(
+        "UPDATE writers SET attempt = now.attempt FROM attempts now"
+        " WHERE writers.run = ? AND now.run = writers.run AND now.launch = writers.identity->>'launch'",
+        [book.run],
     )
 
 

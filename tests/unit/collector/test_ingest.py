@@ -368,6 +368,36 @@ def test_runs_attempts_and_writers_are_numbered_by_what_they_say(store: Store, i
     assert _rows(store, "SELECT run, attempt, launch FROM attempts") == [(1, 1, "x"), (1, 2, "y"), (2, 1, "x")]
 
 
+def test_attempts_are_numbered_by_when_they_began_in_whatever_order_they_come_in(store: Store) -> None:
+    # Of the first life's ranks the one that began later comes in first, and both after the second and third life.
+    begun = {"third": [30], "second": [21, 22], "first": [12, 11]}
+    writers = [
+        HandWriter(10 * n + rank, launch=launch, rank=rank, world_size=2, started=T0_NS + started)
+        for n, (launch, starts) in enumerate(begun.items(), 1)
+        for rank, started in enumerate(starts)
+    ]
+    ingest = Ingest(store)
+    for nth, writer in enumerate(writers):
+        if nth == 2:
+            ingest = Ingest(store)  # one that reads what was stored
+        ingest.commit([writer.batch([writer.open(), number(0)])])
+    expected = {"first": 1, "second": 2, "third": 3}
+    found = _rows(store, "SELECT DISTINCT identity->>'launch', attempt FROM writers")
+    assert dict(found) == expected
+    assert len(found) == 3
+    attempts = _rows(store, f"SELECT launch, attempt, started_ns - {T0_NS} FROM attempts ORDER BY attempt")
+    assert attempts == [("first", 1, 11), ("second", 2, 21), ("third", 3, 30)]
+    known = [book.attempt for writer in writers if (book := ingest.book(writer.name)) is not None]
+    assert known == [2, 1, 1]
+
+
+def test_a_launch_that_did_not_say_when_it_began_is_numbered_by_its_first_record(store: Store) -> None:
+    later, earlier = HandWriter(1, launch="later"), HandWriter(2, launch="earlier", started=T0_NS - 1)
+    for writer in (later, earlier):
+        Ingest(store).commit([writer.batch([writer.open()])])
+    assert _rows(store, "SELECT launch FROM attempts ORDER BY attempt") == [("earlier",), ("later",)]
+
+
 def test_a_removed_run_begins_anew_where_its_writer_lives(store: Store, ingest: Ingest) -> None:
     writer = _opened(ingest)
     ingest.forget_run(1)
