@@ -1,0 +1,84 @@
+"""A tracker for Accelerate, in which every process speaks:
+
+    from allranks.integrations.accelerate import AllranksTracker
+
+    accelerator = Accelerator(log_with=AllranksTracker(project="mnist"))
+    accelerator.init_trackers("mnist", config={"lr": 3e-4})
+    accelerator.log({"loss": loss}, step=step)
+
+Most trackers log in the main process alone; this one stores what each process logs, under its rank. Where Accelerate
+knows trackers by name, `Accelerator(log_with="allranks")` does the same once this module has been imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import allranks
+from allranks.integrations._joining import joined
+
+try:
+    from accelerate import tracking
+except ModuleNotFoundError as missing:
+    if missing.name != "accelerate":
+        raise
+    raise ImportError("allranks.integrations.accelerate needs accelerate: pip install accelerate") from None
+
+
+class AllranksTracker(tracking.GeneralTracker):  # type: ignore[misc, unused-ignore]
+    """Logs what each process hands to `Accelerator.log` to one run.
+
+    Joins the current run where there is one, else the run begins with `init_trackers`, and ends with `end_training`.
+
+    Args:
+        project: as of `allranks.init`; by name, Accelerate gives the one of `init_trackers`.
+        init_kwargs: further arguments of `allranks.init`, for a run that begins here.
+    """
+
+    name = "allranks"
+    requires_logging_directory = False
+    main_process_only = False
+
+    def __init__(self, project: str | None = None, **init_kwargs: Any) -> None:
+        super().__init__()
+        told = {"project": project, **init_kwargs}
+        self._told = {key: value for key, value in told.items() if value is not None}
+        self._run: allranks.Run | None = None
+        self._is_ours = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """In another process it finds its run there."""
+        return {**self.__dict__, "_run": None, "_is_ours": False}
+
+    @property
+    def tracker(self) -> allranks.Run:
+        """The run."""
+        self.start()
+        assert self._run is not None
+        return self._run
+
+    def start(self) -> None:
+        """Joins the run, or begins it; called by `init_trackers` in every process."""
+        if self._run is None or self._run.is_finished:
+            self._is_ours = not allranks.run.is_started
+            self._run = joined(self._told)
+
+    def store_init_configuration(self, values: Mapping[str, Any]) -> None:
+        """Adds these to the run's configuration; all processes are given the same, and one of them tells it."""
+        run = self.tracker
+        if run.rank == 0:
+            run.config.update(values, allow_val_change=True)
+
+    def log(self, values: Mapping[str, Any], step: int | None = None, **_: Any) -> None:
+        """Stores one event of this process."""
+        self.tracker.log(values, step)
+
+    def finish(self) -> None:
+        """Ends this process's part of a run that began here; called by `end_training`."""
+        if self._is_ours and self._run is not None and not self._run.is_finished:
+            self._run.finish()
+
+
+if hasattr(tracking, "register_tracker_class"):  # its older releases know only instances
+    tracking.register_tracker_class(AllranksTracker)
