@@ -13,6 +13,7 @@ open by whatever it leaves behind, and would hide that.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import shutil
@@ -21,6 +22,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +32,8 @@ from tests.support.collector import ROOT, clean_environment
 from tests.support.stored import Stored, stored_in
 from tests.support.waiting import wait_until
 
-from allranks_bus.home import read_endpoint
+from allranks_bus.home import Endpoint, read_endpoint
+from allranks_bus.launch import ensure_collector
 from allranks_bus.processes import is_alive, parent_of
 from allranks_bus.spool_directory import find_spools
 
@@ -250,6 +253,29 @@ def await_drained(home: Path) -> None:
         wait_until(lambda: not list(find_spools(home / "spool")), "all spools are drained", timeout_s=_DRAIN_S)
     except AssertionError as error:
         raise AssertionError(f"{error}; the collector says: {collector_log(home)[-2000:]}") from None
+
+
+def start_collector(home: Path) -> Endpoint:
+    """What the first program of a home does: its collector, which listens."""
+    endpoint = ensure_collector(clean_environment(home))
+    assert endpoint is not None
+    return endpoint
+
+
+def await_ended(home: Path) -> None:
+    """Returns once all that was left in spools is stored, and no rank is taken to be there any more."""
+    await_drained(home)
+    endpoint = read_endpoint(home)
+    assert endpoint is not None
+
+    def states() -> list[str]:
+        with urllib.request.urlopen(f"{endpoint.http}/api/runs", timeout=10.0) as response:
+            return [run["state"] for run in json.load(response)["runs"]]
+
+    def have_ended() -> bool:
+        return not {"running", "stalled", "unreachable"} & set(states())
+
+    wait_until(have_ended, "all runs have ended", timeout_s=_DRAIN_S)
 
 
 def end_collector(home: Path) -> None:

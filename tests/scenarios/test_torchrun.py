@@ -1,0 +1,87 @@
+"""Jobs of torchrun in which ranks fail: the others are ended for it, and none of anybody's events is lost."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+from tests.support import scenario
+from tests.support.stored import Counter, Stored, Writer
+
+_MESSAGE = "the loss of rank 1 is not a number"
+# By (attempt, rank): for how many events log() has returned, at the least.
+Returned = dict[tuple[int, int], int]
+
+
+def _returned(directory: Path, run: str) -> Returned:
+    """What the ranks of a run have noted; of those that came so far."""
+    found: Returned = {}
+    for path in directory.glob(f"returned-{run}-*"):
+        life, rank = map(int, path.name.split("-")[-2:])
+        (found[life + 1, rank],) = struct.unpack("q", path.read_bytes())
+    return found
+
+
+def _assert_all_stored(stored: Stored, run: str, returned: Returned) -> None:
+    """Of each rank every event whose log() returned, once and in order, and at most one more."""
+    counters: dict[tuple[int, int], Counter] = {}
+    for counter in stored.counters(run):
+        assert (counter.attempt, counter.rank) not in counters
+        counters[counter.attempt, counter.rank] = counter
+    assert counters.keys() == returned.keys()
+    for place, counter in counters.items():
+        assert counter.is_unbroken, place
+        assert len(counter.steps) - returned[place] in (0, 1), (place, returned[place], len(counter.steps))
+
+
+def _states(writers: list[Writer]) -> dict[tuple[int, int], tuple[str | None, str | None]]:
+    """State and signal by (attempt, rank)."""
+    return {(writer.attempt, writer.rank): (writer.state, writer.detail.get("signal")) for writer in writers}
+
+
+def test_two_jobs_on_one_port_are_two_runs_whose_failed_rank_is_named_and_whose_others_lose_nothing(
+    home: Path,
+) -> None:
+    scenario.start_collector(home)
+    how = scenario.torchrun(2, f"--master-port={scenario.free_port()}")
+    directories: list[Path] = []
+    for _ in range(2):
+        with scenario.started(home, "raising_rank.py", how=how) as program:
+            ended = program.wait()
+            directories.append(program.directory)
+        assert ended.exit_code == 1
+        assert not ended.left
+        assert ended.stderr.count(f"ValueError: {_MESSAGE}") == 1
+        assert "allranks:" not in ended.stderr
+    scenario.await_ended(home)
+    with scenario.stored(home) as stored:
+        runs = stored.runs()
+        assert len(runs) == 2
+        for run, directory in zip(runs, directories, strict=True):
+            writers = stored.writers(run)
+            assert _states(writers) == {(1, 0): ("dead", "SIGTERM"), (1, 1): ("failed", None)}
+            exception = writers[1].detail["exception"]
+            assert (exception["type"], exception["message"]) == ("ValueError", _MESSAGE)
+            assert "in <module>" in exception["traceback"]
+            _assert_all_stored(stored, run, _returned(directory, run))
+
+
+def test_a_job_that_is_restarted_goes_on_as_the_next_attempt_of_its_run(home: Path) -> None:
+    """In a home that nobody has used: the first life's events come in after the second's first ones."""
+    how = scenario.torchrun(4, "--max-restarts=1", f"--master-port={scenario.free_port()}")
+    with scenario.started(home, "raising_rank.py", how=how) as program:
+        ended = program.wait()
+        directory = program.directory
+    assert ended.exit_code == 0, ended.stderr
+    assert not ended.left
+    assert ended.stderr.count(f"ValueError: {_MESSAGE}") == 1
+    scenario.await_ended(home)
+    with scenario.stored(home) as stored:
+        (run,) = stored.runs()
+        writers = stored.writers(run)
+        assert all((writer.role, writer.world_size) == ("rank", 4) for writer in writers)
+        first = {(1, rank): "failed" if rank == 1 else "dead" for rank in range(4)}
+        second = {(2, rank): "finished" for rank in range(4)}
+        assert {place: state for place, (state, _) in _states(writers).items()} == first | second
+        _assert_all_stored(stored, run, _returned(directory, run))
+        assert stored.rows("SELECT attempt FROM attempts ORDER BY started_ns") == [(1,), (2,)]
