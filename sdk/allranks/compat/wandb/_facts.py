@@ -125,7 +125,7 @@ class Facts:
 
         try:
             known = Client(self._run.status()["http"], timeout_s=_RESUME_ASKS_S).run(self.id)
-            return float(known["created_at"]) < self._started - 1.0
+            return any(attempt["launch"] != self._run.identity.launch for attempt in known["attempts"])
         except Exception as error:
             if is_from_handler(error):
                 raise
