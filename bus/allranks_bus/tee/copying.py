@@ -1,0 +1,153 @@
+"""Copying: from the pipe that a rank prints into to where its output went before, and into what waits to be kept."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+
+from allranks_bus.tee.spec import ORIGINALS, SOURCES
+
+# One read: what a killed tee can lose of what somebody would have seen.
+READ_BYTES = 64 * 1024
+# One record, and how long it is waited for more to put into it.
+CHUNK_BYTES = 32 * 1024
+GATHER_S = 0.05
+# A disk that takes nothing must not fill the memory.
+MAX_HELD_BYTES = 4 * 1024 * 1024
+
+
+class Chunk:
+    """Bytes of one stream, and when the first of them came."""
+
+    def __init__(self, stream: int, time_ns: int) -> None:
+        self.stream = stream
+        self.time_ns = time_ns
+        self.size = 0
+        self._parts: list[bytes] = []
+
+    def add(self, part: bytes) -> None:
+        self._parts.append(part)
+        self.size += len(part)
+
+    def body(self) -> bytes:
+        return b"".join(self._parts)
+
+
+class Gathered:
+    """What has been copied and is not kept yet. `put` from any thread, `take` from one."""
+
+    def __init__(self) -> None:
+        self._lost = 0
+        self._lost_bytes = 0
+        self._lock = threading.Lock()
+        self._chunks: list[Chunk] = []
+        self._open: dict[int, Chunk] = {}
+        self._held = 0
+        self._since = 0.0
+
+    def put(self, stream: int, part: bytes) -> bool:
+        """Adds what one read gave; True where somebody should look at it, now or in GATHER_S."""
+        with self._lock:
+            if self._held >= MAX_HELD_BYTES:
+                self._lost += 1
+                self._lost_bytes += len(part)
+                return False
+            was = self._held
+            if not was:
+                self._since = time.monotonic()
+            for begin in range(0, len(part), CHUNK_BYTES):
+                piece = part[begin : begin + CHUNK_BYTES]
+                chunk = self._open.get(stream)
+                if chunk is None or chunk.size + len(piece) > CHUNK_BYTES:
+                    chunk = self._open[stream] = Chunk(stream, time.time_ns())
+                    self._chunks.append(chunk)
+                chunk.add(piece)
+            self._held += len(part)
+            return not was or was < CHUNK_BYTES <= self._held
+
+    def wait_s(self) -> float | None:
+        """How long to wait for more before taking it; None where there is nothing."""
+        with self._lock:
+            if not self._held:
+                return None
+            return 0.0 if self._held >= CHUNK_BYTES else max(0.0, self._since + GATHER_S - time.monotonic())
+
+    def take(self) -> tuple[list[Chunk], int, int]:
+        """All of it, by the time at which each chunk began; and how many reads, of how many bytes, had no room."""
+        with self._lock:
+            taken, self._chunks = self._chunks, []
+            lost, self._lost = self._lost, 0
+            lost_bytes, self._lost_bytes = self._lost_bytes, 0
+            self._open.clear()
+            self._held = 0
+        return taken, lost, lost_bytes
+
+
+class Copier(threading.Thread):
+    """Copies one stream until nobody can print into it any more.
+
+    A thread of its own, so that a terminal that is held up holds up nothing else. What is behind the stream comes
+    first: it gets each read as a whole before anything is kept.
+
+    Args:
+        on_failed: called once, where what is behind the stream takes no more.
+        wake: called where `gathered` wants to be looked at, and at the end.
+    """
+
+    def __init__(
+        self, stream: int, gathered: Gathered, *, on_failed: Callable[[int], None], wake: Callable[[], None]
+    ) -> None:
+        super().__init__(name=f"copier-{stream}", daemon=True)
+        self.has_ended = False
+        self._stream = stream
+        self._gathered = gathered
+        self._on_failed = on_failed
+        self._wake = wake
+        self._source, self._original = SOURCES[stream], ORIGINALS[stream]
+        self._is_busy = False
+        self._has_failed = False
+
+    def run(self) -> None:
+        while self._copy_once():
+            pass
+        self.has_ended = True
+        self._wake()
+
+    def has_copied_all(self) -> bool:
+        """True where everything that has been printed is copied: in this order, for it is busy before it reads."""
+        return self.has_ended or not (_has_something(self._source) or self._is_busy)
+
+    def _copy_once(self) -> bool:
+        select.select((self._source,), (), ())
+        self._is_busy = True
+        try:
+            part = os.read(self._source, READ_BYTES)
+        except OSError:  # EIO: nobody has the other side of the pty
+            part = b""
+        if part:
+            self._show(part)
+            if self._gathered.put(self._stream, part):
+                self._wake()
+        self._is_busy = False
+        return bool(part)
+
+    def _show(self, part: bytes) -> None:
+        view = memoryview(part)
+        while view:
+            try:
+                view = view[os.write(self._original, view) :]
+            except BlockingIOError:  # somebody has made it so, for all who share it
+                select.select((), (self._original,), ())
+            except OSError:
+                if not self._has_failed:
+                    self._has_failed = True
+                    self._on_failed(self._stream)
+                return
+
+
+def _has_something(fd: int) -> bool:
+    """Whether there is anything to read, an end included."""
+    return bool(select.select((fd,), (), (), 0)[0])

@@ -1,0 +1,56 @@
+"""Delivery: what a tee turns to at its end, where no collector on its host would bring in what is left there.
+
+It ships the tee's own spool, and those of its rank's launch whose writers are gone: a rank that was killed, children
+that left by `os._exit`. Where the collector does not answer, everything stays for `allranks sync`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from allranks_bus.tee.spec import Spec
+
+# Without any progress.
+PATIENCE_S = 5.0
+
+
+def arguments(spec: Spec) -> list[str]:
+    """The command that becomes it."""
+    from allranks_bus.tee.program import BOOT
+
+    boot = BOOT.format(module="allranks_bus.tee.delivery")
+    told = (spec.root, spec.name.hex(), spec.destination, spec.run, spec.launch)
+    return [sys.executable, "-I", "-S", "-c", boot, ":".join(spec.path), *told]
+
+
+def main() -> None:
+    """Ships, and ends."""
+    root, name, destination, run, launch = sys.argv[2:]
+    ship(Path(root), name, destination, run, launch)
+
+
+def ship(root: Path, name: str, destination: str, run: str, launch: str) -> None:
+    """Ships the spool `name` under `root`, then the others there of the same launch and destination."""
+    # Loaded here: a tee takes its command from this module, and must stay small.
+    from allranks_bus.addresses import parse_address
+    from allranks_bus.draining import drain
+    from allranks_bus.errors import AllranksError
+    from allranks_bus.spool_directory import find_spools
+
+    def is_of_launch(identity: Mapping[str, Any]) -> bool:
+        told = tuple(identity.get(key) for key in ("run", "launch", "destination"))
+        return told == (run, launch, destination)
+
+    address = parse_address(destination)
+    own = root / name
+    others = (directory for directory in find_spools(root) if directory != own)
+    for directory in (own, *others):
+        try:
+            drained = drain(directory, address, timeout_s=PATIENCE_S, accepts=is_of_launch)
+        except AllranksError:  # its writer lives, or somebody else is at it
+            continue
+        if not drained.is_done and not drained.is_elsewhere:
+            return

@@ -1,0 +1,178 @@
+"""The tee as a process: `python -I -S -c BOOT PATH`, with the descriptors and the orders that `spec` says."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+from pathlib import Path
+
+from allranks_bus.tee import handover
+from allranks_bus.tee.copying import Copier, Gathered
+from allranks_bus.tee.keeping import Keeper
+from allranks_bus.tee.spec import (
+    BROKEN,
+    CLOSED,
+    CONTROL,
+    DONE,
+    FIRST_FREE,
+    FLUSH,
+    FLUSHED,
+    ORIGINALS,
+    READY,
+    SHARED,
+    SOURCES,
+    STATUS,
+    Spec,
+)
+
+# What the interpreter is started with: it sees nothing of the user's but what PATH names.
+BOOT = "import sys; sys.path[:0] = sys.argv[1].split(':'); from {module} import main; main()"
+# Whatever ends a training by its terminal or its launcher: the tee stays for the last words, and ends at their end.
+IGNORED = ("HUP", "INT", "QUIT", "TERM", "TSTP", "TTIN", "TTOU", "USR1", "USR2")
+# How long the tee of a rank whose pipe this rank prints into may take to start.
+BEHIND_S = 3.0
+# While something is to be flushed, it is looked at so often.
+_LOOK_S = 0.002
+
+
+def main() -> None:
+    """Copies and keeps until nobody can print any more, then sees to it that what is kept is brought to its place."""
+    for name in IGNORED:
+        signal.signal(getattr(signal, f"SIG{name}"), signal.SIG_IGN)
+    _close_foreign()
+    spec = Spec.read(CONTROL)
+    if Tee(spec).run() or not spec.destination.startswith(("tcp://", "ipc://")):
+        return
+    # On its own, and with nobody on this host whose work that would be.
+    from allranks_bus.tee.delivery import arguments
+
+    os.execv(sys.executable, arguments(spec))
+
+
+class Tee:
+    """The tee at work."""
+
+    def __init__(self, spec: Spec) -> None:
+        self._spec = spec
+        self._keeper = Keeper(spec)
+        self._gathered = Gathered()
+        self._copiers = [
+            Copier(stream, self._gathered, on_failed=lambda failed: _tell(BROKEN[failed]), wake=self._wake)
+            for stream in spec.streams
+        ]
+        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._listener = handover.listen(spec.door)
+        self._is_flushing = False
+        # Nobody tells it anything any more; and it has been told that all is stored.
+        self._is_alone = False
+        self._is_done = False
+
+    def run(self) -> bool:
+        """Returns at the end; True where there is nothing to bring anywhere."""
+        if not self._go_behind():
+            _tell(SHARED)
+        _tell(READY)
+        for copier in self._copiers:
+            copier.start()
+        while not all(copier.has_ended for copier in self._copiers):
+            self._look(self._patience_s())
+            self._keep_due()
+        self._keep()
+        # Whoever reads on the other side waits for the end of these.
+        for fd in (*SOURCES.values(), *ORIGINALS.values()):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        self._keeper.close()
+        _tell(CLOSED)
+        while not (self._is_alone or self._is_done):
+            self._look(None)
+        for fd in (STATUS, CONTROL):
+            os.close(fd)
+        return self._is_done
+
+    def _go_behind(self) -> bool:
+        """Takes the descriptors behind the pipes of other ranks' tees for those of the pipes, where there are any."""
+        wanted = self._spec.behind
+        taken: set[int] = set()
+        for door in set(wanted.values()):
+            for stream, fd in handover.ask(door, BEHIND_S).items():
+                if wanted.get(stream) == door:
+                    os.dup2(fd, ORIGINALS[stream])
+                    taken.add(stream)
+                os.close(fd)
+        return taken == set(wanted)
+
+    def _patience_s(self) -> float | None:
+        return _LOOK_S if self._is_flushing else self._gathered.wait_s()
+
+    def _look(self, timeout_s: float | None) -> None:
+        """Waits for anything to happen, and takes it in."""
+        waited = [self._wake_read, *([] if self._is_alone else [CONTROL])]
+        if self._listener is not None:
+            waited.append(self._listener.fileno())
+        ready = select.select(waited, (), (), timeout_s)[0]
+        if self._wake_read in ready:
+            os.read(self._wake_read, 4096)
+        if CONTROL in ready:
+            self._take_orders(os.read(CONTROL, 4096))
+        if self._listener is not None and self._listener.fileno() in ready:
+            handover.give(self._listener, {stream: ORIGINALS[stream] for stream in self._spec.streams})
+
+    def _take_orders(self, orders: bytes) -> None:
+        if not orders:
+            self._is_alone = True
+            # The process waits for no word, and for the end of it perhaps. The number must stay taken.
+            _replace(STATUS, os.devnull)
+        if FLUSH in orders:
+            self._is_flushing = True
+        if DONE in orders:
+            self._is_done = True
+
+    def _keep_due(self) -> None:
+        if self._is_flushing:
+            if self._is_alone or all(copier.has_copied_all() for copier in self._copiers):
+                self._is_flushing = False
+                self._keep()
+                # Where nobody can print any more, CLOSED follows in its place.
+                if not all(copier.has_ended for copier in self._copiers):
+                    _tell(FLUSHED)
+        elif self._gathered.wait_s() == 0.0:
+            self._keep()
+
+    def _keep(self) -> None:
+        chunks, lost, lost_bytes = self._gathered.take()
+        for chunk in chunks:
+            self._keeper.keep(chunk.time_ns, chunk.stream, chunk.body())
+        self._keeper.lose(lost, lost_bytes)
+        self._keeper.forget_released()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._wake_write, b".")
+
+
+def _tell(word: bytes) -> None:
+    """Tells the process, if it is there to hear it."""
+    with contextlib.suppress(OSError):
+        os.write(STATUS, word)
+
+
+def _close_foreign() -> None:
+    """Closes what C code of the training left open for its children: nobody shall wait for us to let go of it."""
+    try:
+        open_now = [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]
+    except OSError:
+        open_now = list(range(1024))
+    for fd in open_now:
+        if fd >= FIRST_FREE:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
+def _replace(fd: int, path: str) -> None:
+    other = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    os.dup2(other, fd)
+    os.close(other)

@@ -1,0 +1,348 @@
+"""The console of a rank: what it, its C code and its children print goes through a tee, which keeps it.
+
+`capture` puts a pipe (a pty, where there is a terminal) under the descriptors 1 and 2; `sys.stdout` stays the object
+that it was. The tee, a process of its own, reads from there, so that no GIL can hold printing up and the last words
+of a crash are kept. It is started before anything is led through it, for whatever happens next must be seen. This
+process keeps the reading ends too: where the tee is killed nobody gets SIGPIPE, and the next one goes on. A thread
+waits for that alone: the publisher's may be printing itself, and wait for the tee.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import termios
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from allranks._companions import RunPlace
+from allranks._console_feed import Feed, finder
+from allranks._publisher import may_schedule
+from allranks._streams import Captured, Pump, flush, key_of
+from allranks._tee import TeeProcess, library_path
+from allranks._warnings import warn_once
+from allranks_bus import events
+from allranks_bus.events import Kind
+from allranks_bus.limits import WRITER_ID_BYTES
+from allranks_bus.spool import CAP_BYTES
+from allranks_bus.tee.spec import BROKEN, CLOSED, DONE, FLUSH, FLUSHED, READY, SHARED, STREAMS, Spec
+
+# What a captured process tells those that it starts: whose pipe they print into.
+BEHIND_VARIABLE = "ALLRANKS_CONSOLE_BEHIND"
+# After so many tees in vain the descriptors are given back.
+MAX_STARTS = 4
+# How long the end of a program waits for what it has printed to be seen.
+LEAVE_S = 0.05
+_SIZE_EVERY_S = 1.0
+_PUMP_S = 0.5
+
+
+@dataclass(frozen=True)
+class Behind:
+    """Whose pipe a process prints into: its tee's door, the rank that it keeps for, and the key of each stream."""
+
+    door: str
+    rank: str
+    keys: Mapping[int, str]
+
+    def __str__(self) -> str:
+        return ":".join((self.door, self.rank, *(f"{number}={key}" for number, key in self.keys.items())))
+
+    @classmethod
+    def parse(cls, text: str) -> Behind:
+        """What `str` gave; of anything else, nobody's pipe."""
+        door, rank, *told = [*text.split(":"), "", ""][: max(2, text.count(":") + 1)]
+        pairs = (entry.partition("=") for entry in told)
+        return cls(door, rank, {int(number): key for number, _, key in pairs if number in ("1", "2")})
+
+
+def capture(place: RunPlace, cap_bytes: int = CAP_BYTES) -> Console | None:
+    """Begins to keep what this process prints; None where that cannot be, or is not its to keep. Never raises.
+
+    A rank's alone: a process that works for a rank prints into that one's pipe already. In a notebook nothing is
+    printed to a descriptor.
+    """
+    if place.role != "rank" or not sys.executable or type(sys.stdout).__module__.partition(".")[0] == "ipykernel":
+        return None
+    captured: list[Captured] = []
+    try:
+        behind = Behind.parse(place.env.get(BEHIND_VARIABLE, ""))
+        for number in STREAMS:
+            if _is_to_capture(number, place, behind):
+                captured.append(Captured(number))
+        return Console(place, captured, behind, cap_bytes) if captured else None
+    except (OSError, ValueError, RuntimeError, termios.error) as error:
+        for stream in captured:
+            stream.close()
+        warn_once("console", f"what is printed is not kept: {error}")
+        return None
+
+
+def _is_to_capture(number: int, place: RunPlace, behind: Behind) -> bool:
+    if (sys.__stdout__, sys.__stderr__)[number - 1] is None:
+        return False  # it was closed when the program started: what has its number now is something else
+    try:
+        key = key_of(number)
+    except OSError:
+        return False
+    return not (behind.rank == _rank_of(place) and behind.keys.get(number) == key)
+
+
+def _rank_of(place: RunPlace) -> str:
+    return f"{place.run}/{place.launch}/{place.rank}"
+
+
+class Console:
+    """The capture of one process's streams, from its making to `finish`.
+
+    Raises:
+        OSError, ValueError, RuntimeError: it cannot begin; all is as before, and the streams are the caller's.
+    """
+
+    def __init__(self, place: RunPlace, streams: Sequence[Captured], behind: Behind, cap_bytes: int) -> None:
+        self._place = place
+        self._streams = streams
+        self._cap_bytes = cap_bytes
+        # A name that nobody guesses, for as long as this capture lasts.
+        self._door = os.urandom(WRITER_ID_BYTES).hex()
+        numbers = (stream.number for stream in streams)
+        self._behind = {number: behind.door for number in numbers if behind.keys.get(number) == key_of(number)}
+        self._ships = place.destination != "offline" and may_schedule()
+        # Of the tee, and of those that were killed: what they have kept is to be shipped, and their spool removed.
+        self._feed = self._new_feed()
+        self._left: list[Feed] = []
+        # Held while shipping, by the publisher's thread or by the one that finishes.
+        self._shipping = threading.Lock()
+        self._starts = 0
+        self._is_ready = self._is_over = self._has_given_up = False
+        self._size_at = 0.0
+        # An order to flush has been given, and has been carried out. And: nobody can print any more.
+        self._is_flush_due = False
+        self._is_flushed = threading.Event()
+        self._is_closed = threading.Event()
+        flush()
+        self._tee = self._start_tee()
+        try:
+            for stream in streams:
+                stream.begin()
+            self._export()
+            threading.Thread(target=self._watch, name="allranks-console", daemon=True).start()
+        except BaseException:
+            self._retract()
+            for stream in streams:
+                stream.give_back()
+            self._tee.close()
+            raise
+
+    # -- what a run asks of it -------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Ships what the tee has kept."""
+        now = time.monotonic()
+        if now >= self._size_at:
+            self._size_at = now + _SIZE_EVERY_S
+            for stream in self._streams:
+                stream.follow_size()
+        if self._ships and self._shipping.acquire(blocking=False):
+            try:
+                self._ship()
+            finally:
+                self._shipping.release()
+
+    def finish(self, deadline: float) -> bool:
+        """Gives the streams back, and waits until what was printed is seen and stored."""
+        if self._is_over:
+            return True
+        self._retract()
+        flush()
+        for stream in self._streams:
+            stream.give_back()
+        self._flush_tee(deadline)
+        is_stored = False
+        if self._ships and self._shipping.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            try:
+                is_stored = self._ship_all(deadline)
+            finally:
+                self._shipping.release()
+        self._is_over = True
+        self._tee.leave_alone()
+        return is_stored and self._is_closed.is_set()
+
+    def leave(self) -> None:
+        """At the end of the program: what has been printed is seen before it has ended. The capture goes on."""
+        if not self._is_over:
+            flush()
+            self._flush_tee(time.monotonic() + LEAVE_S)
+
+    def abandon(self) -> None:
+        """In a forked child: it prints on into its parent's pipe, and has nothing else of it."""
+        self._is_over = True
+        self._tee.close()
+        for stream in self._streams:
+            stream.close()
+        # ZeroMQ's sockets are the parent's: they are not touched here, not even to be closed.
+        _KEPT.append((self._feed, self._left))
+
+    # -- the tee ---------------------------------------------------------------------------------------------------
+
+    def _start_tee(self) -> TeeProcess:
+        place, feed = self._place, self._feed
+        spec = Spec(
+            root=str(place.spool_root),
+            name=feed.name,
+            cap_bytes=self._cap_bytes,
+            door=self._door,
+            streams=[stream.number for stream in self._streams],
+            behind=self._behind,
+            destination=place.destination,
+            run=place.run,
+            launch=place.launch,
+            path=library_path(),
+            opening=events.pack(Kind.OPEN, time.time_ns(), _identity(place, feed.directory)),
+        )
+        sources = {stream.number: stream.source for stream in self._streams}
+        originals = {stream.number: stream.original for stream in self._streams}
+        self._starts += 1
+        self._is_ready = False
+        return TeeProcess(spec, sources, originals, place.env)
+
+    def _watch(self) -> None:
+        """Waits for what the tee says, for as long as there is one; starts another where it is killed."""
+        self._tee.reap()
+        while True:
+            while words := self._tee.listen():
+                self._hear(words)
+            if self._is_over or self._is_closed.is_set():
+                break
+            if self._starts >= MAX_STARTS or not self._start_again():
+                self._give_up()
+                break
+        self._tee.close()
+        for stream in self._streams:
+            stream.close()
+
+    def _hear(self, words: bytes) -> None:
+        if READY in words:
+            self._is_ready = True
+        if CLOSED in words:
+            self._is_closed.set()
+        if FLUSHED in words or CLOSED in words:
+            self._is_flushed.set()
+        if SHARED in words:
+            warn_once("console:shared", "what this rank prints is kept for the rank that started it too")
+        for stream in self._streams:
+            if BROKEN[stream.number] in words:
+                # A full disk, a reader that has gone: the program shall see that for itself, as it would have.
+                stream.give_back()
+
+    def _start_again(self) -> bool:
+        self._tee.close()
+        with self._shipping:
+            self._left.append(self._feed)
+            self._feed = self._new_feed()
+        try:
+            self._tee = self._start_tee()
+        except (OSError, ValueError):
+            return False
+        self._tee.reap()
+        if self._is_flush_due:
+            self._tee.order(FLUSH)
+        # Not before: it may have to wait until somebody reads what is printed.
+        warn_once("console:tee", "what keeps the console was killed; another process does that now")
+        return True
+
+    def _give_up(self) -> None:
+        """Gives the streams back, and shows what is left in the pipes, and what others print there still."""
+        self._has_given_up = True
+        pump = Pump({stream.source: stream.original for stream in self._streams})
+        # What was printed before is shown before; but a program that never stops to print must not go on like this.
+        deadline = time.monotonic() + _PUMP_S
+        while pump.has_more(timeout_s=0.0) and time.monotonic() < deadline:
+            pump.move()
+        for stream in self._streams:
+            stream.give_back()
+        while pump.has_more(timeout_s=0.0):
+            pump.move()
+        self._is_flushed.set()
+        warn_once("console:over", "what keeps the console was killed too often: what is printed is not kept any more")
+        while pump.has_more(timeout_s=None):
+            pump.move()
+
+    def _flush_tee(self, deadline: float) -> None:
+        """Waits until the tee has shown and kept what was printed so far."""
+        if self._is_closed.is_set() or self._has_given_up:
+            return
+        if not self._is_ready and not any(stream.holds_anything() for stream in self._streams):
+            return  # the tee has not begun to read, and nothing waits for it
+        self._is_flushed.clear()
+        self._is_flush_due = True
+        self._tee.order(FLUSH)
+        self._is_flushed.wait(max(0.0, deadline - time.monotonic()))
+        self._is_flush_due = False
+
+    # -- shipping --------------------------------------------------------------------------------------------------
+
+    def _new_feed(self) -> Feed:
+        name = os.urandom(WRITER_ID_BYTES)
+        return Feed(self._place.spool_root / name.hex(), finder(self._place.destination))
+
+    def _ship(self) -> None:
+        self._feed.step()
+        for feed in list(self._left):
+            if feed.step():
+                feed.remove()
+                self._left.remove(feed)
+
+    def _ship_all(self, deadline: float) -> bool:
+        """Ships what all tees have kept so far; True where it is stored. None of them is looked at afterwards."""
+        is_stored = True
+        for feed in (*self._left, self._feed):
+            is_done = feed.finish(deadline)
+            is_stored = is_stored and is_done
+            if is_done and (feed is not self._feed or self._is_closed.is_set()):
+                if feed is self._feed:
+                    self._tee.order(DONE)
+                feed.remove()
+            else:
+                feed.close()
+        return is_stored
+
+    # -- those that this process starts ----------------------------------------------------------------------------
+
+    def _export(self) -> None:
+        keys = {stream.number: stream.key for stream in self._streams}
+        self._exported = str(Behind(self._door, _rank_of(self._place), keys))
+        os.environ[BEHIND_VARIABLE] = self._exported
+
+    def _retract(self) -> None:
+        if os.environ.get(BEHIND_VARIABLE) == self._exported:
+            before = self._place.env.get(BEHIND_VARIABLE)
+            if before is None:
+                del os.environ[BEHIND_VARIABLE]
+            else:
+                os.environ[BEHIND_VARIABLE] = before
+
+
+# What forked children have of their parents' sockets: kept, so that nobody closes it.
+_KEPT: list[object] = []
+
+
+def _identity(place: RunPlace, spool: Path) -> dict[str, Any]:
+    """The OPEN map of a tee: a writer beside its rank's, and no process that anybody watches."""
+    return {
+        "run": place.run,
+        "project": place.project,
+        "launch": place.launch,
+        "rank": place.rank,
+        "world_size": place.rank + 1,
+        "role": "console",
+        "parent": place.writer,
+        "host": place.host,
+        "pid": os.getpid(),
+        "spool": str(spool),
+        "destination": place.destination,
+    }

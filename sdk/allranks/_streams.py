@@ -1,0 +1,122 @@
+"""The standard streams of this process, as descriptors: led through a pipe, and given back."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import sys
+import termios
+import tty
+from collections.abc import Mapping
+
+from allranks._tee import LOWEST_FD, close, lifted, pipe
+
+_PIPE_BYTES = 256 * 1024
+_PUMP_BYTES = 64 * 1024
+
+
+class Captured:
+    """One stream of this process: where it went before, and what it is led through now.
+
+    Attributes:
+        original: a descriptor of what was there before.
+        source: the end from which the tee reads.
+
+    Raises:
+        OSError: the stream is closed, or no pipe or pty can be had.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.original = self.source = self._target = -1
+        try:
+            self.original = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, LOWEST_FD)
+            self.is_terminal = os.isatty(number)
+            if self.is_terminal:
+                self.source, self._target = map(lifted, os.openpty())
+                tty.setraw(self._target)  # the terminal behind it does all that a terminal does
+                self.follow_size()
+            else:
+                self.source, self._target = pipe()
+                with contextlib.suppress(OSError):  # more than this user may have
+                    fcntl.fcntl(self.source, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+            self.key = key_of(self._target)
+        except BaseException:
+            self.close()
+            raise
+
+    def begin(self) -> None:
+        """Leads the stream through the pipe."""
+        os.dup2(self._target, self.number)
+        target, self._target = self._target, -1
+        close(target)
+
+    def give_back(self) -> None:
+        """Leads the stream to where it went before; not where the program has put something else there."""
+        with contextlib.suppress(OSError):
+            if key_of(self.number) == self.key:
+                os.dup2(self.original, self.number)
+
+    def follow_size(self) -> None:
+        """Gives the pty the size of the terminal behind it."""
+        if self.is_terminal:
+            with contextlib.suppress(OSError):
+                size = fcntl.ioctl(self.original, termios.TIOCGWINSZ, bytes(8))
+                if size != fcntl.ioctl(self.source, termios.TIOCGWINSZ, bytes(8)):
+                    fcntl.ioctl(self.source, termios.TIOCSWINSZ, size)
+
+    def holds_anything(self) -> bool:
+        """Whether anything that was printed has not been read yet."""
+        try:
+            return fcntl.ioctl(self.source, termios.FIONREAD, bytes(4)) != bytes(4)
+        except OSError:  # it is closed
+            return False
+
+    def close(self) -> None:
+        """Closes this process's descriptors but for the stream itself."""
+        descriptors = (self.original, self.source, self._target)
+        self.original = self.source = self._target = -1
+        for fd in descriptors:
+            close(fd)
+
+
+def key_of(fd: int) -> str:
+    """What tells the pipe or pty behind a descriptor from all others."""
+    about = os.fstat(fd)
+    return f"{about.st_dev:x}-{about.st_ino:x}-{about.st_rdev:x}"
+
+
+class Pump:
+    """Moves what is left in pipes to where it belongs, without a tee."""
+
+    def __init__(self, targets: Mapping[int, int]) -> None:
+        self._targets = dict(targets)
+        self._ready: list[int] = []
+
+    def has_more(self, timeout_s: float | None) -> bool:
+        """True once there is something to move, or an end to be seen; waits for it so long, None for ever."""
+        if self._targets:
+            self._ready = select.select(list(self._targets), (), (), timeout_s)[0]
+        return bool(self._targets and self._ready)
+
+    def move(self) -> None:
+        """Moves what is ready, and waits for who takes it."""
+        for source in self._ready:
+            try:
+                part = os.read(source, _PUMP_BYTES)
+            except OSError:  # nobody has the other side of the pty
+                part = b""
+            if part:
+                with contextlib.suppress(OSError):  # what is behind it takes no more
+                    os.write(self._targets[source], part)
+            else:
+                del self._targets[source]
+
+
+def flush() -> None:
+    """Lets go of what Python holds back of the program's output."""
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        with contextlib.suppress(Exception):  # closed, or replaced by anything
+            stream.flush()  # type: ignore[union-attr]  # there may be none

@@ -1,0 +1,133 @@
+"""Starting a tee, and speaking with it. What it is and does: `allranks_bus.tee`."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from allranks_bus.tee.spec import CONTROL, ORIGINALS, SOURCES, STATUS, STREAMS, Spec
+
+# Above what a shell, and the tee, use by number.
+LOWEST_FD = 16
+# What the interpreter is started with: it sees nothing of the user's but what its argument names.
+_BOOT = "import sys; sys.path[:0] = sys.argv[1].split(':'); from allranks_bus.tee.program import main; main()"
+# The shell ends at once and its child lives on, so that the training has no child that it did not make. What the
+# terminal and launchers end a training with is ignored from the first moment on.
+_SHELL = ("/bin/sh", "-c", 'trap "" HUP INT QUIT TERM TSTP TTIN TTOU USR1 USR2; "$@" &', "sh")
+# Where there is no shell (a container with Python and little else).
+_DETACH = "import os, sys; os.fork() and os._exit(0); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+class TeeProcess:
+    """A tee, started in about 0.2 ms; `reap` once soon after.
+
+    Args:
+        sources, originals: descriptors by stream; they stay this process's.
+        env: its environment.
+
+    Raises:
+        OSError, ValueError: it cannot be started.
+    """
+
+    def __init__(
+        self, spec: Spec, sources: Mapping[int, int], originals: Mapping[int, int], env: Mapping[str, str]
+    ) -> None:
+        self._starter = 0
+        self._status = self._control = -1
+        told, orders = -1, -1
+        try:
+            self._status, told = pipe()
+            orders, self._control = pipe()
+            os.write(self._control, spec.pack())
+            descriptors = {
+                **{SOURCES[stream]: fd for stream, fd in sources.items()},
+                **{ORIGINALS[stream]: fd for stream, fd in originals.items()},
+                STATUS: told,
+                CONTROL: orders,
+            }
+            self._starter = _spawn([sys.executable, "-I", "-S", "-c", _BOOT, _bus_path()], descriptors, env)
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            for fd in (told, orders):
+                close(fd)
+
+    def reap(self) -> None:
+        """Waits for what has started it, some milliseconds at most."""
+        starter, self._starter = self._starter, 0
+        if starter:
+            with contextlib.suppress(ChildProcessError):  # the program has waited for all its children
+                os.waitpid(starter, 0)
+
+    def listen(self) -> bytes:
+        """What it says next, one byte a word; waits for it. Empty once it has ended, or has been left to itself."""
+        return os.read(self._status, 64)
+
+    def order(self, word: bytes) -> None:
+        """Tells it to do something, if it is there."""
+        with contextlib.suppress(OSError):
+            os.write(self._control, word)
+
+    def leave_alone(self) -> None:
+        """From here on it is on its own; `listen` ends."""
+        fd, self._control = self._control, -1
+        close(fd)
+
+    def close(self) -> None:
+        """Closes this process's descriptors."""
+        self.leave_alone()
+        fd, self._status = self._status, -1
+        close(fd)
+
+
+def pipe() -> tuple[int, int]:
+    """The two ends of a pipe, out of the way of the numbers that have a meaning."""
+    read, write = os.pipe()
+    return lifted(read), lifted(write)
+
+
+def lifted(fd: int) -> int:
+    """`fd` under a number of at least LOWEST_FD, closed on exec."""
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, LOWEST_FD)
+    finally:
+        os.close(fd)
+
+
+def close(fd: int) -> None:
+    if fd >= 0:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
+def library_path() -> list[str]:
+    """Where what ships spools is imported from."""
+    import msgpack
+    import zmq
+
+    places = (str(Path(module.__file__ or "").parents[1]) for module in (msgpack, zmq))
+    return list(dict.fromkeys((_bus_path(), *places)))
+
+
+def _bus_path() -> str:
+    import allranks_bus
+
+    return str(Path(allranks_bus.__file__).parents[1])
+
+
+def _spawn(command: Sequence[str], descriptors: Mapping[int, int], env: Mapping[str, str]) -> int:
+    """Starts the command as nobody's child, with these descriptors under these numbers; the pid of what starts it."""
+    actions = [
+        *((os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, *STREAMS)),
+        *((os.POSIX_SPAWN_DUP2, fd, number) for number, fd in descriptors.items()),
+    ]
+    try:
+        return os.posix_spawn(_SHELL[0], [*_SHELL, *command], env, file_actions=actions, setsid=True, setsigmask=())
+    except FileNotFoundError:
+        detach = [sys.executable, "-I", "-S", "-c", _DETACH, *command]
+        return os.posix_spawn(sys.executable, detach, env, file_actions=actions, setsid=True, setsigmask=())
