@@ -376,6 +376,7 @@ def _find_place(
     if dist is not None:
         world = Place(dist.rank, dist.world_size, None, None, None, "torch")
         told = world if told is None else replace(told, rank=dist.rank, world_size=dist.world_size, world_known=True)
+        problems = ()  # of an environment that did not tell it
     if rank is None and world_size is None:
         return told, problems
     if rank is None and told is None and world_size != 1:

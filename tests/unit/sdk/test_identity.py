@@ -193,6 +193,13 @@ def test_a_broken_environment_is_a_problem_and_not_an_error(row: str) -> None:
     assert word in " ".join(who.problems)
 
 
+def test_what_the_environment_leaves_out_is_no_problem_where_torch_tells_it() -> None:
+    env = {"LOCAL_RANK": "1", "MASTER_PORT": "29500"}  # as Lightning's forked ranks have it
+    who = resolve(env, facts=facts(env), new_token=tokens(), dist=Dist(1, 2))
+    assert (who.rank, who.world_size) == (1, 2)
+    assert who.problems == ()
+
+
 Case = tuple[Mapping[str, str], Facts]
 
 
