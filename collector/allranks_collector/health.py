@@ -168,6 +168,8 @@ class Patient:
     pace: Pace = field(default_factory=Pace)
     # How its process ended, where that was bad: a CLOSE without an exit code may come in later.
     bad_end: Mapping[str, Any] | None = None
+    # It said itself that it ended well: what becomes of its process (one of a pool, a notebook's) tells nothing.
+    is_settled: bool = False
 
 
 @dataclass(frozen=True)
@@ -257,7 +259,11 @@ class Ward:
                 yield from self._apply(patient, Sign.QUIET, {"reason": reason})
 
     def _apply(self, patient: Patient, sign: Sign, detail: Mapping[str, Any]) -> Iterator[Change]:
-        if sign is Sign.GONE_BADLY:
+        if sign is Sign.CLOSED and detail.get("exit_code") == 0:
+            patient.is_settled = True
+        elif sign is Sign.GONE_BADLY and patient.is_settled:
+            return
+        elif sign is Sign.GONE_BADLY:
             patient.bad_end = detail
         elif sign is Sign.CLOSED and patient.bad_end is not None:
             sign, detail = Sign.CLOSED_BADLY, {**detail, **patient.bad_end}

@@ -281,11 +281,17 @@ class Run:
         """Ends this process's part of the run: waits until all is stored, but no longer than `timeout` seconds.
 
         What is not stored by then stays in the spool; one line says where.
+
+        Args:
+            exit_code: other than 0 says that the training failed. None means 0, whatever becomes of the process
+                afterwards; but while an exception is on its way (`finally: run.finish()`), the process's end tells.
         """
         with self._starting:
             if self._is_finished:
                 warn_once("finish", "finish() was called again; the run had ended already")
             else:
+                if exit_code is None and self._failure is None and sys.exc_info()[0] is None:
+                    exit_code = 0
                 self._end(exit_code, timeout)
 
     # What follows is for the rest of the package, not for users.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -126,6 +128,16 @@ def test_a_bad_end_is_a_failure_whether_the_close_comes_before_or_after_it(signs
     changes = [change for sign in signs for change in ward.see(1, sign, details[sign])]
     assert changes[-1].state == ward.state(1) == State.FAILED
     assert changes[-1].detail["exit_code"] == 3
+
+
+@pytest.mark.parametrize(
+    "signs", [(Sign.GONE_BADLY, Sign.CLOSED), (Sign.CLOSED, Sign.GONE_BADLY)], ids=["death first", "CLOSE first"]
+)
+def test_who_said_that_it_ended_well_has_however_its_process_ends(signs: tuple[Sign, Sign]) -> None:
+    ward = _ward()
+    details: dict[Sign, dict[str, Any]] = {Sign.GONE_BADLY: {"signal": "SIGTERM"}, Sign.CLOSED: {"exit_code": 0}}
+    changes = [change for sign in signs for change in ward.see(1, sign, details[sign])]
+    assert changes[-1].state == ward.state(1) == State.FINISHED
 
 
 def test_who_is_discharged_changes_no_more() -> None:

@@ -199,6 +199,18 @@ def test_finish_closes_offline_and_says_where_the_events_are(
     assert "allranks sync" in capsys.readouterr().err
 
 
+def test_finish_says_that_all_went_well_but_for_an_exception_that_is_on_its_way(sdk_home: Path) -> None:
+    offline().finish()
+    run = offline()
+    with pytest.raises(ZeroDivisionError):
+        try:
+            _ = 1 / 0
+        finally:
+            run.finish()
+    ends = [event[2] for event in of_kind(spooled(sdk_home / "spool"), Kind.CLOSE)]
+    assert sorted(map(repr, ends)) == ["{'exit_code': 0}", "{'exit_code': None}"]
+
+
 def test_log_after_finish_is_said_once_and_breaks_nothing(sdk_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = offline()
     run.finish()
