@@ -21,7 +21,7 @@ from allranks.integrations._joining import joined
 try:
     from accelerate import tracking
 except ModuleNotFoundError as missing:
-    if missing.name != "accelerate":
+    if (missing.name or "").partition(".")[0] != "accelerate":
         raise
     raise ImportError("allranks.integrations.accelerate needs accelerate: pip install accelerate") from None
 

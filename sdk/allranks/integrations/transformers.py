@@ -26,7 +26,7 @@ from allranks.integrations._joining import joined
 try:
     from transformers.trainer_callback import TrainerCallback
 except ModuleNotFoundError as missing:
-    if missing.name != "transformers":
+    if (missing.name or "").partition(".")[0] != "transformers":
         raise
     raise ImportError("allranks.integrations.transformers needs transformers: pip install transformers") from None
 
