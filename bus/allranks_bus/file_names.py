@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import cast
 
 import msgpack
@@ -11,6 +12,7 @@ from allranks_bus.errors import BadFileName
 from allranks_bus.wire import TRANSFER_ID_BYTES
 
 MAX_FILE_NAME_BYTES = 1024
+_UNFIT = re.compile(r"[\\\x00-\x1f\x7f-\x9f]")
 
 
 def check_file_name(name: str) -> str:
@@ -47,6 +49,6 @@ def _problem(name: str) -> str:
     for part in name.split("/"):
         if part in ("", ".", ".."):
             return f"a part of it is {part!r}"
-    if "\\" in name or any(ord(character) < 32 or 127 <= ord(character) < 160 for character in name):
+    if _UNFIT.search(name):
         return "a backslash or a control character is in it"
     return ""
