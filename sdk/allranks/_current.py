@@ -287,9 +287,13 @@ def watch_end_of_child() -> None:
 
 
 def _after_fork_in_child() -> None:
+    # Loaded already, as there are runs.
+    from allranks.facts import forget_group
+
     global _turn
     _loading.after_fork_in_child()
     _warnings.forget()
+    forget_group()
     _turn = 0
     for run in _runs:
         run.become_child()

@@ -437,10 +437,14 @@ class Run:
         """
         from allranks.identity import identify
 
-        who, self._facts = identify(project=self.project, group=self.group, name=self.name)
-        if who.run == self.id and who.launcher != "single":
+        is_child = self.role == "child"
+        known = self.id if is_child else None
+        who, self._facts = identify(project=self.project, group=self.group, name=self.name, id=known)
+        if is_child:
+            self._take_place_of_child(who)
+        elif who.run == self.id and who.launcher != "single":
             self._take(who)
-        elif self.role != "child":
+        else:
             return False
         self._open()
         if self._is_implied:
@@ -448,6 +452,14 @@ class Run:
         if self.role == "rank":
             self.export()
         return True
+
+    def _take_place_of_child(self, who: Identity) -> None:
+        """Takes the place of a process that was handed this run: it may be a rank, where its maker was none."""
+        mine = self.identity
+        if who.launcher == "single":
+            return
+        role = "child" if (who.rank, who.world_size) == (mine.rank, mine.world_size) else who.role
+        self._take(dataclasses.replace(who, run=mine.run, launch=mine.launch, role=role))
 
     def _open(self) -> None:
         from allranks import _current

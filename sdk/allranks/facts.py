@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from allranks_bus import processes
 
@@ -134,14 +135,34 @@ def _multiprocessing() -> tuple[int | None, bool]:
         return None, False
 
 
-def dist_probe() -> Dist | None:
-    """What torch.distributed tells, if it is imported and initialised; never imports it, and never raises."""
+# What a forked child found when it began: the process group of its parent, whose connections are the parent's.
+_inherited_group: object = None
+
+
+def forget_group() -> None:
+    """To be called in a forked child: a word of its own on its parent's connection would break the parent's talk."""
+    global _inherited_group
+    _inherited_group = _process_group()
+
+
+def _process_group() -> Any:
+    """The default process group; None where torch.distributed is not up."""
     dist = sys.modules.get("torch.distributed")
-    if dist is None:
+    try:
+        if dist is None or not (dist.is_available() and dist.is_initialized()):
+            return None
+        return dist.group.WORLD
+    except Exception:
+        return None
+
+
+def dist_probe() -> Dist | None:
+    """What torch.distributed tells, if it is imported and initialised here; never imports it, and never raises."""
+    group = _process_group()
+    if group is None or group is _inherited_group:
         return None
     try:
-        if not (dist.is_available() and dist.is_initialized()):
-            return None
+        dist = sys.modules["torch.distributed"]
         return Dist(int(dist.get_rank()), int(dist.get_world_size()))
     except Exception:
         return None
@@ -153,6 +174,8 @@ def dist_agree(key: str, proposal: str) -> str | None:
     The first that comes here puts its proposal into the group's store, in which compare_set is atomic; every later
     one gets that same text back. None where there is no such store: the MPI backend, a server that has gone.
     """
+    if dist_probe() is None:
+        return None
     try:
         store = sys.modules["torch.distributed.distributed_c10d"]._get_default_store()
         return bytes(store.compare_set(f"allranks/{key}", "", proposal)).decode()

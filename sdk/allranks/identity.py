@@ -289,9 +289,9 @@ def _join(
             return _identity(short_hash(parent.run, *again), short_hash(parent.launch, *again), place)
         life = launchers.restarts(env)
         is_self = (parent.pid, parent.start) == (facts.me.pid, facts.me.start)
-        # What this process told itself knows of its restarts already.
-        launch = parent.launch if is_self or set(life) == {"0"} else short_hash(parent.launch, *life)
         taken = not is_self and (place.rank, place.world_size) == (parent.rank, parent.world_size)
+        # What this process told itself knows of its restarts already, and so does one at its parent's own place.
+        launch = parent.launch if is_self or taken or set(life) == {"0"} else short_hash(parent.launch, *life)
         return replace(_identity(parent.run, launch, place), role="child" if taken else "rank")
     if dist is not None and dist.run and dist.launch:
         return _identity(given_id or dist.run, dist.launch, place)

@@ -16,6 +16,7 @@ import torch.distributed
 from hypothesis import given
 from hypothesis import strategies as st
 
+from allranks import facts as facts_module
 from allranks.facts import Dist, Facts, Process, dist_agree, dist_probe, gather_facts
 from allranks.identity import (
     PARENT_VARIABLE,
@@ -545,6 +546,11 @@ def test_a_process_at_its_parents_own_place_is_its_child() -> None:
     assert child({"RANK": "0", "WORLD_SIZE": "1"}) == ("parent", PARENT.launch, 0, "child")
 
 
+def test_a_child_at_its_parents_place_is_of_its_launch_also_after_a_restart() -> None:
+    place = {"RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_RESTART_COUNT": "1"}
+    assert child(place) == ("parent", PARENT.launch, 0, "child")
+
+
 def test_a_child_that_runs_the_main_module_again_gets_its_parents_run_whatever_it_asks_for() -> None:
     process = facts({}, ancestors=CHILD_ANCESTORS, mp_parent=400, main_child=True)
     who = resolve(EXPORT, facts=process, new_token=tokens(), id="other", rank=3, world_size=4)
@@ -672,6 +678,23 @@ def test_the_first_proposal_to_a_process_group_holds(tmp_path: Path) -> None:
         assert dist_agree("launch", "other") == "other"
     finally:
         torch.distributed.destroy_process_group()
+
+
+def test_a_forked_child_does_not_ask_its_parents_process_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facts_module, "_inherited_group", None)
+    for number in range(2):
+        store = f"file://{tmp_path}/store-{number}"
+        torch.distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+        try:
+            # Its own later one it does.
+            assert dist_probe() == Dist(0, 1)
+            facts_module.forget_group()
+            assert dist_probe() is None
+            assert dist_agree("run", "mine") is None
+        finally:
+            torch.distributed.destroy_process_group()
 
 
 def test_a_weak_identity_proposes_something_random(monkeypatch: pytest.MonkeyPatch) -> None:
