@@ -12,9 +12,10 @@ from types import TracebackType
 from typing import Any
 
 from allranks import _exits, _loading, _warnings
+from allranks._notebooks import is_notebook
 from allranks._run import Run
 from allranks._settings import RunSettings, run_settings
-from allranks._warnings import warn_once
+from allranks._warnings import say, warn_once
 from allranks_bus.errors import SettingError
 
 _current: Run | None = None
@@ -73,9 +74,8 @@ def init(
         raise SettingError("resume", resume, "allow or never", "init")
     now = _current
     if now is not None and _goes_on(now) and not _takes_another_place(now, rank, world_size):
-        if id is not None and id != now.id:
-            warn_once("init", f"init() was called again: the run {now.id} goes on (finish() it to begin another)")
-        elif config is not None:
+        _say_goes_on(now, {"id": id, "project": project, "group": group, "name": name})
+        if config is not None and id in (None, now.id):
             now.config.update(config, allow_val_change=True)
         return now
     settings = run_settings(os.environ, mode, url, console)
@@ -161,6 +161,15 @@ def _taken_up(told: _Told, settings: RunSettings, *, is_implied: bool) -> Run:
     _turn = turn
     _current = run
     return run
+
+
+def _say_goes_on(run: Run, told: Mapping[str, str | None]) -> None:
+    """Says that `init` has not begun another run, where the program may have meant it."""
+    message = f"init() was called again: the run {run.id} goes on (finish() it to begin another)"
+    if is_notebook():
+        say(message)  # each time: a cell may be run again hours later
+    elif any(value is not None and value != getattr(run, name) for name, value in told.items()):
+        warn_once("init", message)
 
 
 def _goes_on(run: Run) -> bool:

@@ -208,7 +208,7 @@ def test_the_config_that_a_run_is_started_with(config: Any, arguments: Any, entr
 
 def test_init_again_gives_the_run_back(capsys: pytest.CaptureFixture[str]) -> None:
     run = wandb.init(config={"lr": 1})
-    assert wandb.init(config={"lr": 2}) is run
+    assert wandb.init(config={"lr": 2}, name="another") is run
     assert wandb.config.lr == 2
     assert "goes on" in capsys.readouterr().err
 

@@ -227,6 +227,17 @@ def test_init_twice_gives_the_same_run(sdk_home: Path) -> None:
     assert allranks.init(project="p", mode="offline") is run
 
 
+@pytest.mark.parametrize("told", [{"project": "q"}, {"group": "g"}, {"name": "n"}, {"id": "another"}])
+def test_init_for_another_run_says_that_this_one_goes_on(
+    told: dict[str, str], sdk_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = offline()
+    assert allranks.init(project="p", config={"a": 1}) is run
+    assert capsys.readouterr().err == ""
+    assert allranks.init(**told, config={"a": 2}) is run  # type: ignore[arg-type]
+    assert f"the run {run.id} goes on" in capsys.readouterr().err
+
+
 def test_init_after_finish_begins_another_run(sdk_home: Path) -> None:
     first = offline()
     first.finish()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import allranks
 from allranks._config import entries
+from allranks._notebooks import is_notebook
 from allranks._warnings import warn_once
 from allranks.compat.wandb._run import Run
 from allranks.compat.wandb._settings import Settings, choose, chosen_config
@@ -73,9 +73,6 @@ def init(
     if _run is None or not _run.is_over(run):
         _run = Run(run, chosen)
     else:
-        warn_once(
-            "wandb init", f"wandb.init() was called again: the run {run.id} goes on (reinit=True ends it first)"
-        )
         _run.config.restore(run.config)
     return _run
 
@@ -122,9 +119,4 @@ def _ends_for(run: Run, reinit: Any) -> bool:
     """Whether `init` ends this run before it begins another."""
     if run.is_finished or run.is_inherited:
         return False
-    return reinit in _FINISH_FIRST or (reinit in (None, "default") and _is_notebook())
-
-
-def _is_notebook() -> bool:
-    ipython = sys.modules.get("IPython")
-    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+    return reinit in _FINISH_FIRST or (reinit in (None, "default") and is_notebook())
