@@ -39,13 +39,14 @@ def nothing() -> None:
 
 def main() -> None:
     method = sys.argv[1]
+    context: Any = None if method == "torch" else multiprocessing.get_context(method)
     if method == "forkserver":
-        early = multiprocessing.get_context(method).Process(target=nothing)
+        early = context.Process(target=nothing)
         early.start()
         early.join()
     run = allranks.init(project="w2v_did", config={"lr": 0.1, "net": {"width": 3}})
     args = argparse.Namespace(gpus=RANKS, run=run, config=allranks.config)
-    if method == "torch":
+    if context is None:
         import torch.multiprocessing as mp
 
         with socket.socket() as probe:
@@ -53,7 +54,6 @@ def main() -> None:
             os.environ.update(MASTER_ADDR="localhost", MASTER_PORT=str(probe.getsockname()[1]))
         mp.spawn(train_with_gloo, (args, run, run.config), RANKS)  # type: ignore  # pyright: ignore[reportPrivateImportUsage]
         return
-    context: Any = multiprocessing.get_context(method)
     children = [context.Process(target=train, args=(rank, args, run, run.config)) for rank in range(RANKS)]
     for child in children:
         child.start()
