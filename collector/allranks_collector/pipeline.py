@@ -2,6 +2,7 @@
 
     receive ─► pending (bounded) ─► commit in a worker thread ─► acks, watch, live notes
     beats   ─► answered at once with the durable position
+    files   ─► a desk of their own (file_desk.py)
 
 One task group; it runs on asyncio and on trio alike.
 """
@@ -25,6 +26,9 @@ from allranks_bus.errors import ProtocolError, VersionMismatch
 from allranks_bus.processes import ProcessIdentity
 from allranks_bus.sockets import CollectorSockets
 from allranks_bus.wire import Ack, Batch, Beat, Refused, unpack_up
+from allranks_collector.file_desk import FileDesk
+from allranks_collector.file_rows import remove_run
+from allranks_collector.files import FileStore
 from allranks_collector.health import ENDED, Change, Patience, Sign, State, Ward, sign_of_close
 from allranks_collector.ingest import Committed, Ingest, StateNote
 from allranks_collector.ledger import WriterBook, process_of
@@ -91,9 +95,11 @@ class Pipeline:
 
     Args:
         publish: told `(topic, run id, data)` of what has changed, for those who look on.
+        max_file_bytes: larger files are refused.
 
     Attributes:
         counters: for the metrics page.
+        files: the desk where files come in.
         problem: why nothing can be stored at the moment; empty while all is well.
     """
 
@@ -101,11 +107,13 @@ class Pipeline:
         self,
         store: Store,
         sockets: CollectorSockets,
+        files: FileStore,
         *,
         patience: Patience,
         commit_interval_s: float,
         max_pending_bytes: int,
         publish: Publish,
+        max_file_bytes: int | None = None,
     ) -> None:
         self.counters = Counters()
         self.problem = ""
@@ -126,6 +134,15 @@ class Pipeline:
         self._is_deaf = False
         # The one thread that writes.
         self._writing = anyio.CapacityLimiter(1)
+        self._file_store = files
+        self.files = FileDesk(
+            files,
+            store,
+            tell=sockets.tell,
+            publish=publish,
+            writing=self._writing,
+            max_file_bytes=max_file_bytes,
+        )
         self._told_versions: set[bytes] = set()
         self._complained_at = float("-inf")
         self._task_group: anyio.abc.TaskGroup | None = None
@@ -159,6 +176,7 @@ class Pipeline:
             task_group.start_soon(self._receive)
             task_group.start_soon(self._commit)
             task_group.start_soon(self._look)
+            task_group.start_soon(self.files.run)
             try:
                 task_status.started()
                 await anyio.sleep_forever()
@@ -176,9 +194,10 @@ class Pipeline:
 
         def remove() -> None:
             self.ingest.forget_run(run)
-            self._store.remove_run(run)
+            remove_run(self._store, self._file_store, run)
 
         await anyio.to_thread.run_sync(remove, limiter=self._writing)
+        self.files.run_went()
         for watched in [watched for watched in self._watched.values() if watched.run == run]:
             self._discharge(watched)
 
@@ -220,6 +239,8 @@ class Pipeline:
         if isinstance(message, Beat):
             self.counters.beats += 1
             self._beat(message)
+            return
+        self.files.take(message)
 
     def _beat(self, beat: Beat) -> None:
         position = self.ingest.positions.get(beat.writer)
@@ -323,6 +344,8 @@ class Pipeline:
             self._publish("metrics", run_id, {"last_step": step})
         for run_id in {book.run.id for book in done.opened}:
             self._publish("runs", run_id, {})
+        if done.opened:
+            self.files.runs_came()
 
     # -- watching --------------------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from allranks_bus.launch import release_start_lock
 from allranks_bus.version import PROTOCOL_VERSION, __version__
 from allranks_collector.api import ApiContext, create_app
 from allranks_collector.drainer import Drainer
+from allranks_collector.files import FileStore
 from allranks_collector.health import Patience
 from allranks_collector.listening import address_of, bracketed, open_http, open_sockets
 from allranks_collector.live import Hub
@@ -90,10 +91,12 @@ class Collector:
             self.pipeline = Pipeline(
                 self.store,
                 self.sockets,
+                FileStore(settings.files, reserve_bytes=settings.files_reserve_mb * 1024 * 1024),
                 patience=Patience(settings.heartbeat_timeout_s, settings.stall_min_s, settings.stall_factor),
                 commit_interval_s=settings.commit_interval_s,
                 max_pending_bytes=settings.max_pending_mb * 1024 * 1024,
                 publish=self.hub.publish,
+                max_file_bytes=None if settings.max_file_mb is None else settings.max_file_mb * 1024 * 1024,
             )
             await self._serve(http)
 

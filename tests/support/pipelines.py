@@ -16,6 +16,7 @@ from tests.support.writers import T0_NS, HandWriter
 from allranks_bus.addresses import Address
 from allranks_bus.sockets import CollectorSockets
 from allranks_bus.wire import Ack, Batch, Beat, Down, pack_batch_header, pack_beat, unpack_down
+from allranks_collector.files import FileStore
 from allranks_collector.health import Patience
 from allranks_collector.pipeline import Pipeline
 from allranks_collector.store import Store
@@ -39,16 +40,23 @@ async def running(
     commit_interval_s: float = 0.02,
     max_pending_bytes: int = 64 * 1024 * 1024,
     publish: Callable[[str, str, Mapping[str, Any]], None] | None = None,
+    files: FileStore | None = None,
+    max_file_bytes: int | None = None,
 ) -> AsyncGenerator[Pipeline]:
-    """A pipeline that runs until the end of the block, and has committed what it received by then."""
+    """A pipeline that runs until the end of the block, and has committed what it received by then.
+
+    Files come into the folder `files` beside the database, where no other is given.
+    """
     async with CollectorSockets(address.data, address.control) as sockets:
         pipeline = Pipeline(
             store,
             sockets,
+            files or FileStore(store.path.parent / "files"),
             patience=patience or Patience(),
             commit_interval_s=commit_interval_s,
             max_pending_bytes=max_pending_bytes,
             publish=publish or _tell_nobody,
+            max_file_bytes=max_file_bytes,
         )
         async with anyio.create_task_group() as task_group:
             await task_group.start(pipeline.run)

@@ -1,0 +1,401 @@
+"""The desk where files come in: takes what senders send, has it written and listed, and answers.
+
+    take ─► queue (bounded) ─► one thread: check, write, hash ─► FILE_AT
+                                     └ at the END ─► the commits' thread: placed and listed ─► FILE_STORED
+
+It stands beside the commits, and shares only their thread with them, for a row a file. docs/protocol.md §10.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from allranks_bus.errors import BadFileName
+from allranks_bus.file_names import check_file_name
+from allranks_bus.wire import Chunk, End, FileAt, FileDown, FileRefused, FileStored, FileUp, Offer
+from allranks_collector.file_rows import FileInfo, Recorded, Sealed, record
+from allranks_collector.file_writer import (
+    Close,
+    Failed,
+    FileWriter,
+    Gap,
+    Job,
+    Known,
+    Open,
+    Opening,
+    Outcome,
+    Ready,
+    Written,
+)
+from allranks_collector.files import FileStore, reason_of
+from allranks_collector.store import Store, StoreError
+from allranks_collector.turns import Turns
+
+logger = logging.getLogger(__name__)
+
+# What a sender may have on its way, and a piece more: so much of each file whose turn it is may wait for the disk.
+_SHARE_BYTES = 17 * 1024 * 1024
+# Messages without bytes that wait; a sender repeats those that are left out.
+_MAX_QUEUED = 8192
+# What is written in one go; a collector that ends waits for that.
+_GULP_BYTES = 4 * 1024 * 1024
+# How long a commit that is under way holds up the writing of files: they must move too where commits never end.
+_GIVE_WAY_S = 0.03
+_TELL_EVERY_BYTES = 2 * 1024 * 1024
+# All that a sender has on its way arrives behind a gap: each piece of it must not ask anew.
+_ASK_AGAIN_S = 0.5
+_TICK_S = 0.5
+_TIDY_S = 60.0
+_RETRY_S = 1.0
+_COMPLAIN_S = 60.0
+# A file may be here before its run's first event is: so many of them wait for it, for so long.
+_HOMELESS_S = 10.0
+_MAX_COME = 1024
+# Of so many transfers the end is remembered: FILE_STORED may have been lost on its way.
+_MAX_REMEMBERED = 4096
+_MAX_HOST = 255
+
+Tell = Callable[[bytes, FileDown], None]
+Publish = Callable[[str, str, Mapping[str, Any]], None]
+
+
+@dataclass
+class FileCounters:
+    """What has gone through since the start."""
+
+    stored: int = 0
+    stored_bytes: int = 0
+    received_bytes: int = 0
+    dropped: int = 0
+    refused: int = 0
+
+
+@dataclass
+class _Arrival:
+    """A file that is sent, or in line for it.
+
+    Attributes:
+        sender: who offered it last, and is answered.
+        told, told_at: the offset of the newest FILE_AT, and when that was (monotonic).
+    """
+
+    file: FileInfo
+    sender: bytes
+    offset: int = 0
+    told: int = -1
+    told_at: float = float("-inf")
+
+
+@dataclass
+class _Come:
+    """A file that is here, and waits to be listed since then (monotonic)."""
+
+    sealed: Sealed
+    sender: bytes
+    since: float
+
+
+class FileDesk:
+    """Takes files in; all calls come from the event loop's thread, and none of them waits.
+
+    Args:
+        tell: sends an answer to a sender.
+        publish: told `("files", run id, data)` when something of a run's files has changed.
+        writing: the limiter of the one thread that writes into the store.
+        max_file_bytes: larger ones are refused.
+
+    Attributes:
+        counters: for the metrics page.
+        problem: why files cannot be taken at the moment; empty while all is well.
+    """
+
+    def __init__(
+        self,
+        files: FileStore,
+        store: Store,
+        *,
+        tell: Tell,
+        publish: Publish,
+        writing: anyio.CapacityLimiter,
+        max_file_bytes: int | None = None,
+    ) -> None:
+        self.counters = FileCounters()
+        self.problem = ""
+        self._files = files
+        self._store = store
+        self._tell = tell
+        self._publish = publish
+        self._listing = writing
+        self._max_file_bytes = max_file_bytes
+        self._writer = FileWriter(files, store)
+        self._writing = anyio.CapacityLimiter(1)
+        self._turns = Turns()
+        self._arrivals: dict[bytes, _Arrival] = {}
+        self._queue: deque[Job] = deque()
+        # By transfer: what waits of it in memory.
+        self._queued_bytes: Counter[bytes] = Counter()
+        self._come: dict[bytes, _Come] = {}
+        self._remembered: OrderedDict[bytes, str] = OrderedDict()
+        self._to_write = anyio.Event()
+        self._to_list = anyio.Event()
+        self._complained_at = float("-inf")
+
+    @property
+    def is_busy(self) -> bool:
+        """True while a file arrives, or waits for its turn to."""
+        return bool(self._arrivals or self._come)
+
+    @property
+    def queued_bytes(self) -> int:
+        """What waits in memory to be written."""
+        return sum(self._queued_bytes.values())
+
+    def arriving(self, run: str) -> list[dict[str, Any]]:
+        """The files of a run that are on their way: name, host, size, and the offset that they have come to."""
+        here = [(arrival.file, arrival.offset) for arrival in self._arrivals.values()]
+        here += [(come.sealed.file, come.sealed.file.size) for come in self._come.values()]
+        return [
+            {"name": file.name, "host": file.host, "size": file.size, "offset": offset}
+            for file, offset in here
+            if file.run == run
+        ]
+
+    def runs_came(self) -> None:
+        """Runs have become known: a file may be waiting for one of them."""
+        if self._come:
+            self._to_list.set()
+
+    def run_went(self) -> None:
+        """A run has been removed: what is remembered of transfers may be so no more."""
+        self._remembered.clear()
+
+    def take(self, message: FileUp) -> None:
+        """Takes a message in; where there is no room it is left out, for its sender repeats it."""
+        if isinstance(message, Offer):
+            self._offered(message)
+        elif isinstance(message, Chunk | End):
+            size = len(message.body) if isinstance(message, Chunk) else 0
+            has_room = self._queued_bytes[message.transfer] + size <= _SHARE_BYTES
+            if self._turns.has(message.transfer) and has_room:
+                self._turns.hear(message.transfer, time.monotonic())
+                self._put(message, size)
+            else:
+                self.counters.dropped += 1
+        else:
+            self._put(Close(message.transfer, forget=True))
+            if message.transfer in self._arrivals:
+                self._leave(message.transfer)
+
+    async def run(self) -> None:
+        """Works until it is cancelled; what has come of a file by then stays, and is gone on with."""
+        try:
+            async with anyio.create_task_group() as task_group:
+                task_group.start_soon(self._write)
+                task_group.start_soon(self._list)
+                task_group.start_soon(self._tick)
+        finally:
+            self._writer.close()
+
+    # -- taking ----------------------------------------------------------------------------------------------------
+
+    def _offered(self, offer: Offer) -> None:
+        transfer = offer.transfer
+        file = FileInfo(transfer, offer.run, offer.host, offer.name, offer.size, offer.modified_ns, offer.rank)
+        problem = self._problem_with(file)
+        if problem:
+            self._refuse(offer.sender, transfer, problem, is_final=True)
+        elif transfer in self._remembered:
+            self._tell(offer.sender, FileStored(transfer, self._remembered[transfer]))
+        elif transfer in self._come:
+            self._come[transfer].sender = offer.sender
+        else:
+            arrival = self._arrivals.get(transfer) or _Arrival(file, offer.sender)
+            arrival.sender = offer.sender
+            if self._turns.ask(transfer, file.size, time.monotonic()):
+                self._arrivals[transfer] = arrival
+                self._put(Open(transfer, file.size))
+            elif self._turns.is_waiting(transfer):
+                self._arrivals[transfer] = arrival
+
+    def _problem_with(self, file: FileInfo) -> str:
+        """Why a file that is offered will never be taken, or nothing."""
+        try:
+            check_file_name(file.name)
+        except BadFileName as error:
+            return str(error)
+        if not 0 < len(file.host) <= _MAX_HOST or not file.host.isprintable():
+            return f"a host's name has 1 to {_MAX_HOST} printable characters"
+        if self._max_file_bytes is not None and file.size > self._max_file_bytes:
+            return f"a file has at most {self._max_file_bytes:,} bytes here, and this one has {file.size:,}"
+        arrival = self._arrivals.get(file.transfer)
+        # Whoever sends it may be of another rank.
+        if arrival is not None and replace(arrival.file, rank=file.rank) != file:
+            return "this transfer is another file's"
+        return ""
+
+    def _put(self, job: Job, size: int = 0) -> None:
+        # What is ours is put in always: there is little of it, and nobody repeats it.
+        is_ours = isinstance(job, Close) and not job.forget
+        if is_ours or len(self._queue) < _MAX_QUEUED:
+            self._queue.append(job)
+            self._to_write.set()
+            if size:
+                self._queued_bytes[job.transfer] += size
+
+    def _leave(self, transfer: bytes) -> None:
+        """It has no turn any more; the next ones have."""
+        del self._arrivals[transfer]
+        self._turns.leave(transfer)
+        self._advance()
+
+    def _advance(self) -> None:
+        come, gone = self._turns.advance(time.monotonic())
+        for transfer in gone:
+            del self._arrivals[transfer]
+            self._put(Close(transfer))
+        for transfer in come:
+            self._put(Open(transfer, self._arrivals[transfer].file.size))
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    async def _write(self) -> None:
+        while True:
+            await self._to_write.wait()
+            # Commits go first: both would take longer at the same time, and only they are waited for by a training.
+            with anyio.move_on_after(_GIVE_WAY_S):
+                async with self._listing:
+                    pass
+            jobs = self._gulp()
+            for outcome in await anyio.to_thread.run_sync(self._writer.work, jobs, limiter=self._writing):
+                self._heed(outcome)
+
+    def _gulp(self) -> list[Job]:
+        """The jobs that come next."""
+        jobs: list[Job] = []
+        size = 0
+        while self._queue and size < _GULP_BYTES:
+            job = self._queue.popleft()
+            if isinstance(job, Chunk):
+                size += len(job.body)
+                self._queued_bytes[job.transfer] -= len(job.body)
+                if not self._queued_bytes[job.transfer]:
+                    del self._queued_bytes[job.transfer]
+            jobs.append(job)
+        if not self._queue:
+            self._to_write = anyio.Event()
+        return jobs
+
+    def _heed(self, outcome: Outcome) -> None:
+        """Answers, or has done what is to be done next."""
+        arrival = self._arrivals.get(outcome.transfer)
+        if arrival is None:  # it has lost its turn meanwhile
+            return
+        if isinstance(outcome, Opening):
+            self._put(Open(outcome.transfer, arrival.file.size))
+        elif isinstance(outcome, Ready | Written | Gap):
+            self._stands(arrival, outcome)
+        elif isinstance(outcome, Known):
+            self._leave(outcome.transfer)
+            self._remember(outcome.transfer, outcome.digest)
+            self._tell(arrival.sender, FileStored(outcome.transfer, outcome.digest))
+        elif isinstance(outcome, Failed):
+            self._leave(outcome.transfer)
+            self._trouble(outcome.reason)
+            self._refuse(arrival.sender, outcome.transfer, outcome.reason, is_final=False)
+        else:
+            self._leave(outcome.transfer)
+            sealed = Sealed(arrival.file, outcome.digest)
+            if len(self._come) < _MAX_COME:
+                self._come[outcome.transfer] = _Come(sealed, arrival.sender, time.monotonic())
+                self._to_list.set()
+
+    def _stands(self, arrival: _Arrival, outcome: Ready | Written | Gap) -> None:
+        """Tells a sender where its file stands, if it has to know."""
+        now = time.monotonic()
+        if isinstance(outcome, Written):
+            self.counters.received_bytes += outcome.offset - arrival.offset
+            must_know = outcome.offset - arrival.told >= _TELL_EVERY_BYTES
+        else:
+            is_told = outcome.offset == arrival.told and now - arrival.told_at < _ASK_AGAIN_S
+            must_know = isinstance(outcome, Ready) or not is_told
+        arrival.offset = outcome.offset
+        if must_know:
+            arrival.told, arrival.told_at = outcome.offset, now
+            self._tell(arrival.sender, FileAt(outcome.transfer, outcome.offset))
+            self._publish("files", arrival.file.run, {})
+
+    # -- listing ---------------------------------------------------------------------------------------------------
+
+    async def _list(self) -> None:
+        while True:
+            await self._to_list.wait()
+            self._to_list = anyio.Event()
+            sealed = [come.sealed for come in self._come.values()]
+            try:
+                done = await anyio.to_thread.run_sync(record, self._store, self._files, sealed, limiter=self._listing)
+            except (OSError, StoreError) as error:
+                self._trouble(reason_of(error) if isinstance(error, OSError) else str(error))
+                await anyio.sleep(_RETRY_S)
+                self._to_list.set()
+            else:
+                self._listed(done)
+
+    def _listed(self, done: Recorded) -> None:
+        now = time.monotonic()
+        for sealed in done.stored:
+            file = sealed.file
+            come = self._come.pop(file.transfer)
+            self.problem = ""
+            self.counters.stored += 1
+            self.counters.stored_bytes += file.size
+            self._remember(file.transfer, sealed.digest)
+            self._tell(come.sender, FileStored(file.transfer, sealed.digest))
+            self._publish("files", file.run, {})
+        for sealed in done.lost:
+            self._give_up(sealed, "what had come of it is gone: it must come again")
+        for sealed in done.homeless:
+            if now - self._come[sealed.file.transfer].since > _HOMELESS_S:
+                self._give_up(sealed, f"no run {sealed.file.run} is known here yet")
+
+    def _give_up(self, sealed: Sealed, reason: str) -> None:
+        """What is here is not listed; its sender may offer it again."""
+        come = self._come.pop(sealed.file.transfer)
+        self._refuse(come.sender, sealed.file.transfer, reason, is_final=False)
+
+    async def _tick(self) -> None:
+        tidied_at = float("-inf")
+        while True:
+            now = time.monotonic()
+            self._advance()
+            if any(now - come.since > _HOMELESS_S for come in self._come.values()):
+                self._to_list.set()
+            if now - tidied_at >= _TIDY_S:
+                tidied_at = now
+                await anyio.to_thread.run_sync(self._writer.tidy, limiter=self._writing)
+            await anyio.sleep(_TICK_S)
+
+    # -- answers ---------------------------------------------------------------------------------------------------
+
+    def _remember(self, transfer: bytes, digest: str) -> None:
+        self._remembered[transfer] = digest
+        if len(self._remembered) > _MAX_REMEMBERED:
+            self._remembered.popitem(last=False)
+
+    def _refuse(self, sender: bytes, transfer: bytes, reason: str, *, is_final: bool) -> None:
+        self.counters.refused += 1
+        self._tell(sender, FileRefused(transfer, reason, is_final))
+
+    def _trouble(self, reason: str) -> None:
+        self.problem = reason
+        now = time.monotonic()
+        if now - self._complained_at >= _COMPLAIN_S:
+            self._complained_at = now
+            logger.warning("a file cannot be stored, events can: %s", reason)
