@@ -72,14 +72,14 @@ class Stored:
         return [run for (run,) in self.rows("SELECT id FROM runs ORDER BY run")]
 
     def writers(self, run: str) -> list[Writer]:
-        """All processes that have written to a run, ranks first."""
+        """All processes that have logged to a run, ranks first; what is kept of their consoles is not among them."""
         rows = self.rows(
             "SELECT w.id, w.attempt, w.rank, w.world_size, w.role, w.pid, s.state, s.detail,"
             " json_extract_string(w.identity, '$.parent') AS parent"
             " FROM writers w JOIN runs r USING (run)"
             " LEFT JOIN (SELECT writer, last(state ORDER BY rowid) AS state, last(detail ORDER BY rowid) AS detail"
             " FROM states GROUP BY writer) s USING (writer)"
-            " WHERE r.id = ? ORDER BY w.role DESC, w.attempt, w.rank, w.writer",
+            " WHERE r.id = ? AND w.role IN ('rank', 'child') ORDER BY w.role DESC, w.attempt, w.rank, w.writer",
             run,
         )
         return [
