@@ -70,9 +70,6 @@ class SummaryWriter:
             None means `run.dir`, whose files are stored with the run.
         comment: names the run where there is no `log_dir`.
         purge_step, max_queue, flush_secs, filename_suffix: accepted; there is nothing to choose.
-
-    Attributes:
-        log_dir: as given, else `run.dir`.
     """
 
     def __init__(
@@ -89,15 +86,16 @@ class SummaryWriter:
         if run is None or is_begun:
             run = _current.init(name=_name(log_dir, comment))
         self._run: Run = run
-        self.log_dir = run.dir if log_dir is None else os.fspath(log_dir)
+        self._log_dir = None if log_dir is None else os.fspath(log_dir)
         shared = _shared.setdefault(run.id, _Shared(is_begun, log_dir))
         shared.open.append(self)
         self._prefix = _difference(shared.first_dir, log_dir)
         self._counts: dict[str, int] = {}
         try:
-            Path(self.log_dir).mkdir(parents=True, exist_ok=True)
+            if log_dir is not None:
+                Path(log_dir).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            warn_once("tensorboard dir", f"SummaryWriter: cannot make {self.log_dir}: {error.strerror}")
+            warn_once("tensorboard dir", f"SummaryWriter: cannot make {log_dir}: {error.strerror}")
 
     def __enter__(self) -> SummaryWriter:
         return self
@@ -116,6 +114,11 @@ class SummaryWriter:
             warn_once(f"tensorboard {name}", f"SummaryWriter.{name}: {LEFT_OUT[name]} are not stored; the rest is")
 
         return left_out
+
+    @property
+    def log_dir(self) -> str:
+        """As given, else `run.dir`, which is made when it is asked for."""
+        return self._run.dir if self._log_dir is None else self._log_dir
 
     def get_logdir(self) -> str:
         """`log_dir`."""
