@@ -19,6 +19,7 @@ from allranks_bus.errors import ProtocolError
 from allranks_bus.events import MAX_NAME_BYTES, METRICS_HEAD, METRICS_OVERHEAD_BYTES, STEP_TAG, Kind
 from allranks_bus.records import HEADER, MAX_PAYLOAD_BYTES
 from allranks_collector.ledger import Ledger, WriterBook, jsonable
+from allranks_collector.line_rows import LineBuffer
 from allranks_collector.rows import PointBuffer
 
 # Below this many equal records in a row, arrays cost more than they save.
@@ -28,6 +29,7 @@ _MIN_STEP, _MAX_STEP = -(2**63), 2**63 - 1
 _MAX_TIME = 2**63
 _MAX_DROPPED = 2**62
 _MAX_ALERT_CHARS = 16_384
+_STREAMS = (1, 2)
 
 
 class BrokenRecord(ProtocolError):
@@ -38,12 +40,13 @@ class Decoder:
     """Turns records into what the ledger and the points take in.
 
     Attributes:
-        points: filled by `batch`.
+        points, lines: filled by `batch`.
         closed: the writers that closed, with the map of their CLOSE record.
     """
 
     def __init__(self, ledger: Ledger) -> None:
         self.points = PointBuffer()
+        self.lines = LineBuffer()
         self.closed: list[tuple[WriterBook, dict[str, Any]]] = []
         self._ledger = ledger
         self._handlers: dict[int, Callable[[WriterBook, list[Any]], None]] = {
@@ -57,6 +60,7 @@ class Decoder:
             Kind.DEFINE: self._define,
             Kind.CLOSE: self._close,
             Kind.DROPPED: self._dropped,
+            Kind.CONSOLE: self._console,
             Kind.ALERT: self._alert,
         }
 
@@ -203,7 +207,8 @@ class Decoder:
 
     def _close(self, book: WriterBook, event: list[Any]) -> None:
         end = event[2] if isinstance(event[2], dict) else {}
-        self._ledger.event(book, event[1], "closed", end)
+        if not book.is_console:
+            self._ledger.event(book, event[1], "closed", end)
         book.is_closed = True
         self.closed.append((book, end))
 
@@ -213,6 +218,12 @@ class Decoder:
             raise BrokenRecord("a DROPPED record counts records")
         self._ledger.event(book, event[1], "dropped", event[2])
         book.dropped = min(book.dropped + records, _MAX_DROPPED)
+
+    def _console(self, book: WriterBook, event: list[Any]) -> None:
+        _, time_ns, stream, chunk = event
+        if stream not in _STREAMS or not isinstance(chunk, bytes):
+            raise BrokenRecord("a CONSOLE record has a stream, 1 or 2, and bytes")
+        self.lines.add(book.run.id, (book.writer, stream), self._ledger.open_line(book, stream), time_ns, chunk)
 
     def _alert(self, book: WriterBook, event: list[Any]) -> None:
         body = {key: str(event[2][key])[:_MAX_ALERT_CHARS] for key in ("title", "text", "level") if key in event[2]}

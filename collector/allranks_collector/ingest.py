@@ -59,6 +59,7 @@ class Committed:
         opened, closed: writers; the closed ones with the map of their CLOSE record.
         touched: the runs that something came for, by id, with the newest step among it.
         steps: the newest step of each writer, by number, that something came from.
+        printed: the runs, by id, of which lines came.
     """
 
     answers: dict[bytes, Ack | Refused] = field(default_factory=dict[bytes, "Ack | Refused"])
@@ -66,6 +67,7 @@ class Committed:
     closed: list[tuple[WriterBook, dict[str, Any]]] = field(default_factory=list["tuple[WriterBook, dict[str, Any]]"])
     touched: dict[str, int] = field(default_factory=dict[str, int])
     steps: dict[int, int] = field(default_factory=dict[int, int])
+    printed: set[str] = field(default_factory=set[str])
     events: int = 0
     points: int = 0
 
@@ -76,6 +78,7 @@ class Committed:
         self.closed += other.closed
         self.touched |= other.touched
         self.steps |= other.steps
+        self.printed |= other.printed
         self.events += other.events
         self.points += other.points
 
@@ -209,13 +212,15 @@ class Ingest:
                 touched[batch.writer] = book
         for note in notes:
             self._note(ledger, note)
-        for book, end in decoder.closed:
+        closed = [(book, end) for book, end in decoder.closed if not book.is_console]
+        for book, end in closed:
             # With the CLOSE itself: a collector that dies now must not find its writer running.
             sign, detail = sign_of_close(end)
             state = TRANSITIONS[State.RUNNING][sign].value
             self._note(ledger, StateNote(book.writer, book.run.run, book.last_ns, state, detail))
         self._ended_runs |= ended
-        self._figures_due |= ended | ({book.run.run for book in touched.values()} & self._ended_runs)
+        logged = {book.run.run for book in touched.values() if not book.is_console}
+        self._figures_due |= ended | (logged & self._ended_runs)
         columns = decoder.points.columns() if decoder.points.points else None
         with self._store.transaction() as connection:
             if columns is not None:
@@ -225,15 +230,21 @@ class Ingest:
                         "INSERT INTO points SELECT series, step, time_ns, coalesce(value, 'nan'::DOUBLE) FROM arrived"
                     )
             ledger.write(connection)
+            decoder.lines.write(connection, ledger.number_lines(decoder.lines.lines))
             if touched:
                 _move_positions(connection, list(touched.values()))
         ledger.clear()
         if columns is not None:
             self.stats.update(columns["series"], columns["step"], columns["time_ns"], columns["value"])
         self._store_figures()
-        done.closed = decoder.closed
+        done.closed = closed
+        done.printed = decoder.lines.runs
         done.events, done.points = decoder.points.events, decoder.points.points
         self._answer(ledger, touched, asking, done)
+        for book, _ in decoder.closed:
+            # Nothing follows a CLOSE; should it come again, it is read from the database.
+            ledger.forget_writer(book.id)
+            self.positions.pop(book.id, None)
         return done
 
     def _ready_ledger(self) -> Ledger:
@@ -274,8 +285,9 @@ class Ingest:
                 book = ledger.open(batch.writer, events.check_identity(opening[2]), opening[1])
             except ProtocolError as error:
                 return Refused(str(error))
-            ledger.event(book, opening[1], "opened", {"rank": book.rank, "role": book.role})
-            done.opened.append(book)
+            if not book.is_console:
+                ledger.event(book, opening[1], "opened", {"rank": book.rank, "role": book.role})
+                done.opened.append(book)
         position, end = book.next_seq, batch.first_seq + batch.count
         if end <= position:
             return None
@@ -289,7 +301,8 @@ class Ingest:
         if passed > skip or position > book.next_seq:
             book.broken = 0
         book.next_seq = batch.first_seq + passed
-        done.touched[book.run.id] = max(done.touched.get(book.run.id, -1), book.last_step or 0)
+        if not book.is_console:
+            done.touched[book.run.id] = max(done.touched.get(book.run.id, -1), book.last_step or 0)
         if book.last_step is not None:
             done.steps[book.writer] = book.last_step
         if passed == batch.count:
@@ -317,10 +330,6 @@ class Ingest:
         for id_ in asking:
             known = ledger.writers.get(id_)
             done.answers.setdefault(id_, self._ack(0 if known is None else known.next_seq))
-        for book, _ in done.closed:
-            # Nothing follows a CLOSE; should it come again, it is read from the database.
-            ledger.forget_writer(book.id)
-            self.positions.pop(book.id, None)
 
     def _store_figures(self) -> None:
         """Stores the figures that are due; where that fails, the next commit tries again: this one has succeeded."""

@@ -17,6 +17,8 @@ import numpy as np
 
 from allranks_bus import processes
 from allranks_bus.errors import ProtocolError
+from allranks_collector.line_rows import load_open_lines
+from allranks_collector.lines import OpenLine
 from allranks_collector.rows import NewRows
 from allranks_collector.store import Store
 
@@ -26,7 +28,9 @@ MAX_SERIES_PER_WRITER = 100_000
 MAX_IDENTITY_TEXT = 1024
 _KEPT_TEXTS = ("project", "launch", "host")
 # What is numbered by the ledger, and in which table.
-_NUMBERED = (("run", "runs"), ("writer", "writers"), ("series", "series"), ("event", "events"))
+_NUMBERED = (("run", "runs"), ("writer", "writers"), ("series", "series"), ("event", "events"), ("number", "lines"))
+# What a writer can be; who says anything else is taken for a rank. A rank's console has no state of its own.
+ROLES = ("rank", "child", "console")
 
 
 @dataclass
@@ -89,10 +93,17 @@ class WriterBook:
     # (key, kind) → series; and keyset number → keyset.
     series: dict[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
     keysets: dict[int, Keyset] = field(default_factory=dict[int, Keyset])
+    # By stream, the line that has not ended yet.
+    open_lines: dict[int, OpenLine] = field(default_factory=dict[int, OpenLine])
     # How often the record at `next_seq` has come broken; and when (monotonic) a RESEND from which seq was sent.
     broken: int = 0
     asked_again_at: float = float("-inf")
     asked_again_seq: int = -1
+
+    @property
+    def is_console(self) -> bool:
+        """True where it keeps what a rank prints, and is no process that is watched."""
+        return self.role == "console"
 
     @property
     def attempt(self) -> int:
@@ -155,6 +166,8 @@ class Ledger:
             )
             self.writers[book.id] = by_number[writer] = book
         _load_names(cursor, by_number)
+        for writer, stream, line in load_open_lines(cursor, by_number):
+            by_number[writer].open_lines[stream] = line
 
     def open(self, id_: bytes, identity: Mapping[str, Any], time_ns: int) -> WriterBook:
         """The book of a new writer, made from the identity in its OPEN record.
@@ -174,7 +187,7 @@ class Ledger:
         attempt = run.attempts[launch]
         if is_new:
             self.new.attempts.append((run.run, attempt, launch, run.starts[launch]))
-        role = "child" if identity.get("role") == "child" else "rank"
+        role = identity["role"] if identity.get("role") in ROLES else "rank"
         book = WriterBook(
             self._number("writer"),
             id_,
@@ -206,7 +219,8 @@ class Ledger:
             )
         )
         self.new.positions.append((book.writer, 0, None, time_ns, 0))
-        self.new.states.append((book.writer, time_ns, "running", "{}"))
+        if not book.is_console:
+            self.new.states.append((book.writer, time_ns, "running", "{}"))
         return book
 
     def open_again(self, book: WriterBook, identity: Mapping[str, Any]) -> None:
@@ -248,6 +262,20 @@ class Ledger:
         book.keysets[keyset] = Keyset(series, series.tobytes())
         self.new.keysets.append((book.writer, keyset, json.dumps(names)))
         return True
+
+    def open_line(self, book: WriterBook, stream: int) -> OpenLine:
+        """The line of a stream that has not ended yet."""
+        line = book.open_lines.get(stream)
+        if line is None:
+            line = book.open_lines[stream] = OpenLine()
+            self.new.open_lines.append((book.writer, stream, 0, 0, b"", 0, False))
+        return line
+
+    def number_lines(self, count: int) -> int:
+        """Gives so many lines their numbers; the first of them."""
+        number = self._next["number"]
+        self._next["number"] = number + count
+        return number
 
     def event(self, book: WriterBook, time_ns: int, kind: str, body: Mapping[str, Any]) -> None:
         """Adds a row to the run's events."""

@@ -76,7 +76,7 @@ MIGRATIONS: tuple[Migration, ...] = (
                 writer INTEGER,
                 id VARCHAR,              -- 32 hex digits
                 run INTEGER, attempt INTEGER, rank INTEGER, local_rank INTEGER, world_size INTEGER,
-                role VARCHAR,            -- rank | child
+                role VARCHAR,            -- rank | child | console
                 host VARCHAR, pid BIGINT,
                 identity VARCHAR,        -- json of the whole OPEN map
                 opened_ns BIGINT)""",
@@ -135,11 +135,15 @@ MIGRATIONS: tuple[Migration, ...] = (
                 )""",
             # -- what it prints ---------------------------------------------------------------------------
             """CREATE TABLE lines (
+                number BIGINT,           -- in the order of arrival, over all runs
                 writer INTEGER,
                 stream UTINYINT,         -- 1 stdout, 2 stderr
                 line BIGINT, time_ns BIGINT, text VARCHAR)""",
-            # One row per (writer, stream): the line that has not ended yet.
-            "CREATE TABLE open_lines (writer INTEGER, stream UTINYINT, line BIGINT, time_ns BIGINT, text VARCHAR)",
+            # One row per (writer, stream), the line that has not ended; moved in the transaction that stores lines.
+            """CREATE TABLE open_lines (
+                writer INTEGER, stream UTINYINT, line BIGINT, time_ns BIGINT,
+                raw BLOB, cut BIGINT, is_returned BOOLEAN  -- as in lines.OpenLine
+                )""",
         ),
     ),
 )

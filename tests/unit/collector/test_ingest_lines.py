@@ -1,0 +1,142 @@
+"""What ranks print is stored as lines, in the transaction that moves their tees' positions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.writers import T0_NS, HandWriter, number, numbers
+
+from allranks_bus import events
+from allranks_bus.events import Kind
+from allranks_collector.ingest import Ingest
+from allranks_collector.store import DiskFull, Store
+
+STDOUT, STDERR = 1, 2
+_Lines = list[tuple[int, int, int, str]]
+
+
+@pytest.fixture
+def ingest(store: Store) -> Ingest:
+    return Ingest(store)
+
+
+def _printed(text: str | bytes, stream: int = STDOUT, second: int = 0) -> bytes:
+    chunk = text.encode() if isinstance(text, str) else text
+    return events.pack(Kind.CONSOLE, T0_NS + second * 10**9, stream, chunk)
+
+
+def _tee(number: int = 2, **identity: Any) -> HandWriter:
+    return HandWriter(number, role="console", parent=bytes(16), implied=True, **identity)
+
+
+def _lines(store: Store) -> _Lines:
+    with store.cursor() as cursor:
+        rows = cursor.execute("SELECT writer, stream, line, text FROM lines ORDER BY number").fetchall()
+        numbers = cursor.execute("SELECT number FROM lines ORDER BY rowid").fetchall()
+    assert numbers == [(at,) for at in range(1, len(numbers) + 1)]
+    return rows
+
+
+def _rows(store: Store, statement: str) -> list[tuple[Any, ...]]:
+    with store.cursor() as cursor:
+        return cursor.execute(statement).fetchall()
+
+
+def test_chunks_become_lines_of_their_streams(store: Store, ingest: Ingest) -> None:
+    tee = _tee()
+    payloads = [tee.open(), _printed("one\ntwo\nth"), _printed("oops\n", STDERR), _printed("ree\n", second=1)]
+    done = ingest.commit([tee.batch(payloads)])
+    assert done.printed == {"run-1"}
+    assert _lines(store) == [(1, 1, 0, "one"), (1, 1, 1, "two"), (1, 2, 0, "oops"), (1, 1, 2, "three")]
+    assert _rows(store, "SELECT time_ns FROM lines WHERE text = 'three'") == [(T0_NS + 10**9,)]
+
+
+def test_an_open_line_goes_on_after_the_collector_has_been_started_again(store: Store, ingest: Ingest) -> None:
+    tee = _tee()
+    ingest.commit([tee.batch([tee.open(), _printed("done\n50%\r60"), _printed(b"caf\xc3", STDERR)])])
+    assert _rows(store, "SELECT stream, line, raw FROM open_lines ORDER BY stream") == [
+        (STDOUT, 1, b"60"),
+        (STDERR, 0, b"caf\xc3"),
+    ]
+    Ingest(store).commit([tee.batch([_printed("%\n"), _printed(b"\xa9\n", STDERR)])])
+    assert _lines(store) == [(1, 1, 0, "done"), (1, 1, 1, "60%"), (1, 2, 0, "café")]
+    assert _rows(store, "SELECT stream, line, raw FROM open_lines ORDER BY stream") == [
+        (STDOUT, 2, b""),
+        (STDERR, 1, b""),
+    ]
+
+
+def test_a_batch_that_comes_again_prints_nothing_twice(store: Store, ingest: Ingest) -> None:
+    tee = _tee()
+    batch = tee.batch([tee.open(), _printed("one\nha")])
+    ingest.commit([batch, batch])
+    Ingest(store).commit([batch, tee.batch([_printed("lf\n")])])
+    assert _lines(store) == [(1, 1, 0, "one"), (1, 1, 1, "half")]
+
+
+def test_after_a_commit_that_failed_lines_are_neither_lost_nor_double(
+    store: Store, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tee = _tee()
+    ingest.commit([tee.batch([tee.open(), _printed("be")])])
+    batch = tee.batch([_printed("gun\nand ")])
+    with monkeypatch.context() as patch:
+        patch.setattr("allranks_collector.ingest._move_positions", _fail)
+        with pytest.raises(DiskFull):
+            ingest.commit([batch])
+    ingest.commit([batch])
+    ingest.commit([tee.batch([_printed("ended\n")])])
+    assert [text for *_, text in _lines(store)] == ["begun", "and ended"]
+
+
+def _fail(*_: object) -> None:
+    raise DiskFull(Path("store.duckdb"))
+
+
+def test_a_tee_is_no_rank(store: Store, ingest: Ingest) -> None:
+    tee = _tee()
+    close = events.pack(Kind.CLOSE, T0_NS, {})
+    done = ingest.commit([tee.batch([tee.open(), _printed("x\n"), close])])
+    assert (done.opened, done.closed, done.touched, done.steps) == ([], [], {}, {})
+    assert _rows(store, "FROM states") == _rows(store, "FROM events") == []
+    assert _rows(store, "SELECT role FROM writers") == [("console",)]
+
+
+def test_what_a_tee_lost_is_told_as_an_event(store: Store, ingest: Ingest) -> None:
+    tee = _tee()
+    lost = events.pack(Kind.DROPPED, T0_NS, {"records": 3, "bytes": 70_000, "reason": "No space left on device"})
+    ingest.commit([tee.batch([tee.open(), lost])])
+    assert _rows(store, "SELECT kind, body->>'bytes' FROM events") == [("dropped", "70000")]
+
+
+def test_the_run_is_called_as_its_rank_says_though_its_tee_came_first(store: Store, ingest: Ingest) -> None:
+    tee, rank = _tee(), HandWriter(1, project="vision", name="best", tags=["a"])
+    ingest.commit([tee.batch([tee.open(), _printed("x\n")])])
+    ingest.commit([rank.batch([rank.open(), number(0)])])
+    assert _rows(store, "SELECT project, name, tags FROM runs") == [("vision", "best", '["a"]')]
+    assert _rows(store, "SELECT count(*) FROM attempts") == [(1,)]
+
+
+@pytest.mark.parametrize("fields", [(3, b"x"), (0, b"x"), (True, "text"), ("1", b"x"), (1,), (1, b"x", 4)])
+def test_a_record_that_is_none_is_passed_over_in_the_end(
+    store: Store, ingest: Ingest, fields: tuple[Any, ...]
+) -> None:
+    tee = _tee()
+    broken = events.pack(Kind.CONSOLE, T0_NS, *fields)
+    ingest.commit([tee.batch([tee.open(), _printed("before\n")])])
+    for _ in range(3):
+        ingest.commit([tee.batch([broken, _printed("after\n")], first=2)])
+    ingest.commit([tee.batch([_printed("after\n")], first=3)])
+    assert [text for *_, text in _lines(store)] == ["before", "after"]
+    assert _rows(store, "SELECT kind FROM events") == [("broken",)]
+
+
+def test_lines_and_points_of_many_writers_come_in_one_commit(store: Store, ingest: Ingest) -> None:
+    rank, tees = HandWriter(1), [_tee(number) for number in range(2, 12)]
+    batches = [tee.batch([tee.open(), *[_printed(f"{tee.name.hex()[-2:]}\n")] * 20]) for tee in tees]
+    done = ingest.commit([rank.batch([rank.open(), *numbers(0, 5)]), *batches])
+    assert done.points == 5
+    found = _lines(store)
+    assert [(writer, line) for writer, _, line, _ in found] == [(w, at) for w in range(2, 12) for at in range(20)]
