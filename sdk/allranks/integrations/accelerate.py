@@ -1,18 +1,21 @@
 """A tracker for Accelerate, in which every process speaks:
 
-    from allranks.integrations.accelerate import AllranksTracker
+    from allranks.integrations.accelerate import AllranksTracker, log_from_every_process
 
-    accelerator = Accelerator(log_with=AllranksTracker(project="mnist"))
+    accelerator = log_from_every_process(Accelerator(log_with=AllranksTracker(project="mnist")))
     accelerator.init_trackers("mnist", config={"lr": 3e-4})
     accelerator.log({"loss": loss}, step=step)
 
-Most trackers log in the main process alone; this one stores what each process logs, under its rank. Where Accelerate
-knows trackers by name, `Accelerator(log_with="allranks")` does the same once this module has been imported.
+The tracker says that it is for all processes (`main_process_only = False`), but `Accelerator.init_trackers` and `log`
+call no tracker outside of the main one. `log_from_every_process` mends that for one Accelerator; without it the
+others call `tracker.log` themselves. Where Accelerate knows trackers by name, `log_with="allranks"` does the same
+once this module has been imported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import allranks
@@ -78,6 +81,49 @@ class AllranksTracker(tracking.GeneralTracker):  # type: ignore[misc, unused-ign
         """Ends this process's part of a run that began here; called by `end_training`."""
         if self._is_ours and self._run is not None and not self._run.is_finished:
             self._run.finish()
+
+
+def log_from_every_process(accelerator: Any) -> Any:
+    """Lets `accelerator.init_trackers` and `.log` reach the trackers that are for all processes, in all of them.
+
+    Args:
+        accelerator: an `accelerate.Accelerator`, before `init_trackers`.
+
+    Returns:
+        The same one.
+    """
+    if not accelerator.is_main_process:
+        accelerator.init_trackers = partial(_init_trackers, accelerator)
+        accelerator.log = partial(_log, accelerator)
+    return accelerator
+
+
+def _init_trackers(
+    accelerator: Any,
+    project_name: str,
+    config: dict[str, Any] | None = None,
+    init_kwargs: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """What `Accelerator.init_trackers` does in the main process, for the trackers that are for the others too."""
+    for one in accelerator.log_with:
+        if not isinstance(one, tracking.GeneralTracker) and str(one) == AllranksTracker.name:
+            one = AllranksTracker(project_name, **(init_kwargs or {}).get(AllranksTracker.name, {}))
+        if not getattr(one, "main_process_only", True):
+            accelerator.trackers.append(one)
+            one.start()
+            if config is not None:
+                one.store_init_configuration(config)
+
+
+def _log(
+    accelerator: Any,
+    values: Mapping[str, Any],
+    step: int | None = None,
+    log_kwargs: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """What `Accelerator.log` does in the main process."""
+    for one in accelerator.trackers:
+        one.log(values, step=step, **(log_kwargs or {}).get(one.name, {}))
 
 
 if hasattr(tracking, "register_tracker_class"):  # its older releases know only instances
