@@ -80,7 +80,7 @@ def test_a_training_image_needs_no_more_than_is_installed(folder: str) -> None:
     # `sockets` is the collector's; the demo is a program of its own, with an extra of its own.
     modules = [path for path in _modules(folder) if "demo" not in path.parts and path.name != "sockets.py"]
     known = sys.stdlib_module_names | set(_PACKAGES.values()) | {"zmq", "msgpack", "psutil"}
-    optional = {"pynvml", "torch", "lightning", "pytorch_lightning", "transformers"}
+    optional = {"pynvml", "torch", "lightning", "pytorch_lightning", "transformers", "accelerate"}
     assert {name for path in modules for name in _imports(path)} - known - optional == set()
 
 
