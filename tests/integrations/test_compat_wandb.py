@@ -258,6 +258,33 @@ SCRIPTS = {
         [{"loss": at(1)}],
         says=("wandb.log_code is left out",),
     ),
+    "handed_over": Script(
+        """
+        import argparse, multiprocessing, os
+
+        def train(number, args):
+            args.run.log({f"child{number}": args.config["lr"] * args.config.lr})
+
+        def main():
+            args = argparse.Namespace(run=wandb.init(project="handed_over", config={"lr": 0.5}), config=wandb.config)
+            context = multiprocessing.get_context("spawn")
+            children = [context.Process(target=train, args=(number, args)) for number in range(2)]
+            for child in children:
+                child.start()
+            for child in children:
+                child.join()
+            if os.fork() == 0:
+                wandb.log({"forked": 1})
+                os._exit(0)
+            os.wait()
+            wandb.log({"parent": 1})
+
+        if __name__ == "__main__":
+            main()
+        """,
+        [{"child0": at(0.25), "child1": at(0.25), "forked": at(1), "parent": at(1)}],
+        config={"lr": 0.5},
+    ),
     "watched": Script(
         """
         import torch
