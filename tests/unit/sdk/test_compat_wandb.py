@@ -34,7 +34,7 @@ PARAMETERS = {
     ),
     "log": ("data", "step", "commit", "sync"),
     "finish": ("exit_code", "quiet"),
-    "define_metric": ("name", "step_metric", "step_sync", "hidden", "summary", "goal", "overwrite"),
+    "define_metric": ("name", "step_metric", "step_sync", "hidden", "summary", "overwrite", "goal"),
     "save": ("glob_str", "base_path", "policy", "glob"),
     "watch": ("models", "criterion", "log", "log_freq", "idx", "log_graph"),
     "unwatch": ("models",),

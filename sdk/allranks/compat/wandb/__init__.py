@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     config: Config
     summary: Summary
 
+# The one whose interface this is: scripts compare it.
+__version__ = "0.31.0"
+
 log = of_run(Run.log)
 define_metric = of_run(Run.define_metric)
 alert = of_run(Run.alert)

@@ -123,8 +123,8 @@ class Run(Facts):
         step_sync: bool | None = None,
         hidden: bool | None = None,
         summary: str | None = None,
-        goal: str | None = None,
         overwrite: bool | None = None,
+        goal: str | None = None,
     ) -> Metric:
         """Says how a metric is charted and summarised; `step_sync`, `hidden` and `overwrite` have no meaning here."""
         metric = Metric(str(name), metric_name(step_metric), summary_word(name, summary, goal))
