@@ -30,6 +30,7 @@ _MAX_TIME = 2**63
 _MAX_DROPPED = 2**62
 _MAX_ALERT_CHARS = 16_384
 _STREAMS = (1, 2)
+_LATE_NS = 60_000_000_000
 
 
 class BrokenRecord(ProtocolError):
@@ -131,7 +132,9 @@ class Decoder:
 
     def _record(self, book: WriterBook, payload: memoryview) -> None:
         event = events.unpack(payload)
-        book.last_ns = event[1]
+        # What was on a device when it was logged comes late: the writer is beyond it, and its clock has not gone back.
+        if event[0] != Kind.LOG or not 0 < book.last_ns - event[1] < _LATE_NS:
+            book.last_ns = event[1]
         handler = self._handlers.get(event[0])
         try:
             if handler is None:
@@ -170,7 +173,9 @@ class Decoder:
         objects = {
             key: json.dumps(jsonable(value)) for key, value in fields.items() if not isinstance(value, int | float)
         }
-        book.last_step = _step(step)
+        step = _step(step)
+        if time_ns == book.last_ns:
+            book.last_step = step
         self._numbers(book, step, time_ns, fields, "metric")
         for key, body in objects.items():
             series = self._ledger.series(book, key, "object")

@@ -125,6 +125,17 @@ def test_a_block_gives_each_value_to_its_series_in_order(empty: Store) -> None:
     assert (desk.book.last_step, desk.book.last_ns) == (99, T0_NS + 99)
 
 
+def test_what_comes_late_does_not_set_the_writer_back(empty: Store) -> None:
+    desk = _desk(empty)
+    second = 1_000_000_000
+    desk.take([events.pack_metrics(T0_NS + second, 8, 0, [1.0])])
+    desk.take([events.pack(Kind.LOG, T0_NS + late, 7, {"loss": 0.5}) for late in (1, 2)])
+    assert (desk.book.last_step, desk.book.last_ns) == (8, T0_NS + second)
+    assert desk.decoder.points.columns()["step"].tolist() == [8, 7, 7]
+    desk.take([events.pack(Kind.LOG, T0_NS - 3600 * second, 3, {"loss": 0.5})])  # its clock has been set back
+    assert (desk.book.last_step, desk.book.last_ns) == (3, T0_NS - 3600 * second)
+
+
 def test_events_without_values_are_events_all_the_same(empty: Store) -> None:
     desk = _desk(empty)
     payloads = [events.pack(Kind.KEYSET, T0_NS, 9, []), *[events.pack_metrics(T0_NS, 1, 9, [])] * 40]
