@@ -342,6 +342,8 @@ class Pipeline:
             self._closed(book, end)
         for run_id, step in done.touched.items():
             self._publish("metrics", run_id, {"last_step": step})
+        for run_id in done.printed:
+            self._publish("logs", run_id, {})
         for run_id in {book.run.id for book in done.opened}:
             self._publish("runs", run_id, {})
         if done.opened:
@@ -358,7 +360,7 @@ class Pipeline:
                     "SELECT w.id, w.writer, w.run, r.id, w.attempt, w.rank, w.role, w.identity,"
                     " coalesce(s.state, 'running') AS state FROM writers w JOIN runs r USING (run) LEFT JOIN"
                     " (SELECT writer, arg_max(state, rowid) AS state FROM states GROUP BY writer) s USING (writer)"
-                    " WHERE coalesce(s.state, 'running') IN ('running', 'stalled', 'unreachable')"
+                    " WHERE w.role <> 'console' AND coalesce(s.state, 'running') IN ('running', 'stalled', 'unreachable')"
                 ).fetchall()
 
         rows = await anyio.to_thread.run_sync(read)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _DETAILS = ("exit_code", "signal", "reason", "exception")
 
 _WRITERS = """
-    WITH mine AS (SELECT * FROM writers WHERE run = $run AND attempt = $attempt),
+    WITH mine AS (SELECT * FROM writers WHERE run = $run AND attempt = $attempt AND role <> 'console'),
     stated AS (
         SELECT writer, state, since_ns, detail FROM states WHERE writer IN (SELECT writer FROM mine)
         QUALIFY states.rowid = max(states.rowid) OVER (PARTITION BY writer))
