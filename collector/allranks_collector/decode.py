@@ -132,7 +132,7 @@ class Decoder:
 
     def _record(self, book: WriterBook, payload: memoryview) -> None:
         event = events.unpack(payload)
-        # What was on a device when it was logged comes late: the writer is beyond it, and its clock has not gone back.
+        # What was on a device when it was logged comes late: the writer is beyond it, and no clock has been set back.
         if event[0] != Kind.LOG or not 0 < book.last_ns - event[1] < _LATE_NS:
             book.last_ns = event[1]
         handler = self._handlers.get(event[0])
