@@ -1,0 +1,35 @@
+"""Eight forked children that print, use `logging`, and log: the TPU and notebook pattern."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.support import scenario
+
+_CHILDREN, _STEPS, _LINES = 8, 300, 5
+# From Python 3.12 on a fork warns of threads, as the publisher is one.
+_QUIET = {"PYTHONWARNINGS": "ignore::DeprecationWarning"}
+
+
+@pytest.mark.parametrize("method", ["os", "multiprocessing"])
+def test_nothing_raises_or_hangs_and_every_value_is_stored_under_its_process(home: Path, method: str) -> None:
+    ended = scenario.run(home, "forked_children.py", method, env=_QUIET, deadline_s=60)
+    ended.must_be_well()
+    assert sorted(ended.stdout.splitlines()) == _lines("prints line")
+    assert sorted(line.removeprefix("INFO:train:") for line in ended.stderr.splitlines()) == _lines("logs line")
+    with scenario.stored(home) as stored:
+        (run,) = stored.runs()
+        parent, *children = stored.writers(run)
+        assert (parent.role, parent.state) == ("rank", "finished")
+        assert [(child.role, child.rank, child.parent) for child in children] == [("child", 0, parent.id)] * _CHILDREN
+        # Those that ended by os._exit said nothing of their end.
+        assert sorted(str(child.state) for child in children) == ["dead"] * 3 + ["finished"] * 5
+        assert stored.values("i") == {
+            parent.pid: [0.0, 1.0],
+            **{child.pid: [float(step) for step in range(_STEPS)] for child in children},
+        }
+
+
+def _lines(words: str) -> list[str]:
+    return sorted(f"child {child} {words} {line}" for child in range(_CHILDREN) for line in range(_LINES))
