@@ -48,6 +48,26 @@ def test_a_cell_that_begins_a_run_may_be_run_again(home: Path, env: Mapping[str,
         assert len(counter.steps) == 6
 
 
+def test_a_cell_written_for_wandb_begins_another_run_each_time(
+    home: Path, env: Mapping[str, str], tmp_path: Path
+) -> None:
+    cell = """
+        import allranks.compat.wandb as wandb
+        run = wandb.init(project="nb", config={"lr": 0.1})
+        wandb.log({"i": 0})
+        print(run.id)
+    """
+
+    async def act(notebook: Notebook) -> None:
+        ids = {(await notebook.run(cell)).printed for _ in range(3)}
+        assert len(ids) == 3
+        await notebook.run("wandb.finish()")
+
+    in_notebook(tmp_path, env, act)
+    with scenario.stored(home) as stored:
+        assert [len(counter.steps) for run in stored.runs() for counter in stored.counters(run)] == [1, 1, 1]
+
+
 def test_an_interrupted_cell_loses_nothing_and_the_next_one_goes_on(
     home: Path, env: Mapping[str, str], tmp_path: Path
 ) -> None:
