@@ -151,7 +151,12 @@ class FileDesk:
     @property
     def is_busy(self) -> bool:
         """True while a file arrives, or waits for its turn to."""
-        return bool(self._arrivals or self._come)
+        return self.arriving_count > 0
+
+    @property
+    def arriving_count(self) -> int:
+        """How many files arrive, or wait for their turn to."""
+        return len(self._arrivals) + len(self._come)
 
     @property
     def queued_bytes(self) -> int:
@@ -160,8 +165,9 @@ class FileDesk:
 
     def arriving(self, run: str) -> list[dict[str, Any]]:
         """The files of a run that are on their way: name, host, size, and the offset that they have come to."""
-        here = [(arrival.file, arrival.offset) for arrival in self._arrivals.values()]
-        here += [(come.sealed.file, come.sealed.file.size) for come in self._come.values()]
+        # Copied at one go: threads ask, too.
+        here = [(arrival.file, arrival.offset) for arrival in list(self._arrivals.values())]
+        here += [(come.sealed.file, come.sealed.file.size) for come in list(self._come.values())]
         return [
             {"name": file.name, "host": file.host, "size": file.size, "offset": offset}
             for file, offset in here

@@ -222,6 +222,9 @@ class Collector:
     def last_seen(self, writer: int) -> int | None:
         return self.pipeline.heard_ns(writer)
 
+    def arriving(self, run_id: str) -> list[dict[str, Any]]:
+        return self.pipeline.files.arriving(run_id)
+
     def series_stats(self) -> LiveStats:
         return self.pipeline.ingest.stats.columns()
 
@@ -229,7 +232,7 @@ class Collector:
         return (False, self.pipeline.problem) if self.pipeline.problem else (True, "")
 
     def status(self) -> Mapping[str, Any]:
-        counters = self.pipeline.counters
+        counters, files = self.pipeline.counters, self.pipeline.files
         return {
             "version": __version__,
             "protocol": PROTOCOL_VERSION,
@@ -245,10 +248,16 @@ class Collector:
             "events": counters.events,
             "points": counters.points,
             "rejected": counters.rejected,
+            "files": {
+                "path": str(self.settings.files),
+                "stored": files.counters.stored,
+                "arriving": files.arriving_count,
+                "problem": files.problem,
+            },
         }
 
     def counters(self) -> Mapping[str, float]:
-        counters = self.pipeline.counters
+        counters, files = self.pipeline.counters, self.pipeline.files
         usage = resource.getrusage(resource.RUSAGE_SELF)
         return {
             "writers": self.pipeline.live_writers,
@@ -261,6 +270,11 @@ class Collector:
             "commit_seconds_total": counters.commit_s,
             "failed_commits_total": counters.failed_commits,
             "rejected_messages_total": counters.rejected,
+            "files_arriving": files.arriving_count,
+            "files_total": files.counters.stored,
+            "file_bytes_total": files.counters.received_bytes,
+            "files_refused_total": files.counters.refused,
+            "file_messages_dropped_total": files.counters.dropped,
             "cpu_seconds_total": usage.ru_utime + usage.ru_stime,
             "max_resident_bytes": usage.ru_maxrss * 1024,
         }

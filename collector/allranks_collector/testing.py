@@ -150,6 +150,23 @@ class DatabaseBuilder:
         self._insert("events", event, run, writer, time_ns, kind, json.dumps(dict(body or {})))
         return event
 
+    def file(
+        self,
+        run: int,
+        name: str,
+        digest: str,
+        size: int,
+        *,
+        host: str = "host-a",
+        rank: int | None = None,
+        modified_s: float = 0.0,
+        stored_s: float = 0.0,
+    ) -> None:
+        """A file; what is in it is the caller's to put into its place."""
+        times = (T0_NS + round(modified_s * SECOND_NS), T0_NS + round(stored_s * SECOND_NS))
+        transfer = f"{self._next('transfer'):032x}"
+        self._insert("files", run, host, name, digest, size, *times, rank, transfer)
+
     def object(self, writer: int, key: str, value: object, *, step: int = 0, second: float = 0.0) -> None:
         """A value that is not a number."""
         series = self.series(writer, key, "object")
@@ -166,9 +183,13 @@ class StillLive:
     state: dict[str, Any] = field(default_factory=dict)
     problem: str = ""
     figures: dict[str, float] = field(default_factory=dict)
+    files: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def last_seen(self, writer: int) -> int | None:
         return self.seen.get(writer)
+
+    def arriving(self, run_id: str) -> list[dict[str, Any]]:
+        return self.files.get(run_id, [])
 
     def series_stats(self) -> LiveStats:
         return self.stats.columns()

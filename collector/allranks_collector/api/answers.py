@@ -13,7 +13,15 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
 from allranks_collector.api.context import Busy
-from allranks_collector.queries import BadQuery, QueryError, RunAmbiguous, RunNotFound, TooMuch
+from allranks_collector.queries import (
+    BadQuery,
+    FileAmbiguous,
+    FileNotStored,
+    QueryError,
+    RunAmbiguous,
+    RunNotFound,
+    TooMuch,
+)
 from allranks_collector.store import StoreError
 
 if TYPE_CHECKING:
@@ -29,6 +37,8 @@ GZIP_LEVEL = 1
 _STATUS: Mapping[type[Exception], int] = {
     RunNotFound: 404,
     RunAmbiguous: 409,
+    FileNotStored: 404,
+    FileAmbiguous: 409,
     BadQuery: 400,
     TooMuch: 413,
     StoreError: 503,

@@ -49,6 +49,10 @@ class LiveView(Protocol):
         """When this writer was last heard, in ns; None where it is not live."""
         ...
 
+    def arriving(self, run_id: str) -> list[dict[str, Any]]:
+        """The files of the run that are on their way: name, host, size, offset."""
+        ...
+
     def series_stats(self) -> LiveStats:
         """The figures of the running runs' series: `SeriesStats.columns()`."""
         ...

@@ -1,5 +1,7 @@
 """Who may ask: Host and Origin are checked before anything else, and every answer carries the security headers.
 
+A route that has stricter ones of its own (a run's files) keeps them.
+
 A browser that runs somebody else's page can be made to send requests here (cross-site requests, DNS rebinding). Such
 requests name a foreign Origin, or come with a Host name that is not ours: an attacker owns a name, not an address.
 """
@@ -74,7 +76,9 @@ class Guard:
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(SECURITY_HEADERS)
+                headers_sent = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers_sent.setdefault(name, value)
             await send(message)
 
         problem = self._problem(scope["method"], headers)

@@ -149,3 +149,27 @@ class EventAnswer(BaseModel):
 
 class EventsAnswer(BaseModel):
     events: list[EventAnswer]
+
+
+class FileAnswer(BaseModel):
+    name: str = Field(description="a relative path, as on the host that it came from")
+    host: str
+    rank: int | None = Field(description="null where it is nobody's in particular")
+    size: int
+    digest: str = Field(description="SHA-256 of the newest version, in hex")
+    modified: float
+    stored: float
+    versions: int = Field(description="contents that it has had; an older one is asked for by its digest")
+
+
+class ArrivingAnswer(BaseModel):
+    name: str
+    host: str
+    size: int
+    offset: int = Field(description="how much of it is here")
+
+
+class FilesAnswer(BaseModel):
+    files: list[FileAnswer]
+    arriving: list[ArrivingAnswer]
+    total_bytes: int = Field(description="of the files in this list")

@@ -6,6 +6,7 @@ Times in answers are Unix seconds. A run is found by `find_run`; the functions t
 from allranks_collector.queries.curves import DEFAULT_BUCKETS, CurveRequest, metrics, plain
 from allranks_collector.queries.export import FORMATS, MEDIA_TYPES, WHAT, export
 from allranks_collector.queries.figures import LiveStats, computed_stats
+from allranks_collector.queries.files import FileAmbiguous, FileNotStored, find_file, list_files
 from allranks_collector.queries.keys import list_keys
 from allranks_collector.queries.ranks import list_ranks
 from allranks_collector.queries.records import list_events, list_objects
@@ -29,6 +30,8 @@ __all__ = [
     "WHAT",
     "BadQuery",
     "CurveRequest",
+    "FileAmbiguous",
+    "FileNotStored",
     "LiveStats",
     "QueryError",
     "RunAmbiguous",
@@ -37,9 +40,11 @@ __all__ = [
     "TooMuch",
     "computed_stats",
     "export",
+    "find_file",
     "find_run",
     "get_run",
     "list_events",
+    "list_files",
     "list_keys",
     "list_objects",
     "list_ranks",

@@ -20,6 +20,7 @@ from tests.support.writers import HandWriter, numbers
 from allranks_bus.addresses import Address
 from allranks_bus.wire import FileAt, FileRefused, FileStored
 from allranks_collector import file_desk
+from allranks_collector.file_rows import record
 from allranks_collector.file_writer import FileWriter
 from allranks_collector.files import FileStore
 from allranks_collector.store import Store
@@ -331,7 +332,7 @@ async def test_a_store_that_fails_holds_a_file_up_and_loses_none(
     store: Store, address: Address, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file_desk, "_RETRY_S", 0.05)
-    record, calls = file_desk.record, 0
+    calls = 0
 
     def failing(*arguments: Any) -> Any:
         nonlocal calls
