@@ -42,7 +42,7 @@ else:
             try:
                 return importlib.import_module(f"{package}.loggers").Logger
             except ModuleNotFoundError as error:
-                if error.name not in ("lightning", package):
+                if (error.name or "").partition(".")[0] != package.partition(".")[0]:
                     raise
         raise ImportError("allranks.integrations.lightning needs Lightning: pip install lightning")
 
@@ -102,7 +102,7 @@ class AllranksLogger(Logger):
         self._watched: list[_Watched] = []
         self._to_watch: list[_Watched] = []
         # The best and the last of each callback that writes some; and of those handed over already, when written.
-        self._checkpoints: dict[int, tuple[str, ...]] = {}
+        self._checkpoints: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._saved: dict[str, int] = {}
         if config is not None:
             self.log_hyperparams(config)
@@ -218,9 +218,9 @@ class AllranksLogger(Logger):
                 _paths(checkpoint_callback, ("best_k_models", "best_model_path", "last_model_path"))
             )
         elif self._log_model:
-            # Not the callback: it holds the trainer's state, and would have to be pickled.
-            paths = _paths(checkpoint_callback, ("best_model_path", "last_model_path"))
-            self._checkpoints[id(checkpoint_callback)] = paths
+            # Not the callback, which comes as another weak reference each time, and would have to be pickled.
+            which = tuple(str(getattr(checkpoint_callback, name, "")) for name in ("dirpath", "state_key"))
+            self._checkpoints[which] = _paths(checkpoint_callback, ("best_model_path", "last_model_path"))
 
     def finalize(self, status: str) -> None:
         """Called at the end of each `fit`, `test` …: an exception that ended it is kept. The run goes on until the
