@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -20,12 +21,20 @@ _AFTER_ALL = -1_000_000
 _Told = Callable[[type[BaseException], BaseException, "TracebackType | None"], None]
 _Hook = Callable[[type[BaseException], BaseException, "TracebackType | None"], Any]
 
+# What the names of our own threads begin with.
+_OURS = "allranks-"
+
+_end: Callable[[], None] | None = None
+_has_ended_alone = False
+
 # The process in which the hook of multiprocessing is set: a forked child has it not.
 _finalized_pid = 0
 
 
 def watch(end: Callable[[], None], failed: _Told) -> None:
     """Has `end` called at the interpreter's end, and `failed` with an exception that nobody handles."""
+    global _end
+    _end = end
     # Not only when an exception is told: that import makes named tuples by eval(), which lets Python forget that it
     # was a Ctrl-C that nobody handled, and the program would exit with 1 in place of by SIGINT.
     _loading.load("traceback")
@@ -55,6 +64,21 @@ def watch_child(end: Callable[[], None], failed: _Told) -> None:
         end()
 
     util.Finalize(None, finalize, exitpriority=_AFTER_ALL)
+
+
+def look_for_a_program() -> None:
+    """Called now and then in a thread of ours: ends where no other thread is left.
+
+    A child that is forked in a thread other than the main one is over when that thread returns: nothing of the
+    interpreter's own end is run, and the process would go on for as long as a thread of ours does.
+    """
+    global _has_ended_alone
+    if _has_ended_alone or _end is None:
+        return
+    if all(thread.name.startswith(_OURS) for thread in threading.enumerate()):
+        _has_ended_alone = True
+        # In a thread that is no daemon, for it waits for the one that asks.
+        threading.Thread(target=_end, name=f"{_OURS}end").start()
 
 
 def _recording(previous: _Hook, failed: _Told) -> _Hook:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from allranks._exits import look_for_a_program
 from allranks._loading import load
 from allranks._log import RankLog
 from allranks._warnings import warn_once
@@ -164,6 +165,7 @@ class Publisher:
             self._sample()
         self._log.report_drops()
         self._log.look_for_tensors()
+        look_for_a_program()
         self._tick()
 
     def _try_to_ship(self) -> bool:
