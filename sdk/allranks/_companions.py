@@ -25,6 +25,7 @@ class RunPlace:
     project: str
     host: str
     rank: int
+    world_size: int
     launch: str
     writer: bytes
     role: str

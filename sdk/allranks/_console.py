@@ -338,7 +338,7 @@ def _identity(place: RunPlace, spool: Path) -> dict[str, Any]:
         "project": place.project,
         "launch": place.launch,
         "rank": place.rank,
-        "world_size": place.rank + 1,
+        "world_size": place.world_size,
         "role": "console",
         "parent": place.writer,
         "host": place.host,

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from allranks_bus.wire import WRITER_ID_BYTES
 
 # What only `init` and the end of a program need is imported by them: `import allranks` is in every program's start.
 if TYPE_CHECKING:
-    from allranks._companions import Companion
+    from allranks._companions import Companion, RunPlace
     from allranks._device import Arrivals
     from allranks._files import RunFiles
     from allranks.facts import Facts
@@ -150,16 +150,23 @@ class Run:
     @property
     def dir(self) -> str:
         """The run's directory: the same path on all ranks of a host, made if need be, without asking anybody."""
-        path = (
-            Path(self._directory).absolute() / self.id
-            if self._directory
-            else home.run_dir(self.id, self.settings.env)
-        )
+        path = self._directory_path()
         try:
             path.mkdir(mode=0o755, parents=True, exist_ok=True)
         except OSError as error:
             warn_once("dir", f"cannot make the run's directory {path}: {error.strerror}")
+        with self._starting:
+            if self._is_implied and self._files is None and self.world_size > 1 and not self._is_finished:
+                # What this rank leaves there is sent, though it may never log.
+                self._files = self._new_files(next(home.spool_roots(self.settings.env)))
+        if self._files is not None:
+            self._files.open()
         return str(path)
+
+    def _directory_path(self) -> Path:
+        if self._directory:
+            return Path(self._directory).absolute() / self.id
+        return home.run_dir(self.id, self.settings.env)
 
     @property
     def url(self) -> str | None:
@@ -394,14 +401,18 @@ class Run:
         """The program has gone on after the exception that was recorded."""
         self._failure = None
 
-    def finish_at_exit(self) -> None:
-        """`finish` for a program that did not call it: leaves as soon as somebody else can ship what is left."""
+    def finish_at_exit(self, exit_code: int | None = None) -> None:
+        """`finish` for a program that did not call it: leaves as soon as somebody else can ship what is left.
+
+        Args:
+            exit_code: None where it is not known yet.
+        """
         with self._starting:
             if not self._is_finished:
                 if self._log is not None:
                     self._log.pending.finish(time.monotonic() + DEVICE_TIMEOUT_S)
                 is_embedded = self.settings.address is None
-                self._end(None, EXIT_TIMEOUT_S if is_embedded else FINISH_TIMEOUT_S, is_leaving=is_embedded)
+                self._end(exit_code, EXIT_TIMEOUT_S if is_embedded else FINISH_TIMEOUT_S, is_exit=True)
 
     def become_child(self) -> None:
         """In a forked child: lets go of the parent's spool and publisher; a writer of its own opens when it logs."""
@@ -415,9 +426,10 @@ class Run:
             self.identity = dataclasses.replace(self.identity, role="child")
         if publisher is not None:
             publisher.abandon()
-        for companion in self._companions:
+        files = () if self._files is None else (self._files,)
+        for companion in {*self._companions, *files}:
             companion.abandon()
-        self._companions = ()
+        self._companions, self._files = (), None
         self._failure = None
 
     def _take(self, identity: Identity) -> None:
@@ -478,7 +490,7 @@ class Run:
         if self._log is None:
             warn_once("spool", f"nothing can be kept: {'; '.join(problems)}. Set ALLRANKS_SPOOL; training goes on")
             return
-        self._companions = (self._log.pending,)
+        self._accompany(self._log, root)
         publisher = Publisher(
             self._log,
             self._writer,
@@ -491,14 +503,54 @@ class Run:
         self._publisher = publisher
         publisher.start()
 
+    def _accompany(self, log: RankLog, root: Path) -> None:
+        """Makes what lives beside the log."""
+        from allranks._console import capture
+
+        if self._files is None:
+            self._files = self._new_files(root)
+        self._companions = (log.pending, self._files)
+        console = capture(self._place(root), self.settings.spool_cap_bytes) if self.settings.console == "fd" else None
+        if console is not None:
+            self._companions += (console,)
+
+    def _new_files(self, root: Path) -> RunFiles:
+        from allranks._files import RunFiles
+
+        return RunFiles(self._place(root))
+
+    def _place(self, root: Path) -> RunPlace:
+        from allranks._companions import RunPlace
+
+        return RunPlace(
+            run=self.id,
+            project=self.project,
+            host=self._facts.hostname,
+            rank=self.rank,
+            world_size=self.world_size,
+            launch=self.identity.launch,
+            writer=self._writer,
+            role=self.role,
+            directory=self._directory_path(),
+            spool_root=root,
+            destination=self._destination(),
+            env=self.settings.env,
+        )
+
     def _tick(self) -> None:
         """Called by the publisher's thread, ten times a second."""
+        self._each(lambda companion: companion.tick())
+
+    def _each(self, action: Callable[[Companion], object]) -> None:
+        """Asks each companion; what goes wrong in one must cost neither the training nor the others."""
         for companion in self._companions:
             try:
-                companion.tick()
-            except Exception as error:  # the training must go on
+                action(companion)
+            except Exception as error:
+                if is_from_handler(error):
+                    raise
                 name = type(companion).__name__
-                warn_once(f"tick:{name}", f"{name.lower()}: {type(error).__name__}: {error}; training goes on")
+                warn_once(f"companion:{name}", f"{name.lower()}: {type(error).__name__}: {error}; training goes on")
 
     def _open_map(self) -> dict[str, Any]:
         me, identity = processes.current(), self.identity
@@ -633,7 +685,28 @@ class Run:
             warn_once("step", f"log(): step must be a whole number, not {what[:80]}; the next one is used")
         return None
 
-    def _end(self, exit_code: int | None, timeout: float, *, is_leaving: bool = False) -> None:
+    def _end(self, exit_code: int | None, timeout: float, *, is_exit: bool = False) -> None:
+        """Ends it; with `is_exit` as the program does, whose last words are still to come."""
+        deadline = time.monotonic() + timeout
+        if is_exit and self.settings.address is None:
+            self._each(lambda companion: companion.leave())
+        self._end_log(exit_code, timeout, is_exit=is_exit)
+        if not is_exit:
+            self._each(lambda companion: companion.finish(deadline))
+        elif self.settings.address is not None:
+            if self._files is not None:
+                self._files.finish(deadline)
+            self._each(lambda companion: companion.leave())
+        elif not self._companions and self._files is not None:  # of a rank that never logged
+            self._files.leave()
+        self._is_finished = True
+        from allranks.identity import PARENT_VARIABLE
+
+        # A rank that is started later must not join a run that is over.
+        if self._exported and os.environ.get(PARENT_VARIABLE) == self._exported:
+            del os.environ[PARENT_VARIABLE]
+
+    def _end_log(self, exit_code: int | None, timeout: float, *, is_exit: bool) -> None:
         log, publisher = self._log, self._publisher
         if log is not None:
             end: dict[str, Any] = {"exit_code": exit_code}
@@ -647,7 +720,7 @@ class Run:
             log.seal(events.pack(Kind.CLOSE, time.time_ns(), end))
             if publisher is None:
                 is_stored = False
-            elif is_leaving:
+            elif is_exit and self.settings.address is None:
                 is_stored = publisher.leave(timeout, FINISH_TIMEOUT_S)
             else:
                 is_stored = publisher.finish(timeout)
@@ -659,12 +732,6 @@ class Run:
             else:
                 self._say_where(log, publisher)
                 log.close()
-        self._is_finished = True
-        from allranks.identity import PARENT_VARIABLE
-
-        # A rank that is started later must not join a run that is over.
-        if self._exported and os.environ.get(PARENT_VARIABLE) == self._exported:
-            del os.environ[PARENT_VARIABLE]
 
     def _say_where(self, log: RankLog, publisher: Publisher | None) -> None:
         if publisher is None or self.settings.mode == "offline":

@@ -14,10 +14,15 @@ Event = list[Any]
 
 
 def spooled(root: Path) -> list[Event]:
-    """All events in all spools under `root`, in order within each; METRICS with their names and values for fields."""
+    """All events of ranks and their children in the spools under `root`, in order within each.
+
+    METRICS have their names and values for fields. What consoles have kept is left out.
+    """
     found: list[Event] = []
     for directory in find_spools(root):
-        found += events_of(directory)
+        events_ = events_of(directory)
+        if not events_ or events_[0][2].get("role") != "console":
+            found += events_
     return found
 
 
