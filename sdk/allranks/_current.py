@@ -308,9 +308,9 @@ def _after_fork_in_child() -> None:
         run.become_child()
 
 
-def _at_exit() -> None:
+def _at_exit(exit_code: int | None = None) -> None:
     for run in _runs:
-        run.finish_at_exit()
+        run.finish_at_exit(exit_code)
 
 
 def _failed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -42,8 +42,10 @@ def watch(end: Callable[[], None], failed: _Told) -> None:
     sys.excepthook = _recording(sys.excepthook, failed)
 
 
-def watch_child(end: Callable[[], None], failed: _Told) -> None:
+def watch_child(end: Callable[[int], None], failed: _Told) -> None:
     """The same in a child of multiprocessing, which ends without the interpreter's hooks; elsewhere nothing.
+
+    Its exit code is known there, and told to `end`.
 
     To be called when a log is opened: a forked child forgets what had been set before it began.
     """
@@ -55,13 +57,15 @@ def watch_child(end: Callable[[], None], failed: _Told) -> None:
 
     def finalize() -> None:
         # Called while the exception that ends the child, if any, is on its way out.
-        kind, error, trace = sys.exc_info()
-        if isinstance(error, SystemExit):  # torch.multiprocessing makes one of whatever was raised
-            error = error.__context__ if error.code not in (None, 0) else None
-            kind, trace = type(error) if error else None, error.__traceback__ if error else None
-        if kind is not None and error is not None:
-            failed(kind, error, trace)
-        end()
+        error = sys.exc_info()[1]
+        exit_code = int(error is not None)
+        if isinstance(error, SystemExit):
+            exit_code = error.code if isinstance(error.code, int) else int(error.code is not None)
+            # torch.multiprocessing makes one of whatever was raised.
+            error = error.__context__ if exit_code else None
+        if error is not None:
+            failed(type(error), error, error.__traceback__)
+        end(exit_code)
 
     util.Finalize(None, finalize, exitpriority=_AFTER_ALL)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,3 +193,12 @@ def test_values_come_through_bit_by_bit(empty: Store) -> None:
     values = [float("nan"), float("inf"), -0.0, 5e-324, 1.7976931348623157e308]
     desk.take([events.pack_metrics(T0_NS, step, 0, [value]) for step, value in enumerate(values * 10)])
     assert desk.decoder.points.columns()["value"].tobytes() == np.array(values * 10).tobytes()
+
+
+def test_an_alert_is_an_event_and_what_is_too_long_or_unknown_in_it_is_cut(empty: Store) -> None:
+    desk = _desk(empty)
+    told = {"title": "NaN", "text": "x" * 20_000, "level": "ERROR", "more": 1}
+    desk.take([events.pack(Kind.ALERT, T0_NS, told)])
+    ((_, _, _, time_ns, kind, body),) = desk.ledger.new.events
+    assert (time_ns, kind) == (T0_NS, "alert")
+    assert json.loads(body) == {"title": "NaN", "text": "x" * 16_384, "level": "ERROR"}
