@@ -34,7 +34,7 @@ class OpenLine:
     @property
     def text(self) -> str:
         """The line as it stands; of a character that has not come as a whole, nothing."""
-        return _text(self.raw, self.cut, is_final=False)
+        return open_text(self.raw, self.cut)
 
     def feed(self, chunk: bytes, time_ns: int) -> tuple[int, str]:
         """Takes in the stream's next bytes: how many lines have ended with them, and these lines joined by newlines.
@@ -78,6 +78,11 @@ class OpenLine:
             self.raw += last[:room]
             self.cut += max(0, len(last) - room)
         self.is_returned = len(kept) < len(part)
+
+
+def open_text(raw: bytes, cut: int) -> str:
+    """The text of a line that may still go on, as an `OpenLine` holds it."""
+    return _text(raw, cut, is_final=False)
 
 
 def _text(raw: bytes, cut: int, *, is_final: bool) -> str:

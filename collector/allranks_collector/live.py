@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
 # The least time between two notes of a topic about one run, to one viewer, in seconds.
-INTERVAL_S: Mapping[str, float] = {"metrics": 0.25, "files": 0.25}
+INTERVAL_S: Mapping[str, float] = {"metrics": 0.25, "files": 0.25, "logs": 0.25}
 # Notes that wait for one viewer; beyond it the oldest go.
 MAX_WAITING = 4096
 # Keys that one metrics note names; beyond it `keys` is None, which means: any.
@@ -142,7 +142,7 @@ class Hub:
         """Tell everybody who watches this run, or all runs. Never waits.
 
         Args:
-            topic: runs, ranks, metrics, events or files.
+            topic: runs, ranks, metrics, events, files or logs.
             run_id: the run's id.
             data: what the viewer gets, as JSON; `run` is added. metrics: last_step, and keys (those that moved).
         """

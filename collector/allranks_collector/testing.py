@@ -150,6 +150,25 @@ class DatabaseBuilder:
         self._insert("events", event, run, writer, time_ns, kind, json.dumps(dict(body or {})))
         return event
 
+    def line(
+        self,
+        writer: int,
+        text: str,
+        *,
+        stream: int = 1,
+        line: int = 0,
+        second: float = 0.0,
+    ) -> int:
+        """A line that has ended; its number."""
+        number = self._next("number")
+        self._insert("lines", number, writer, stream, line, T0_NS + round(second * SECOND_NS), text)
+        return number
+
+    def open_line(self, writer: int, raw: bytes, *, stream: int = 1, line: int = 0, second: float = 0.0) -> None:
+        """A line that has not ended."""
+        time_ns = T0_NS + round(second * SECOND_NS)
+        self._insert("open_lines", writer, stream, line, time_ns, raw, 0, False)
+
     def file(
         self,
         run: int,

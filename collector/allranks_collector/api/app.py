@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from allranks_bus.version import __version__
-from allranks_collector.api import files, models, pages, runs, service, stream
+from allranks_collector.api import files, logs, models, pages, runs, service, stream
 from allranks_collector.api.answers import add_error_handlers
 from allranks_collector.api.guard import Guard
 
@@ -35,8 +35,9 @@ def create_app(context: ApiContext) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.context = context
-    # Files before runs: what a file is called must not be taken for a question about its run.
-    for part in (files, runs, stream, service, pages):
+    # Files before runs: what a file is called must not be taken for a question about its run. And runs after all
+    # that ends otherwise: their names may have slashes in them.
+    for part in (files, logs, runs, stream, service, pages):
         app.include_router(part.router)
     add_error_handlers(app)
     app.add_middleware(Guard, allowed_hosts=(context.settings.host, *context.settings.allowed_hosts))

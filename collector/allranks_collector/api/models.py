@@ -151,6 +151,23 @@ class EventsAnswer(BaseModel):
     events: list[EventAnswer]
 
 
+class LineAnswer(BaseModel):
+    time: float = Field(description="when the tee that keeps them saw it, to 0.05 s")
+    rank: int
+    attempt: int
+    host: str
+    stream: str = Field(description="stdout or stderr")
+    line: int = Field(description="its number in this stream of this process")
+    text: str = Field(description="as printed, escape sequences too; of what a carriage return overwrote, the last")
+    open: bool = Field(description="it has not ended, and may change")
+
+
+class LogsAnswer(BaseModel):
+    lines: list[LineAnswer]
+    next: str | None = Field(description="for `after`; null where nothing follows")
+    newest: int = Field(description="for `since`")
+
+
 class FileAnswer(BaseModel):
     name: str = Field(description="a relative path, as on the host that it came from")
     host: str

@@ -8,6 +8,7 @@ from allranks_collector.queries.export import FORMATS, MEDIA_TYPES, WHAT, export
 from allranks_collector.queries.figures import LiveStats, computed_stats
 from allranks_collector.queries.files import FileAmbiguous, FileNotStored, find_file, list_files
 from allranks_collector.queries.keys import list_keys
+from allranks_collector.queries.logs import LogRequest, list_logs
 from allranks_collector.queries.ranks import list_ranks
 from allranks_collector.queries.records import list_events, list_objects
 from allranks_collector.queries.runs import get_run, list_runs, state_of
@@ -33,6 +34,7 @@ __all__ = [
     "FileAmbiguous",
     "FileNotStored",
     "LiveStats",
+    "LogRequest",
     "QueryError",
     "RunAmbiguous",
     "RunNotFound",
@@ -46,6 +48,7 @@ __all__ = [
     "list_events",
     "list_files",
     "list_keys",
+    "list_logs",
     "list_objects",
     "list_ranks",
     "list_runs",
