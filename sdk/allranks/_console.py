@@ -340,6 +340,8 @@ def _identity(place: RunPlace, spool: Path) -> dict[str, Any]:
         "rank": place.rank,
         "world_size": place.world_size,
         "role": "console",
+        # It may be heard first, and leaves it to its rank to tell what the run is called.
+        "implied": True,
         "parent": place.writer,
         "host": place.host,
         "pid": os.getpid(),
