@@ -20,7 +20,7 @@ import anyio.to_thread
 
 from allranks_bus.errors import BadFileName
 from allranks_bus.file_names import check_file_name
-from allranks_bus.wire import Chunk, End, FileAt, FileDown, FileRefused, FileStored, FileUp, Offer
+from allranks_bus.wire import MAX_CHUNK_BYTES, Chunk, End, FileAt, FileDown, FileRefused, FileStored, FileUp, Offer
 from allranks_collector.file_rows import FileInfo, Recorded, Sealed, record
 from allranks_collector.file_writer import (
     Close,
@@ -37,12 +37,13 @@ from allranks_collector.file_writer import (
 )
 from allranks_collector.files import FileStore, reason_of
 from allranks_collector.store import Store, StoreError
-from allranks_collector.turns import Turns
+from allranks_collector.turns import ROOM_BYTES, WINDOW_BYTES, Turns
 
 logger = logging.getLogger(__name__)
 
-# What a sender may have on its way, and a piece more: so much of each file whose turn it is may wait for the disk.
-_SHARE_BYTES = 17 * 1024 * 1024
+# So much may wait for the disk, of a file and of all of them: what a turn allows, and a piece more.
+_MAX_FILE_QUEUED_BYTES = WINDOW_BYTES + MAX_CHUNK_BYTES
+_MAX_QUEUED_BYTES = ROOM_BYTES + MAX_CHUNK_BYTES
 # Messages without bytes that wait; a sender repeats those that are left out.
 _MAX_QUEUED = 8192
 # What is written in one go; a collector that ends waits for that.
@@ -84,14 +85,16 @@ class _Arrival:
 
     Attributes:
         sender: who offered it last, and is answered.
-        told, told_at: the offset of the newest FILE_AT, and when that was (monotonic).
+        told: the offset of the newest FILE_AT.
+        gap, gap_at: where something was missing last, and when that was told (monotonic).
     """
 
     file: FileInfo
     sender: bytes
     offset: int = 0
     told: int = -1
-    told_at: float = float("-inf")
+    gap: int = -1
+    gap_at: float = float("-inf")
 
 
 @dataclass
@@ -115,6 +118,7 @@ class FileDesk:
     Attributes:
         counters: for the metrics page.
         problem: why files cannot be taken at the moment; empty while all is well.
+        queued_bytes: what waits in memory to be written.
     """
 
     def __init__(
@@ -129,6 +133,7 @@ class FileDesk:
     ) -> None:
         self.counters = FileCounters()
         self.problem = ""
+        self.queued_bytes = 0
         self._files = files
         self._store = store
         self._tell = tell
@@ -140,8 +145,7 @@ class FileDesk:
         self._turns = Turns()
         self._arrivals: dict[bytes, _Arrival] = {}
         self._queue: deque[Job] = deque()
-        # By transfer: what waits of it in memory.
-        self._queued_bytes: Counter[bytes] = Counter()
+        self._queued_by_transfer: Counter[bytes] = Counter()
         self._come: dict[bytes, _Come] = {}
         self._remembered: OrderedDict[bytes, str] = OrderedDict()
         self._to_write = anyio.Event()
@@ -157,11 +161,6 @@ class FileDesk:
     def arriving_count(self) -> int:
         """How many files arrive, or wait for their turn to."""
         return len(self._arrivals) + len(self._come)
-
-    @property
-    def queued_bytes(self) -> int:
-        """What waits in memory to be written."""
-        return sum(self._queued_bytes.values())
 
     def arriving(self, run: str) -> list[dict[str, Any]]:
         """The files of a run that are on their way: name, host, size, and the offset that they have come to."""
@@ -189,8 +188,7 @@ class FileDesk:
             self._offered(message)
         elif isinstance(message, Chunk | End):
             size = len(message.body) if isinstance(message, Chunk) else 0
-            has_room = self._queued_bytes[message.transfer] + size <= _SHARE_BYTES
-            if self._turns.has(message.transfer) and has_room:
+            if self._turns.has(message.transfer) and self._has_room_for(message.transfer, size):
                 self._turns.hear(message.transfer, time.monotonic())
                 self._put(message, size)
             else:
@@ -247,6 +245,10 @@ class FileDesk:
             return "this transfer is another file's"
         return ""
 
+    def _has_room_for(self, transfer: bytes, size: int) -> bool:
+        of_this = self._queued_by_transfer[transfer]
+        return of_this + size <= _MAX_FILE_QUEUED_BYTES and self.queued_bytes + size <= _MAX_QUEUED_BYTES
+
     def _put(self, job: Job, size: int = 0) -> None:
         # What is ours is put in always: there is little of it, and nobody repeats it.
         is_ours = isinstance(job, Close) and not job.forget
@@ -254,7 +256,8 @@ class FileDesk:
             self._queue.append(job)
             self._to_write.set()
             if size:
-                self._queued_bytes[job.transfer] += size
+                self._queued_by_transfer[job.transfer] += size
+                self.queued_bytes += size
 
     def _leave(self, transfer: bytes) -> None:
         """It has no turn any more; the next ones have."""
@@ -280,8 +283,11 @@ class FileDesk:
                 async with self._listing:
                     pass
             jobs = self._gulp()
-            for outcome in await anyio.to_thread.run_sync(self._writer.work, jobs, limiter=self._writing):
+            outcomes = await anyio.to_thread.run_sync(self._writer.work, jobs, limiter=self._writing)
+            for outcome in outcomes:
                 self._heed(outcome)
+            for transfer in {outcome.transfer for outcome in outcomes if isinstance(outcome, Written)}:
+                self._tell_at(transfer)
 
     def _gulp(self) -> list[Job]:
         """The jobs that come next."""
@@ -290,10 +296,12 @@ class FileDesk:
         while self._queue and size < _GULP_BYTES:
             job = self._queue.popleft()
             if isinstance(job, Chunk):
-                size += len(job.body)
-                self._queued_bytes[job.transfer] -= len(job.body)
-                if not self._queued_bytes[job.transfer]:
-                    del self._queued_bytes[job.transfer]
+                length = len(job.body)
+                size += length
+                self.queued_bytes -= length
+                self._queued_by_transfer[job.transfer] -= length
+                if not self._queued_by_transfer[job.transfer]:
+                    del self._queued_by_transfer[job.transfer]
             jobs.append(job)
         if not self._queue:
             self._to_write = anyio.Event()
@@ -306,8 +314,15 @@ class FileDesk:
             return
         if isinstance(outcome, Opening):
             self._put(Open(outcome.transfer, arrival.file.size))
-        elif isinstance(outcome, Ready | Written | Gap):
-            self._stands(arrival, outcome)
+        elif isinstance(outcome, Written):
+            self.counters.received_bytes += outcome.offset - arrival.offset
+            arrival.offset = outcome.offset
+        elif isinstance(outcome, Ready):
+            arrival.offset = outcome.offset
+            self._at(arrival)
+        elif isinstance(outcome, Gap):
+            arrival.offset = outcome.offset
+            self._ask_again(arrival)
         elif isinstance(outcome, Known):
             self._leave(outcome.transfer)
             self._remember(outcome.transfer, outcome.digest)
@@ -323,20 +338,26 @@ class FileDesk:
                 self._come[outcome.transfer] = _Come(sealed, arrival.sender, time.monotonic())
                 self._to_list.set()
 
-    def _stands(self, arrival: _Arrival, outcome: Ready | Written | Gap) -> None:
-        """Tells a sender where its file stands, if it has to know."""
+    def _tell_at(self, transfer: bytes) -> None:
+        """Tells a sender how far its file is, every now and then, and where it may be waiting for that."""
+        arrival = self._arrivals.get(transfer)
+        if arrival is None:
+            return
+        is_all_written = transfer not in self._queued_by_transfer and arrival.offset > arrival.told
+        if is_all_written or arrival.offset - arrival.told >= _TELL_EVERY_BYTES:
+            self._at(arrival)
+
+    def _ask_again(self, arrival: _Arrival) -> None:
+        """Has a sender go back to where something is missing."""
         now = time.monotonic()
-        if isinstance(outcome, Written):
-            self.counters.received_bytes += outcome.offset - arrival.offset
-            must_know = outcome.offset - arrival.told >= _TELL_EVERY_BYTES
-        else:
-            is_told = outcome.offset == arrival.told and now - arrival.told_at < _ASK_AGAIN_S
-            must_know = isinstance(outcome, Ready) or not is_told
-        arrival.offset = outcome.offset
-        if must_know:
-            arrival.told, arrival.told_at = outcome.offset, now
-            self._tell(arrival.sender, FileAt(outcome.transfer, outcome.offset))
-            self._publish("files", arrival.file.run, {})
+        if arrival.gap != arrival.offset or now - arrival.gap_at >= _ASK_AGAIN_S:
+            arrival.gap, arrival.gap_at = arrival.offset, now
+            self._at(arrival)
+
+    def _at(self, arrival: _Arrival) -> None:
+        arrival.told = arrival.offset
+        self._tell(arrival.sender, FileAt(arrival.file.transfer, arrival.offset))
+        self._publish("files", arrival.file.run, {})
 
     # -- listing ---------------------------------------------------------------------------------------------------
 

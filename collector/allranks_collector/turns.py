@@ -1,14 +1,17 @@
-"""Whose turn it is to send a file: a few at a time, the others in line. Pure: time is passed in.
+"""Whose turn it is to send a file: as many at a time as there is memory for. Pure: time is passed in.
 
-A sender may have 16 MiB on the way. With few at a time what arrives has room in memory, and is not dropped to be sent
-again; and a few keep any disk busy. A sender that waits hears nothing, and offers its file again and again.
+A sender may have 16 MiB of a file on the way. So what arrives has room in memory, and is not dropped to be sent
+again; and a few large files keep any disk busy. Who waits hears nothing, and offers its file again and again.
 """
 
 from __future__ import annotations
 
-# One turn is left to files that fit into a sender's window: they do not wait for checkpoints.
-TURNS = 4
-LARGE_BYTES = 16 * 1024 * 1024
+# What those who have a turn may have on their way together, and each of them at the most and at the least.
+ROOM_BYTES = 64 * 1024 * 1024
+WINDOW_BYTES = 16 * 1024 * 1024
+LEAST_BYTES = 64 * 1024
+# Files larger than a window. The rest of the room is for the others, which do not wait for checkpoints.
+MAX_LARGE = 3
 # Beyond so many in line, the next ones are not noted: they offer again.
 MAX_WAITING = 4096
 # Who has the turn and sends nothing loses it to somebody who waits; who waits and asks no more leaves the line.
@@ -20,9 +23,11 @@ class Turns:
     """Who has a turn, and who waits for one."""
 
     def __init__(self) -> None:
-        # transfer → (large, when it was last heard); in the order in which they came.
-        self._sending: dict[bytes, tuple[bool, float]] = {}
-        self._waiting: dict[bytes, tuple[bool, float]] = {}
+        # transfer → (size, when it was last heard); in the order in which they came.
+        self._sending: dict[bytes, tuple[int, float]] = {}
+        self._waiting: dict[bytes, tuple[int, float]] = {}
+        self._room_bytes = ROOM_BYTES
+        self._large = self._waiting_small = 0
 
     def has(self, transfer: bytes) -> bool:
         """True while it is this transfer's turn."""
@@ -34,48 +39,64 @@ class Turns:
 
     def ask(self, transfer: bytes, size: int, now: float) -> bool:
         """Asks for a turn, again and again; True where it has one. A place in line is kept, if there is room."""
-        large = size > LARGE_BYTES
         if transfer in self._sending:
-            self._sending[transfer] = large, now
+            self.hear(transfer, now)
             return True
-        # Nobody is passed over: whoever waits cannot go either, or `advance` would have said so.
-        if self._is_free(large):
-            self._waiting.pop(transfer, None)
-            self._sending[transfer] = large, now
+        if not self._stands_behind(size) and self._has_room_for(size):
+            self._admit(transfer, size, now)
             return True
         if transfer in self._waiting or len(self._waiting) < MAX_WAITING:
-            self._waiting[transfer] = large, now
+            self._waiting_small += transfer not in self._waiting and size <= WINDOW_BYTES
+            self._waiting[transfer] = size, now
         return False
 
     def hear(self, transfer: bytes, now: float) -> None:
-        """It has sent something, or is being worked on."""
+        """It has sent something."""
         if transfer in self._sending:
             self._sending[transfer] = self._sending[transfer][0], now
 
     def leave(self, transfer: bytes) -> None:
         """It is done with, or given up; `advance` tells who comes next."""
-        self._sending.pop(transfer, None)
-        self._waiting.pop(transfer, None)
+        if transfer in self._waiting:
+            self._waiting_small -= self._waiting.pop(transfer)[0] <= WINDOW_BYTES
+        if transfer in self._sending:
+            size, _ = self._sending.pop(transfer)
+            self._room_bytes += _share(size)
+            self._large -= size > WINDOW_BYTES
 
     def advance(self, now: float) -> tuple[list[bytes], list[bytes]]:
         """Who has a turn from now on, and who has lost it or left the line."""
         gone = [transfer for transfer, (_, heard) in self._waiting.items() if now - heard > PATIENCE_S]
+        limit_s = IDLE_S if len(self._waiting) > len(gone) else PATIENCE_S
+        gone += [transfer for transfer, (_, heard) in self._sending.items() if now - heard > limit_s]
         for transfer in gone:
-            del self._waiting[transfer]
-        limit_s = IDLE_S if self._waiting else PATIENCE_S
-        idle = [transfer for transfer, (_, heard) in self._sending.items() if now - heard > limit_s]
-        for transfer in idle:
-            del self._sending[transfer]
+            self.leave(transfer)
         come: list[bytes] = []
-        for transfer, (large, _) in list(self._waiting.items()):
-            if len(self._sending) >= TURNS:
+        for transfer, (size, _) in list(self._waiting.items()):
+            if self._is_one_too_many(size):
+                continue
+            if not self._has_room_for(size):
                 break
-            if self._is_free(large):
-                del self._waiting[transfer]
-                self._sending[transfer] = large, now
-                come.append(transfer)
-        return come, gone + idle
+            self.leave(transfer)
+            self._admit(transfer, size, now)
+            come.append(transfer)
+        return come, gone
 
-    def _is_free(self, large: bool) -> bool:
-        larges = sum(is_large for is_large, _ in self._sending.values())
-        return len(self._sending) < TURNS and not (large and larges >= TURNS - 1)
+    def _stands_behind(self, size: int) -> bool:
+        """Whether somebody waits who comes first: large files hold up only each other."""
+        return bool(self._waiting if size > WINDOW_BYTES else self._waiting_small)
+
+    def _is_one_too_many(self, size: int) -> bool:
+        return size > WINDOW_BYTES and self._large >= MAX_LARGE
+
+    def _has_room_for(self, size: int) -> bool:
+        return _share(size) <= self._room_bytes and not self._is_one_too_many(size)
+
+    def _admit(self, transfer: bytes, size: int, now: float) -> None:
+        self._sending[transfer] = size, now
+        self._room_bytes -= _share(size)
+        self._large += size > WINDOW_BYTES
+
+
+def _share(size: int) -> int:
+    return min(max(size, LEAST_BYTES), WINDOW_BYTES)

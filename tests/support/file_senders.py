@@ -82,6 +82,12 @@ class FileSender:
         assert message is not None, "the collector says nothing"
         return message
 
+    def hear_end(self) -> FileDown:
+        """What became of a file: the next answer that does not only tell how far it is."""
+        while isinstance(message := self.hear(), FileAt):
+            pass
+        return message
+
     def hear_maybe(self, timeout_s: float) -> FileDown | None:
         """The next answer, if one comes in time."""
         if not self._control.poll(round(1000 * timeout_s)):

@@ -24,7 +24,7 @@ from allranks_collector.file_rows import record
 from allranks_collector.file_writer import FileWriter
 from allranks_collector.files import FileStore
 from allranks_collector.store import Store
-from allranks_collector.turns import TURNS
+from allranks_collector.turns import MAX_LARGE, WINDOW_BYTES
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
@@ -89,7 +89,7 @@ async def test_a_file_that_is_said_to_be_stored_is_listed_and_there(store: Store
 
 
 async def test_files_of_several_senders_come_in_at_once(store: Store, address: Address) -> None:
-    bodies = [random.Random(number).randbytes(2 * CHUNK_BYTES + number) for number in range(TURNS + 2)]
+    bodies = [random.Random(number).randbytes(2 * CHUNK_BYTES + number) for number in range(6)]
     async with running(store, address):
         with peer(address, HandWriter()) as one:
             await _begin_run(one)
@@ -114,7 +114,7 @@ async def test_a_file_that_came_before_its_run_is_listed_once_that_is_known(stor
             await _until(lambda: pipeline.files.arriving("run-1")[0]["offset"] == 3)
             assert _rows(store) == []
             await _begin_run(one)
-            assert await _do(sender.hear) == FileStored(transfer, _digest(b"abc"))
+            assert await _do(sender.hear_end) == FileStored(transfer, _digest(b"abc"))
             assert _rows(store) == [("a", _digest(b"abc"), 3)]
 
 
@@ -132,7 +132,7 @@ async def test_a_file_whose_run_does_not_come_is_refused_for_now_and_not_lost(
             # Nothing of it has to be sent again.
             assert await _do(sender.open, "a", len(BODY)) == FileAt(transfer, len(BODY))
             sender.end(transfer, len(BODY))
-            assert await _do(sender.hear) == FileStored(transfer, _digest(BODY))
+            assert await _do(sender.hear_end) == FileStored(transfer, _digest(BODY))
 
 
 async def test_what_is_stored_is_known_also_to_the_next_collector(store: Store, address: Address) -> None:
@@ -172,6 +172,7 @@ async def test_where_something_is_missing_or_damaged_it_is_asked_for_once(store:
             transfer = sender.transfer_of("a", 3000)
             await _do(sender.open, "a", 3000)
             sender.chunk(transfer, 0, bytes(1000))
+            assert await _do(sender.hear) == FileAt(transfer, 1000)
             for _ in range(10):
                 sender.chunk(transfer, 2000, bytes(1000))
             sender.chunk(transfer, 1000, bytes(1000), crc32=1)
@@ -180,7 +181,7 @@ async def test_where_something_is_missing_or_damaged_it_is_asked_for_once(store:
             assert await _do(sender.hear_maybe, 0.3) is None
             sender.chunk(transfer, 1000, bytes(2000))
             sender.end(transfer, 3000)
-            assert await _do(sender.hear) == FileStored(transfer, _digest(bytes(3000)))
+            assert await _do(sender.hear_end) == FileStored(transfer, _digest(bytes(3000)))
 
 
 async def test_a_file_that_is_given_up_leaves_nothing(store: Store, address: Address) -> None:
@@ -308,12 +309,13 @@ async def test_who_waits_for_a_turn_is_called(store: Store, address: Address) ->
     async with running(store, address) as pipeline:
         with peer(address, HandWriter()) as one, file_sender(address) as sender:
             await _begin_run(one)
-            for number in range(TURNS):
-                assert isinstance(await _do(sender.open, f"slow-{number}", 10), FileAt)
-            waiting = sender.offer("waiting", 3)
-            await _until(lambda: len(pipeline.files.arriving("run-1")) == TURNS + 1)
+            large = WINDOW_BYTES + 1
+            for number in range(MAX_LARGE):
+                assert isinstance(await _do(sender.open, f"slow-{number}", large), FileAt)
+            waiting = sender.offer("waiting", large)
+            await _until(lambda: len(pipeline.files.arriving("run-1")) == MAX_LARGE + 1)
             assert await _do(sender.hear_maybe, 0.3) is None
-            sender.abort(sender.transfer_of("slow-0", 10))
+            sender.abort(sender.transfer_of("slow-0", large))
             assert await _do(sender.hear) == FileAt(waiting, 0)
 
 
@@ -350,7 +352,7 @@ async def test_a_store_that_fails_holds_a_file_up_and_loses_none(
             sender.chunk(transfer, 0, b"abc")
             sender.end(transfer, 3)
             await _until(lambda: "Input/output error" in pipeline.files.problem)
-            assert await _do(sender.hear) == FileStored(transfer, _digest(b"abc"))
+            assert await _do(sender.hear_end) == FileStored(transfer, _digest(b"abc"))
     assert len(_rows(store)) == 1
 
 
