@@ -18,6 +18,8 @@ def sdk_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in [name for name in os.environ if name.startswith("ALLRANKS_") or name in PLACE_NAMES]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("ALLRANKS_HOME", str(tmp_path))
+    # The process that runs the tests prints for all of them.
+    monkeypatch.setenv("ALLRANKS_CONSOLE", "off")
     monkeypatch.setattr(_current, "_current", None)
     monkeypatch.setattr(_current, "_runs", [])
     monkeypatch.setattr(_current, "_turn", 0)
