@@ -350,20 +350,28 @@ def find_anchor(env: Env, facts: Facts) -> Process:
 
 
 def _own_parent(env: Env, facts: Facts) -> ParentRun | None:
-    """The run of the process that directly made this one, by exec or through multiprocessing; or its own before.
+    """The run of the process that made this one, by exec or through multiprocessing; or its own before.
 
-    Not of a grandparent: a sweep's driver that called init may start a torchrun for each trial. Only a child that
-    runs the main module again may find its maker beyond multiprocessing's fork server.
+    It may be found beyond wrappers that inherited this one's place (`bash -c`), and by a child that runs the main
+    module again beyond multiprocessing's fork server. Not of any grandparent: a sweep's driver that called init may
+    start a torchrun for each trial.
     """
     parent = parse_parent(env.get(PARENT_VARIABLE, ""))
     if parent is None or parent.boot_id != facts.boot_id:
         return None
-    makers = {facts.pid, facts.ppid, facts.mp_parent}
+    makers = {facts.pid, facts.ppid, facts.mp_parent, *_starters(env, facts)}
     direct = any(
         (process.pid, process.start) == (parent.pid, parent.start) and (process.pid in makers or facts.main_child)
         for process in (facts.me, *facts.ancestors)
     )
     return parent if direct else None
+
+
+def _starters(env: Env, facts: Facts) -> tuple[int, ...]:
+    """The pids from this process's parent up to the anchor: wrappers, and who started them."""
+    anchor = find_anchor(env, facts)
+    pids = [process.pid for process in facts.ancestors]
+    return tuple(pids[: pids.index(anchor.pid) + 1]) if anchor.pid in pids else ()
 
 
 def _find_place(

@@ -542,6 +542,15 @@ def test_a_parent_of_another_boot_or_a_reused_pid_is_not_ours() -> None:
     assert child(MANUAL, ancestors=(Process(400, 1), SHELL))[0] != "parent"
 
 
+def test_a_process_behind_a_wrapper_is_its_parents_child_too() -> None:
+    parent = facts({**MANUAL, "RANK": "1"}, pid=400)
+    export = {"ALLRANKS_PARENT_RUN": export_parent(replace(PARENT, rank=1, world_size=2), parent)}
+    wrapper = Process(450, 45_000, ("bash",), parent.me.env)
+    process = facts({**MANUAL, "RANK": "1"}, ancestors=(wrapper, parent.me, SHELL))
+    who = resolve({**MANUAL, "RANK": "1", **export}, facts=process, new_token=tokens())
+    assert (who.run, who.launch, who.rank, who.role) == ("parent", PARENT.launch, 1, "child")
+
+
 def test_a_process_at_its_parents_own_place_is_its_child() -> None:
     assert child({"RANK": "0", "WORLD_SIZE": "1"}) == ("parent", PARENT.launch, 0, "child")
 
