@@ -147,6 +147,7 @@ class Agenda:
         """Looks which files there are and what of them is to be sent, if it is time to."""
         if now < self._look_at:
             return
+        began = time.monotonic()
         self._looked_at = now
         self._open.clear()
         for waiting in self._flushes:
@@ -163,7 +164,7 @@ class Agenda:
         ]
         ready.sort(key=lambda wish: (wish.found.state.size > SMALL_BYTES, wish.found.state.modified_ns))
         self._queue = deque(ready)
-        took = time.monotonic() - now
+        took = time.monotonic() - began
         if self.is_in_a_hurry:
             self._look_at = now + max(_LOOK_SOON_S if self._queue else _HURRY_S, _HURRY_SHARE * took)
         else:

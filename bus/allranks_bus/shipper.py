@@ -162,12 +162,12 @@ class _Shipping:
                 self._heed(outcome, time.monotonic())
             self._agenda.answer()
             if self._is_done:
-                # It is not removed where somebody has come, and it goes on then.
                 is_removed = outbox.remove(self._directory)
-                if self._until_done:
+            if self._is_over(now) and not is_removed:
+                # Somebody may have come since the last look: it goes on then.
+                self._tick(now)
+                if self._is_over(now):
                     break
-            if self._is_hopeless(time.monotonic()):
-                break
             self._wait(is_full=is_full)
         return Shipped(self._about.run, self._stored, self._agenda.left, tuple(self._problems), is_removed)
 
@@ -238,7 +238,7 @@ class _Shipping:
     def _is_done(self) -> bool:
         return self._courier.is_idle and self._agenda.is_served and not self._agenda.left
 
-    def _is_hopeless(self, now: float) -> bool:
+    def _is_over(self, now: float) -> bool:
         """Nobody uses the outbox, and all has been tried, or nothing comes of it."""
         since = self._leaving_since
         if since is None:
