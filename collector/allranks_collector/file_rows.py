@@ -66,16 +66,11 @@ def record(store: Store, files: FileStore, sealed: Sequence[Sealed]) -> Recorded
         runs: dict[str, int] = dict(
             cursor.execute("SELECT id, run FROM runs WHERE id IN (SELECT unnest(?::VARCHAR[]))", [wanted]).fetchall()
         )
-    for entry in sealed:
-        if entry.file.run not in runs:
-            done.homeless.append(entry)
-            continue
-        try:
-            files.place(entry.file.transfer, entry.digest)
-        except FileNotFoundError:
-            done.lost.append(entry)
-        else:
-            done.stored.append(entry)
+    known = [entry for entry in sealed if entry.file.run in runs]
+    done.homeless = [entry for entry in sealed if entry.file.run not in runs]
+    missing = files.place({entry.file.transfer: entry.digest for entry in known})
+    done.stored = [entry for entry in known if entry.file.transfer not in missing]
+    done.lost = [entry for entry in known if entry.file.transfer in missing]
     if done.stored:
         _insert(store, runs, done.stored)
     return done

@@ -14,6 +14,7 @@ import errno
 import os
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from allranks_bus import processes
@@ -91,21 +92,32 @@ class FileStore:
         """True where the content with this digest is there."""
         return self.blob(digest).is_file()
 
-    def place(self, transfer: bytes, digest: str) -> None:
-        """Makes what has come of a transfer, which is sealed, the content with this digest; again is fine.
+    def place(self, contents: Mapping[bytes, str]) -> set[bytes]:
+        """Makes what has come of transfers, which are sealed, the contents with these digests; again is fine.
+
+        Returns:
+            Those of which nothing is there.
 
         Raises:
-            FileNotFoundError: nothing of it is there.
             OSError: the folder cannot be used.
         """
-        blob, partial = self.blob(digest), self._path(transfer)
-        if blob.is_file():
-            partial.unlink(missing_ok=True)
-            return
-        blob.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        partial.replace(blob)
-        for folder in (blob.parent, self._blobs):
+        missing, changed = set[bytes](), set[Path]()
+        for transfer, digest in contents.items():
+            blob, partial = self.blob(digest), self._path(transfer)
+            if blob.is_file():
+                partial.unlink(missing_ok=True)
+                continue
+            if not blob.parent.is_dir():
+                blob.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                changed.add(self._blobs)
+            try:
+                partial.replace(blob)
+                changed.add(blob.parent)
+            except FileNotFoundError:
+                missing.add(transfer)
+        for folder in changed:
             _sync_folder(folder)
+        return missing
 
     def remove(self, digest: str) -> None:
         """Removes the content with this digest: nobody refers to it any more."""

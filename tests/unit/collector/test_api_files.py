@@ -49,7 +49,7 @@ def keep(build: DatabaseBuilder, settings: Settings) -> Callable[..., str]:
         partial = files.open(bytes(16), len(body))
         partial.write(body)
         partial.seal()
-        files.place(bytes(16), digest)
+        files.place({bytes(16): digest})
         build.file(run, name, digest, len(body), **more)
         return digest
 
