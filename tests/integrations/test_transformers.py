@@ -42,9 +42,10 @@ def test_two_ranks_train_as_one_run(home: Path) -> None:
         ended = program.wait()
         assert ended.exit_code == 0, ended.stderr[-4000:]
         history: list[dict[str, float]] = json.loads((program.directory / "history.json").read_text())
+        written = [path for path in (program.directory / "out").rglob("*") if path.is_file()]
     assert not ended.left
     assert "allranks:" not in ended.stderr
-    with scenario.stored(home) as stored:
+    with scenario.stored(home, is_complete=lambda: not list((home / "spool").glob("outbox-*"))) as stored:
         (run,) = stored.runs()
         writers = stored.writers(run)
         assert [(writer.rank, writer.role, writer.state) for writer in writers] == [
@@ -56,6 +57,7 @@ def test_two_ranks_train_as_one_run(home: Path) -> None:
         config = dict(stored.rows("SELECT key, value FROM config"))
         summary = dict(stored.rows("SELECT key, value FROM summary"))
         assert not stored.rows("SELECT 1 FROM config JOIN writers USING (writer) WHERE rank = 1")
+        files = {name: (size, digest) for name, size, digest in stored.rows("SELECT name, size, digest FROM files")}
 
     # All that the Trainer says it has logged, once, and under its known names.
     said = [entry for entry in history if "loss" in entry]
@@ -69,6 +71,13 @@ def test_two_ranks_train_as_one_run(home: Path) -> None:
     assert json.loads(config["n_embd"]) == 8
     assert json.loads(config["learning_rate"]) == 0.01
     assert json.loads(config["model/num_parameters"]) > 1000
+
+    # The checkpoint is there to the last byte, with the random state of each rank.
+    names = {f"checkpoint-4/{path.name}": path.stat().st_size for path in written}
+    assert {"checkpoint-4/model.safetensors", "checkpoint-4/rng_state_0.pth", "checkpoint-4/rng_state_1.pth"} <= set(
+        names
+    )
+    assert {name: size for name, (size, _) in files.items()} == names
 
     # And of each rank what is its own: the Trainer's loss is the mean of theirs.
     for mine in (zero, one):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from typing import Any
 
 import torch
@@ -34,7 +33,7 @@ def main() -> None:
         run_name="tiny",
         disable_tqdm=True,
     )
-    callback = AllranksCallback(project="hf", log_model="save" in sys.argv)
+    callback = AllranksCallback(project="hf", log_model=True)
     trainer = Trainer(model=model, args=arguments, train_dataset=samples, eval_dataset=samples, callbacks=[callback])
     trainer.train()
     trainer.evaluate()
