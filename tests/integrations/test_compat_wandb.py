@@ -5,11 +5,14 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support import scenario
 from tests.support.collector import CollectorProcess
+from tests.support.stored import stored_in
 from tests.support.waiting import wait_until
 
 from allranks import Client
@@ -359,6 +362,46 @@ def test_a_script_for_wandb_runs_and_all_that_it_logs_is_stored(name: str, colle
         lambda: {key: client.run(newest["id"])[key] for key in script.of_run} == script.of_run,
         f"the run is {script.of_run}",
     )
+
+
+FILES = """
+import os
+
+run = wandb.init(project="files")
+os.makedirs("ckpts/best", exist_ok=True)
+for name in ("ckpts/epoch0.pt", "ckpts/epoch1.pt", "ckpts/best/model.pt", "odd[1].txt"):
+    with open(name, "w") as file:
+        file.write("content of " + name)
+with open(os.path.join(wandb.run.dir, "in_dir.txt"), "w") as file:
+    file.write("content of in_dir.txt")
+print(wandb.save("ckpts/*.pt"), run.save("none*"), wandb.save())
+
+artifact = wandb.Artifact("model", type="model", metadata={"epoch": 1})
+artifact.add_file("odd[1].txt")
+artifact.add_dir("ckpts/best")
+with artifact.new_file("made.txt", mode="w") as file:
+    file.write("content of made.txt")
+run.log_artifact(artifact, aliases=["latest"]).wait()
+run.log_model("ckpts", name="all")
+wandb.finish()
+"""
+
+
+def test_files_that_a_script_saves_are_stored_with_the_run(tmp_path: Path) -> None:
+    with CollectorProcess(tmp_path / "home") as collector:
+        ended = run_script(collector, FILES)
+        assert ended.exit_code == 0, ended.stderr
+        assert ended.stdout == "['ckpts/epoch0.pt', 'ckpts/epoch1.pt'] [] True\n"
+        collector.await_drained()
+        collector.stop()
+        with stored_in(collector.database) as stored:
+            found = dict(stored.rows("SELECT name, digest FROM files"))
+    sources = {
+        **{name: name for name in ("ckpts/epoch0.pt", "ckpts/epoch1.pt", "ckpts/best/model.pt")},
+        **{name: name for name in ("odd[1].txt", "in_dir.txt", "made.txt")},
+        "best/model.pt": "ckpts/best/model.pt",
+    }
+    assert found == {name: sha256(f"content of {source}".encode()).hexdigest() for name, source in sources.items()}
 
 
 def test_a_run_that_is_begun_again_is_resumed(collector: CollectorProcess) -> None:
