@@ -19,7 +19,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,6 +130,26 @@ class HttpClient:
                 raise
         return size
 
+    @contextlib.contextmanager
+    def body(
+        self, path: str, params: Params | None = None, *, first: int = 0, silence_s: float = 60.0
+    ) -> Generator[tuple[int, Iterator[bytes]]]:
+        """What GET of this path answers, as it comes: the offset that it begins at, and its pieces.
+
+        Args:
+            path: such as /api/runs/ID/files/NAME.
+            params: as for `get`.
+            first: the offset to begin at; a server that cannot do that begins at 0.
+            silence_s: how long nothing at all may come; the whole may take any time.
+
+        Raises:
+            Unreachable: nobody answered, or was silent for too long, or the answer ended early.
+            Refused: the answer is an error.
+        """
+        headers = {"range": f"bytes={first}-"} if first else {}
+        with self._response("GET", path, params, silence_s, whole=False, headers=headers) as response:
+            yield (first if response.status == http.client.PARTIAL_CONTENT else 0), _chunks(response)
+
     def events(self, path: str, params: Params | None = None, *, silence_s: float = 60.0) -> Generator[ServerEvent]:
         """The server-sent events of this path, one after the other, until the server ends the stream.
 
@@ -173,7 +193,14 @@ class HttpClient:
 
     @contextlib.contextmanager
     def _response(
-        self, method: str, path: str, params: Params | None, timeout_s: float | None, *, whole: bool = True
+        self,
+        method: str,
+        path: str,
+        params: Params | None,
+        timeout_s: float | None,
+        *,
+        whole: bool = True,
+        headers: Mapping[str, str] | None = None,
     ) -> Generator[http.client.HTTPResponse]:
         """The answer, while its body is read; `whole` makes the timeout one for all, not for each read."""
         timeout = self._timeout_s if timeout_s is None else timeout_s
@@ -183,7 +210,9 @@ class HttpClient:
         try:
             connection.connect()
             with _cut_off(connection.sock, deadline) if whole else contextlib.nullcontext():
-                connection.request(method, self._prefix + path + _query(params), headers={"accept": "*/*"})
+                connection.request(
+                    method, self._prefix + path + _query(params), headers={"accept": "*/*", **(headers or {})}
+                )
                 response = connection.getresponse()
                 if response.status >= 400:
                     raise Refused(response.status, _message(response))
