@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from tests.support.training import Rank
 
+from allranks_collector.lines import open_text
+
 
 @dataclass(frozen=True)
 class Counter:
@@ -99,6 +101,21 @@ class Stored:
             key,
         ):
             found.setdefault(pid, []).append(value)
+        return found
+
+    def lines(self, run: str, stream: str = "stdout") -> dict[int, list[str]]:
+        """What each rank of a run has printed, in order; the line that has not ended comes last.
+
+        Where a rank had several tees, one after the other, their lines follow each other.
+        """
+        found: dict[int, list[str]] = {}
+        of_run = "JOIN writers w USING (writer) JOIN runs r USING (run) WHERE r.id = ? AND stream = ?"
+        number = {"stdout": 1, "stderr": 2}[stream]
+        ended = self.rows(f"SELECT writer, line, w.rank, text FROM lines {of_run}", run, number)
+        opened = self.rows(f"SELECT writer, line, w.rank, raw, cut FROM open_lines {of_run}", run, number)
+        ended += [(*who, open_text(raw, cut)) for *who, raw, cut in opened if raw]
+        for _, _, rank, text in sorted(ended):
+            found.setdefault(rank, []).append(text)
         return found
 
     def counters(self, run: str) -> list[Counter]:
