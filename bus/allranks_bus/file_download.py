@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from allranks_bus.errors import AllranksError
 from allranks_bus.http_client import HttpClient, Params, Unreachable
 
 _READ_BYTES = 1024 * 1024
+_DIGEST = re.compile("[0-9a-f]{64}")
 # How often in a row a connection may break without any byte before it.
 _TRIES = 3
 
@@ -29,6 +31,19 @@ class Content:
 
     size: int
     digest: str
+
+
+def content_at(http: HttpClient, path: str, params: Params) -> Content:
+    """What a GET of `path` would answer.
+
+    Raises:
+        Unreachable, Refused: as `HttpClient.body`.
+        DownloadFailed: what answers there does not say what it is.
+    """
+    with http.body(path, params) as body:
+        if body.size is None or not _DIGEST.fullmatch(body.tag):
+            raise DownloadFailed("the collector does not say which file it is")
+        return Content(body.size, body.tag)
 
 
 def download_file(
@@ -58,9 +73,9 @@ def download_file(
             before = file.offset
             problem: AllranksError = DownloadFailed("the collector sends nothing more of this file: try again")
             try:
-                with http.body(path, params, first=file.offset) as (first, pieces):
-                    file.go_back(first)
-                    for piece in pieces:
+                with http.body(path, params, first=file.offset) as body:
+                    file.go_back(body.first)
+                    for piece in body.pieces:
                         file.write(piece)
                         on_progress(file.offset)
             except Unreachable as error:

@@ -63,6 +63,23 @@ class ServerEvent:
     data: Any
 
 
+@dataclass(frozen=True)
+class Body:
+    """An answer that is read as it comes.
+
+    Attributes:
+        first: the offset that it begins at.
+        size: of the whole; None where the server does not tell.
+        tag: the ETag, without its quotes; empty where there is none.
+        pieces: raises as `HttpClient.body` does.
+    """
+
+    first: int
+    size: int | None
+    tag: str
+    pieces: Iterator[bytes]
+
+
 class HttpClient:
     """Asks one server; each call opens a connection of its own, so threads and forked processes may share it.
 
@@ -133,8 +150,8 @@ class HttpClient:
     @contextlib.contextmanager
     def body(
         self, path: str, params: Params | None = None, *, first: int = 0, silence_s: float = 60.0
-    ) -> Generator[tuple[int, Iterator[bytes]]]:
-        """What GET of this path answers, as it comes: the offset that it begins at, and its pieces.
+    ) -> Generator[Body]:
+        """What GET of this path answers, as it comes.
 
         Args:
             path: such as /api/runs/ID/files/NAME.
@@ -148,7 +165,10 @@ class HttpClient:
         """
         headers = {"range": f"bytes={first}-"} if first else {}
         with self._response("GET", path, params, silence_s, whole=False, headers=headers) as response:
-            yield (first if response.status == http.client.PARTIAL_CONTENT else 0), _chunks(response)
+            is_part = response.status == http.client.PARTIAL_CONTENT
+            tag = response.headers.get("etag", "").strip('"')
+            length = None if response.length is None else response.length + (first if is_part else 0)
+            yield Body(first if is_part else 0, length, tag, _chunks(response))
 
     def events(self, path: str, params: Params | None = None, *, silence_s: float = 60.0) -> Generator[ServerEvent]:
         """The server-sent events of this path, one after the other, until the server ends the stream.

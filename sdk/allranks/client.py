@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import quote
 
 from allranks_bus.errors import AllranksError
+from allranks_bus.file_download import DownloadFailed, content_at, download_file
 from allranks_bus.home import home_dir, read_endpoint
 from allranks_bus.http_client import HttpClient, HttpError, Params, Refused, Unreachable, segment
 
-__all__ = ["Client", "HttpError", "NoCollector", "Refused", "Unreachable"]
+__all__ = ["Client", "DownloadFailed", "HttpError", "NoCollector", "Refused", "Unreachable"]
 
 Table = dict[str, list[Any]]
 
@@ -35,6 +37,7 @@ _REDUCED_COLUMNS = (
 _RAW_COLUMNS = (*_WHO, "step", "time", "value")
 _EVENT_COLUMNS = ("event", "time", "kind", "rank", "attempt", "host", "pid", "body")
 _OBJECT_COLUMNS = (*_WHO, "step", "time", "type", "value")
+_FILE_COLUMNS = ("name", "host", "rank", "size", "digest", "modified", "stored", "versions")
 _KEY_COLUMNS = (
     *("key", "kind", "ranks", "count", "last_step", "last", "min", "max"),
     *("step_metric", "summary"),
@@ -259,6 +262,48 @@ class Client:
         target = Path(path) if path is not None else Path(f"{self.run(id)['id']}-{what}.{format}")
         params: Params = {"what": what, "format": format}
         self._http.download(f"/api/runs/{segment(id)}/export", target, params, timeout_s=EXPORT_TIMEOUT_S)
+        return target
+
+    def files(self, id: str) -> Table:  # noqa: A002
+        """The files that the run has sent, the newest version of each, a row each, by name and host.
+
+        Columns: name (a relative path), host, rank (None where it is nobody's in particular), size, digest (SHA-256
+        in hex), modified, stored, versions (how many contents it has had).
+        """
+        return _table(self._ask(id, "/files")["files"], _FILE_COLUMNS)
+
+    def download(
+        self,
+        id: str,  # noqa: A002
+        name: str,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        host: str | None = None,
+        digest: str | None = None,
+    ) -> Path:
+        """Save one file of the run. It is checked, and appears whole; a download that broke off is gone on with.
+
+        Args:
+            id: the run.
+            name: of the file, as in `files`.
+            path: where to; a folder takes it under the last part of its name, and None means the working directory.
+            host: whose; needed where several hosts have files of this name that differ.
+            digest: of an older version; None for the newest.
+
+        Returns:
+            The file's path.
+
+        Raises:
+            DownloadFailed: what came is not the file that is stored.
+            OSError: the file cannot be written.
+        """
+        target = Path(path) if path is not None else Path()
+        if target.is_dir():
+            target /= PurePosixPath(name).name
+        where = f"/api/runs/{segment(id)}/files/{quote(name)}"
+        params: Params = {"host": host, "digest": digest}
+        content = content_at(self._http, where, params)
+        download_file(self._http, where, {**params, "digest": content.digest}, target, content)
         return target
 
     @property

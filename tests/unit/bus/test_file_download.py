@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from allranks_bus.file_download import Content, DownloadFailed, copy_file, download_file, is_there
+from allranks_bus.file_download import Content, DownloadFailed, content_at, copy_file, download_file, is_there
 from allranks_bus.http_client import HttpClient, Refused, Unreachable
 
 BODY = random.Random(1).randbytes(300_000)
@@ -30,6 +30,7 @@ class Server:
     piece: int = len(BODY)
     knows_ranges: bool = True
     status: int = 200
+    tag: str = f'"{CONTENT.digest}"'
     asked: list[str | None] = field(default_factory=list[str | None])
 
 
@@ -44,6 +45,7 @@ def server() -> Generator[Server]:
             rest = state.body[first:]
             self.send_response(status)
             self.send_header("content-length", str(len(rest)))
+            self.send_header("etag", state.tag)
             self.end_headers()
             self.wfile.write(rest[: state.piece])
 
@@ -144,6 +146,13 @@ def test_two_do_not_write_the_same_file(server: Server, tmp_path: Path) -> None:
         fcntl.flock(part, fcntl.LOCK_EX)
         with pytest.raises(DownloadFailed, match="another process"):
             _fetch(server, tmp_path / "a")
+
+
+def test_an_answer_tells_what_it_is(server: Server) -> None:
+    assert content_at(server.http, "/f", {}) == CONTENT
+    server.tag = '"of something else"'
+    with pytest.raises(DownloadFailed, match="does not say which file it is"):
+        content_at(server.http, "/f", {})
 
 
 def test_what_is_there_is_known(tmp_path: Path) -> None:

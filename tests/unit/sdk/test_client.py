@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -21,6 +22,7 @@ from allranks_bus import processes
 from allranks_bus.errors import SettingError
 from allranks_bus.home import Endpoint, write_endpoint
 from allranks_collector.api import ApiContext, create_app
+from allranks_collector.files import FileStore
 from allranks_collector.settings import Settings
 from allranks_collector.store import Store
 from allranks_collector.testing import T0_NS, DatabaseBuilder, StillLive
@@ -30,6 +32,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 T0 = T0_NS / 1e9
+# Name, content, host; of the first there are two versions.
+FILES = (
+    ("ckpt/ä b.pt", b"old", "host-a"),
+    ("ckpt/ä b.pt", b"newer", "host-a"),
+    ("log.txt", b"of a", "host-a"),
+    ("log.txt", b"of b", "host-b"),
+)
+
+
+def _keep(build: DatabaseBuilder, files: FileStore, run: int, name: str, body: bytes, host: str) -> None:
+    digest = hashlib.sha256(body).hexdigest()
+    partial = files.open(bytes(16), len(body))
+    partial.write(body)
+    partial.seal()
+    files.place({bytes(16): digest})
+    build.file(run, name, digest, len(body), host=host)
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +65,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             build.object(writer, "text", "hello")
             build.object(writer, "weights", {"_type": "histogram", "bins": [0, 1], "counts": [3]})
             build.event(run, writer, "opened", {"rank": rank})
+        for name, body, host in FILES:
+            _keep(build, FileStore(folder / "files"), run, name, body, host)
         build.run("run-two", project="text", created_s=60)
         settings = Settings(folder, folder / "test.duckdb", folder / "spool", folder / "files")
         with serving(create_app(ApiContext(store, StillLive(), settings))) as url:
@@ -67,6 +87,7 @@ TABLES: dict[str, Callable[[Client, str], Table]] = {
     "system": lambda client, run: client.system(run),
     "events": lambda client, run: client.events(run),
     "objects": lambda client, run: client.objects(run),
+    "files": lambda client, run: client.files(run),
 }
 
 
@@ -237,3 +258,32 @@ def test_a_client_can_be_pickled(client: Client) -> None:
 
 def test_it_is_part_of_the_public_face() -> None:
     assert allranks.Client is Client
+
+
+# -- files ------------------------------------------------------------------------------------------------
+
+
+def test_files_are_listed_and_downloaded(client: Client, tmp_path: Path) -> None:
+    files = client.files("run-one")
+    assert list(zip(files["name"], files["host"], files["size"], files["versions"], strict=True)) == [
+        ("ckpt/ä b.pt", "host-a", 5, 2),
+        ("log.txt", "host-a", 4, 1),
+        ("log.txt", "host-b", 4, 1),
+    ]
+    assert client.download("first", "ckpt/ä b.pt", tmp_path) == tmp_path / "ä b.pt"
+    assert (tmp_path / "ä b.pt").read_bytes() == b"newer"
+    path = client.download("run-one", "log.txt", tmp_path / "log", host="host-b")
+    assert path.read_bytes() == b"of b"
+
+
+def test_an_older_version_is_downloaded_by_its_digest(client: Client, tmp_path: Path) -> None:
+    old = hashlib.sha256(b"old").hexdigest()
+    assert client.download("run-one", "ckpt/ä b.pt", tmp_path, digest=old).read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(("name", "status"), [("log.txt", 409), ("none", 404), ("../../etc/passwd", 404)])
+def test_what_cannot_be_downloaded_is_said(client: Client, tmp_path: Path, name: str, status: int) -> None:
+    with pytest.raises(Refused) as caught:
+        client.download("run-one", name, tmp_path)
+    assert caught.value.status == status
+    assert list(tmp_path.iterdir()) == []
