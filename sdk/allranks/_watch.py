@@ -7,6 +7,9 @@ of its buckets or of `no_sync` is touched. Such hooks are no part of a module: i
 if there were none.
 
 Most passes are not looked at, and pay for at most four hooks, which count them.
+
+Of what is sharded (fully_shard) each rank keeps its shard, as it is after the ranks have shared their gradients: it
+has no others. With a GradScaler gradients are as it has scaled them.
 """
 
 from __future__ import annotations
@@ -191,7 +194,10 @@ class _Watch:
     def _count(self, name: str, tensor: Any) -> None:
         try:
             with self._torch.no_grad():
-                found = _tensors.tensor_histogram(self._torch, _held(self._torch, tensor), MOST_ELEMENTS)
+                held = _held(self._torch, tensor)
+                if not held.numel():  # a shard of nothing
+                    return
+                found = _tensors.tensor_histogram(self._torch, held, MOST_ELEMENTS)
                 if isinstance(found, OnDevice):
                     self._arrivals.add(name, found)
                 else:
