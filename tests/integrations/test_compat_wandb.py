@@ -398,8 +398,9 @@ def test_files_that_a_script_saves_are_stored_with_the_run(tmp_path: Path) -> No
             found = dict(stored.rows("SELECT name, digest FROM files"))
     sources = {
         **{name: name for name in ("ckpts/epoch0.pt", "ckpts/epoch1.pt", "ckpts/best/model.pt")},
-        **{name: name for name in ("odd[1].txt", "in_dir.txt", "made.txt")},
+        **{name: name for name in ("odd[1].txt", "in_dir.txt")},
         "best/model.pt": "ckpts/best/model.pt",
+        "artifacts/model/made.txt": "made.txt",
     }
     assert found == {name: sha256(f"content of {source}".encode()).hexdigest() for name, source in sources.items()}
 

@@ -64,8 +64,8 @@ class Artifact:
 
     @contextlib.contextmanager
     def new_file(self, name: str, mode: str = "x", encoding: str | None = None) -> Generator[IO[Any]]:
-        """A new file of the artifact, in a folder for it alone."""
-        path = Path(tempfile.mkdtemp(prefix="allranks-artifact-")) / name
+        """A new file of the artifact: in the run's folder, or in a folder for it alone where there is no run yet."""
+        path = _new_folder(self.name) / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, mode, encoding=encoding) as file:
             yield file
@@ -79,3 +79,12 @@ class Artifact:
         raise UnsupportedError(f"wandb.Artifact: {_REFUSED['use_artifact']}")
 
     download = checkout = get_path = get_entry = get = file = files = _refuse
+
+
+def _new_folder(name: str) -> Path:
+    from allranks.compat.wandb import _current
+
+    run = _current.current()
+    if run is None:
+        return Path(tempfile.mkdtemp(prefix="allranks-artifact-"))
+    return Path(run.dir) / "artifacts" / name.replace("/", "-")

@@ -209,8 +209,9 @@ class Run(Facts):
             artifact.paths.append(path)
         artifact.aliases = list(aliases or ())
         for path in artifact.paths:
-            pattern = _escaped(path) + ("/**" if path.is_dir() else "")
-            self._run.save(pattern, str(path.parent), "now")
+            if not path.is_relative_to(self.dir):  # else it is stored with the run already
+                pattern = _escaped(path) + ("/**" if path.is_dir() else "")
+                self._run.save(pattern, str(path.parent), "now")
         return artifact
 
     def log_model(self, path: StrPath, name: str | None = None, aliases: Sequence[str] | None = None) -> None:
