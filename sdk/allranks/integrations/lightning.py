@@ -51,9 +51,6 @@ else:
 # A reference to a model, what is kept of it, and how often.
 _Watched: TypeAlias = "tuple[weakref.ref[Any], str | None, int]"
 
-# How long a rank that is about to be killed may take to end its part of the run.
-_INTERRUPTED_S = 0.25
-
 
 class AllranksLogger(Logger):
     """Logs each rank's metrics to one run.
@@ -236,7 +233,7 @@ class AllranksLogger(Logger):
         self._run.record_failure(kind, error, trace)
         if issubclass(kind, KeyboardInterrupt) and self._run.rank > 0 and self._run.is_started:
             # Rank 0 kills the others now, which must not look as if they had died by themselves.
-            self._run.finish(timeout=_INTERRUPTED_S)
+            self._run.finish_at_exit()
 
     def __getstate__(self) -> dict[str, Any]:
         """A pickle takes the models along that are watched: with the Trainer they are in it anyway."""
