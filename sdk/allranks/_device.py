@@ -88,8 +88,8 @@ class Arrivals:
     def __init__(self, torch: Any) -> None:
         self._torch = torch
         self._copies: dict[str, tuple[Any, Callable[[Any], float | dict[str, Any]]]] = {}
-        # One for each stream that a copy was put into, recorded anew behind the last of them.
-        self._events: dict[Any, Any] = {}
+        # Device and event of each stream that a copy was put into, recorded anew behind the last of them.
+        self._events: dict[Any, tuple[Any, Any]] = {}
 
     def __len__(self) -> int:
         return len(self._copies)
@@ -102,8 +102,8 @@ class Arrivals:
         host.copy_(tensor, non_blocking=True)
         stream = torch.cuda.current_stream(tensor.device)
         if stream not in self._events:
-            self._events[stream] = torch.cuda.Event()
-        self._events[stream].record(stream)
+            self._events[stream] = (tensor.device, torch.cuda.Event())
+        self._events[stream][1].record(stream)
         self._copies[name] = (host, value.read)
 
     def have_come(self) -> bool:
@@ -112,7 +112,12 @@ class Arrivals:
         Raises:
             Exception: the device has failed, and they never will.
         """
-        return all(event.query() for event in self._events.values())
+        for device, event in self._events.values():
+            # A thread's device is the first one, on which to ask would take memory from another rank.
+            with self._torch.cuda.device(device):
+                if not event.query():
+                    return False
+        return True
 
     def read(self) -> tuple[dict[str, float | dict[str, Any]], dict[str, str]]:
         """The values, once they have come; and why others cannot be stored."""

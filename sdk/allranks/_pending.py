@@ -83,17 +83,17 @@ class Pending:
 
     def finish(self, deadline: float) -> bool:
         """Stores what comes until `deadline`; the rest is counted as dropped."""
+        # Whoever is storing at the moment is waited for too: it has some in its hand.
+        self._store(deadline)
         while self._waiting and time.monotonic() < deadline:
-            self._store()
-            if self._waiting:
-                time.sleep(_LOOK_S)
-        self._lost += len(self._waiting)
-        self._waiting.clear()
-        if self._lost:
+            time.sleep(_LOOK_S)
+            self._store(deadline)
+        waiting, self._waiting = self._waiting, deque()
+        lost, self._lost = self._lost + len(waiting), 0
+        if lost:
             reason = "they were on a device that did not hand them over in time"
-            warn_once("pending lost", f"{self._lost:,} events are lost: {reason}")
-            self._log.append(events.pack(Kind.DROPPED, time.time_ns(), {"records": self._lost, "reason": reason}))
-        lost, self._lost = self._lost, 0
+            warn_once("pending lost", f"{lost:,} events are lost: {reason}")
+            self._log.append(events.pack(Kind.DROPPED, time.time_ns(), {"records": lost, "reason": reason}))
         return not lost
 
     def leave(self) -> None:
@@ -104,31 +104,34 @@ class Pending:
         _of_the_parent.append(self._waiting)
         self._waiting = deque()
 
-    def _store(self) -> None:
-        """Stores the oldest, as far as they have come; leaves it to whoever is at it already."""
-        if not self._storing.acquire(blocking=False):
+    def _store(self, deadline: float = 0.0) -> None:
+        """Stores the oldest, as far as they have come; leaves it to whoever is at it already, after `deadline`."""
+        if not self._storing.acquire(timeout=max(0.0, deadline - time.monotonic())):
             return
         try:
-            while self._waiting:
-                oldest = self._waiting[0]
-                try:
-                    if not oldest[2].have_come():
-                        return
-                except Exception as error:  # as CUDA tells of whatever went wrong on the device before
-                    if is_from_handler(error):
-                        raise
-                    self._waiting.popleft()
+            waiting = self._waiting
+            while waiting and (has_come := self._has_come(waiting[0][2])) is not False:
+                oldest = waiting.popleft()
+                if has_come is None:
                     self._lost += 1
-                    warn_once("device", f"values on a device cannot be read: {type(error).__name__}: {error}"[:500])
                     continue
-                self._waiting.popleft()
                 try:
                     self._keep(*oldest)
                 except BaseException:  # of a signal handler: they come again
-                    self._waiting.appendleft(oldest)
+                    waiting.appendleft(oldest)
                     raise
         finally:
             self._storing.release()
+
+    def _has_come(self, arrivals: Arrivals) -> bool | None:
+        """None where these never will."""
+        try:
+            return arrivals.have_come()
+        except Exception as error:  # as CUDA tells of whatever went wrong on the device before
+            if is_from_handler(error):
+                raise
+            warn_once("device", f"values on a device cannot be read: {type(error).__name__}: {error}"[:500])
+            return None
 
     def _keep(self, time_ns: int, step: int, arrivals: Arrivals) -> None:
         values, problems = arrivals.read()

@@ -129,8 +129,6 @@ class _Watch:
             if self._pass % self._log_freq == 0:
                 self._look(name, parameter)
         except Exception as error:
-            if is_from_handler(error):
-                raise
             _tell(error)
 
     def _begin_pass(self) -> None:
@@ -172,8 +170,6 @@ class _Watch:
         try:
             self._note()
         except Exception as error:
-            if is_from_handler(error):
-                raise
             _tell(error)
 
     def _note(self) -> None:
@@ -231,4 +227,7 @@ def _unwrapped(torch: Any, model: Any) -> Any:
 
 
 def _tell(error: Exception) -> None:
+    """Says what went wrong, once; what a signal handler of the program raised goes on its way."""
+    if is_from_handler(error):
+        raise error
     warn_once("watch", f"watch(): {type(error).__name__}: {error}; training goes on")

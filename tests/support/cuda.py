@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Generator
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,15 @@ class Device:
         self.is_broken = False
         self.is_capturing = False
         self.queries = 0
+        self.current = "cuda:7"
+
+    @contextlib.contextmanager
+    def made_current(self, name: str) -> Generator[None]:
+        before, self.current = self.current, name
+        try:
+            yield
+        finally:
+            self.current = before
 
     def order(self, what: Callable[[], None]) -> None:
         self._orders.append(what)
@@ -92,6 +102,7 @@ class Event:
         self._device.order(lambda: setattr(self, "_reached", nth))
 
     def query(self) -> bool:
+        assert self._device.current == "cuda:0", "asked on another device than that of the event"
         self._device.queries += 1
         if self._device.is_broken:
             raise RuntimeError("CUDA error: device-side assert triggered")
@@ -114,6 +125,7 @@ def fake_torch(device: Device) -> Any:
         version=SimpleNamespace(cuda=None),
         cuda=SimpleNamespace(
             Event=lambda: Event(device),
+            device=device.made_current,
             current_stream="stream of {}".format,
             is_current_stream_capturing=lambda: device.is_capturing,
         ),

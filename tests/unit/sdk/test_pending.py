@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,37 @@ def test_an_interrupt_while_it_is_stored_does_not_lose_it(device: Device) -> Non
     with pytest.raises(KeyboardInterrupt):
         pending.finish(time.monotonic() + 10)
     assert pending.finish(time.monotonic() + 10)
+    assert log.kept == [(0, {"loss": 0.0})]
+
+
+def test_the_end_waits_for_a_thread_that_is_storing(device: Device) -> None:
+    class SlowLog(FakeLog):
+        def append_fields(self, time_ns: int, step: int, fields: Any) -> None:
+            begun.set()
+            assert go_on.wait(10)
+            super().append_fields(time_ns, step, fields)
+
+    begun, go_on, log = threading.Event(), threading.Event(), SlowLog()
+    pending = Pending(log)
+    pending.copy(0, on_device(0.0))
+    device.run()
+    storing = threading.Thread(target=pending.put, args=(1, Arrivals(sys.modules["torch"])))
+    storing.start()
+    assert begun.wait(10)
+    ending = threading.Timer(0.05, go_on.set)
+    ending.start()
+    assert pending.finish(time.monotonic() + 10)
+    assert log.kept[0] == (0, {"loss": 0.0})
+    storing.join(10)
+    ending.join(10)
+
+
+def test_an_end_without_time_stores_what_has_come(device: Device) -> None:
+    log = FakeLog()
+    pending = Pending(log)
+    pending.copy(0, on_device(0.0))
+    device.run()
+    assert pending.finish(time.monotonic())
     assert log.kept == [(0, {"loss": 0.0})]
 
 

@@ -350,6 +350,7 @@ def test_on_a_device_histograms_are_counted_there_and_kept_when_they_have_come(
     monkeypatch.setattr(_tensors, "tensor_histogram", on_device)
     monkeypatch.setattr(torch.cuda, "Event", double.cuda.Event)
     monkeypatch.setattr(torch.cuda, "current_stream", double.cuda.current_stream)
+    monkeypatch.setattr(torch.cuda, "device", lambda _: device.made_current("cuda:0"))  # pyright: ignore[reportUnknownLambdaType]
     monkeypatch.setattr(torch, "empty_like", on_host)
     model = net()
     run.watch(model, log_freq=1)
