@@ -10,7 +10,7 @@ import typer
 
 from allranks_bus.errors import AllranksError
 from allranks_bus.version import __version__
-from allranks_collector.cli import data, demo, health, process, sync
+from allranks_collector.cli import data, demo, files, health, process, sync
 from allranks_collector.cli.common import UsageError
 from allranks_collector.cli.output import error_line
 
@@ -26,6 +26,8 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("runs", data.runs),
     ("ranks", data.ranks),
     ("export", data.export),
+    ("files", files.files),
+    ("download", files.download),
     ("rm", data.remove),
     ("sync", sync.sync),
     ("doctor", health.doctor),

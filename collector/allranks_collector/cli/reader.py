@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote
 
+from allranks_bus.file_download import Content, copy_file, download_file
 from allranks_bus.home import home_dir, read_endpoint
 from allranks_bus.http_client import HttpClient, Params, segment
 from allranks_collector.cli.common import CommandError
@@ -52,6 +54,14 @@ class Reader(Protocol):
 
     def export(self, reference: str, what: str, format_: str, path: Path) -> None:
         """Write one kind of a run's data as the file `path`. Raises OSError where it cannot be written."""
+        ...
+
+    def files(self, reference: str) -> Json:
+        """The files of a run as `files`, those that are on their way as `arriving`, and `total_bytes`."""
+        ...
+
+    def fetch(self, reference: str, file: Json, target: Path, on_progress: Callable[[int], None]) -> None:
+        """Make one of `files` the file `target`, checked. Raises OSError where it cannot be written."""
         ...
 
     def remove(self, reference: str, *, force: bool = False) -> None:
@@ -102,6 +112,15 @@ class RemoteReader:
     def export(self, reference: str, what: str, format_: str, path: Path) -> None:
         asked = {"what": what, "format": format_}
         self._http.download(f"{_path(reference)}/export", path, asked, timeout_s=EXPORT_TIMEOUT_S)
+
+    def files(self, reference: str) -> Json:
+        return dict(self._http.get(f"{_path(reference)}/files"))
+
+    def fetch(self, reference: str, file: Json, target: Path, on_progress: Callable[[int], None]) -> None:
+        path = f"{_path(reference)}/files/{quote(file['name'])}"
+        asked = {"host": file["host"], "digest": file["digest"]}
+        content = Content(file["size"], file["digest"])
+        download_file(HttpClient(self.url), path, asked, target, content, on_progress)
 
     def remove(self, reference: str, *, force: bool = False) -> None:
         self._http.delete(_path(reference), {"force": True if force else None})
@@ -172,7 +191,23 @@ class LocalReader:
         with self._cursor() as cursor:
             export(cursor, find_run(cursor, reference), what, format_, path)
 
+    def files(self, reference: str) -> Json:
+        from allranks_collector.queries.files import list_files
+        from allranks_collector.queries.select import find_run
+
+        with self._cursor() as cursor:
+            found = list_files(cursor, find_run(cursor, reference))
+        return {"files": found, "arriving": [], "total_bytes": sum(file["size"] for file in found)}
+
+    def fetch(self, reference: str, file: Json, target: Path, on_progress: Callable[[int], None]) -> None:  # noqa: ARG002
+        from allranks_collector.files import FileStore
+
+        content = Content(file["size"], file["digest"])
+        copy_file(FileStore(self._settings.files).blob(content.digest), target, content, on_progress)
+
     def remove(self, reference: str, *, force: bool = False) -> None:
+        from allranks_collector.file_rows import remove_run
+        from allranks_collector.files import FileStore
         from allranks_collector.queries.runs import state_of
         from allranks_collector.queries.select import find_run
 
@@ -182,7 +217,7 @@ class LocalReader:
                 state = state_of(cursor, run)
             if state == "running" and not force:
                 raise CommandError(f"the run {run.id} is running: end it first, or give --force")
-            store.remove_run(run.run)
+            remove_run(store, FileStore(self._settings.files), run.run)
 
 
 def find_collector(http: str | None, env: Mapping[str, str]) -> str | None:
