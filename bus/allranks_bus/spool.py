@@ -176,8 +176,13 @@ class SpoolWriter:
                 self._resume()
 
     def seal(self, payload: bytes) -> bool:
-        """Adds the last record: all others are refused from then on. What is there can be read and released still."""
+        """Adds the last record: all others are refused from then on. What is there can be read and released still.
+
+        Does nothing where that has been done.
+        """
         with self._lock:
+            if self._closed:
+                return False
             is_kept = self.append(payload)
             self._closed = True
             fd, self._fd = self._fd, -1

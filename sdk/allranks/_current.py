@@ -74,6 +74,9 @@ def init(
         raise SettingError("resume", resume, "allow or never", "init")
     now = _current
     if now is not None and _goes_on(now) and not _takes_another_place(now, rank, world_size):
+        if not now.is_begun:  # a Ctrl-C came in the middle of the last call
+            now.start(config)
+            return now
         _say_goes_on(now, {"id": id, "project": project, "group": group, "name": name})
         if config is not None and id in (None, now.id):
             now.config.update(config, allow_val_change=True)
@@ -310,7 +313,10 @@ def _after_fork_in_child() -> None:
 
 def _at_exit(exit_code: int | None = None) -> None:
     for run in _runs:
-        run.finish_at_exit(exit_code)
+        try:
+            run.finish_at_exit(exit_code)
+        except KeyboardInterrupt:  # somebody does not want to wait
+            run.finish_at_exit(exit_code, waits=False)
 
 
 def _failed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -6,6 +6,7 @@ No signal is taken: a program that ends by one runs nothing of this, and needs n
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sys
 import threading
@@ -38,7 +39,7 @@ def watch(end: Callable[[], None], failed: _Told) -> None:
     # Not only when an exception is told: that import makes named tuples by eval(), which lets Python forget that it
     # was a Ctrl-C that nobody handled, and the program would exit with 1 in place of by SIGINT.
     _loading.load("traceback")
-    atexit.register(end)
+    atexit.register(_end_of_interpreter, end)
     sys.excepthook = _recording(sys.excepthook, failed)
 
 
@@ -83,6 +84,27 @@ def look_for_a_program() -> None:
         _has_ended_alone = True
         # In a thread that is no daemon, for it waits for the one that asks.
         threading.Thread(target=_end, name=f"{_OURS}end").start()
+
+
+def _end_of_interpreter(end: Callable[[], None]) -> None:
+    end()
+    # That of a Ctrl-C which nobody handled. Set by the interpreter alone: an excepthook may be called by anybody.
+    if isinstance(getattr(sys, "last_value", None), KeyboardInterrupt) and not hasattr(sys, "ps1"):
+        _tell_of_interrupt()
+
+
+def _tell_of_interrupt() -> None:
+    """Lets Python end by SIGINT, as it does after a Ctrl-C that nobody handled, and the shell that waits for it too.
+
+    It forgets that there was one when a text is evaluated afterwards, in any thread: an import makes named tuples
+    in this way. So one is evaluated that ends in the same manner.
+    """
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with contextlib.suppress(KeyboardInterrupt):
+        eval("interrupt()", {"interrupt": interrupt})
 
 
 def _recording(previous: _Hook, failed: _Told) -> _Hook:

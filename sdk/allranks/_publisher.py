@@ -90,14 +90,12 @@ class Publisher:
         self.is_taken_over = False
         self.is_done = False
         self.refusal = ""
+        # Not `Thread.join`: up to Python 3.12 an interrupt in it makes a thread that goes on look as if it had ended.
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="allranks-publisher", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
-
-    @property
-    def is_alive(self) -> bool:
-        return self._thread.is_alive()
 
     def finish(self, timeout_s: float) -> bool:
         """Ships what is left; True where all of it was acked in time. The thread is gone then, or soon."""
@@ -117,10 +115,10 @@ class Publisher:
     def _end(self, timeout_s: float) -> bool:
         self._deadline = time.monotonic() + timeout_s
         self._ending.set()
-        os.write(self._wake_write, b"x")
+        if not self._ended.is_set():  # else this is asked again, after an interrupt
+            os.write(self._wake_write, b"x")
         # A little more than the deadline that the thread itself keeps, to let it close its sockets.
-        self._thread.join(timeout_s + 0.5)
-        if not self._thread.is_alive():
+        if self._ended.wait(timeout_s + 0.5):
             self.abandon()
         return self.is_done
 
@@ -132,6 +130,12 @@ class Publisher:
                 os.close(fd)
 
     def _run(self) -> None:
+        try:
+            self._work()
+        finally:
+            self._ended.set()
+
+    def _work(self) -> None:
         if self._is_offline:
             self._keep()
             return

@@ -97,7 +97,11 @@ class Run:
         self._companions: tuple[Companion, ...] = ()
         self._writer = b""
         self._exported = ""
+        # What init began is done: an interrupt may come in the middle of it.
+        self._is_begun = False
+        # Nothing more is kept; and all is done for what was: an interrupt may come in the middle of that too.
         self._is_finished = False
+        self._is_over = False
         self._failure: dict[str, str] | None = None
         self._last_status: dict[str, Any] | None = None
         self._starting = threading.RLock()
@@ -294,7 +298,7 @@ class Run:
                 afterwards; but while an exception is on its way (`finally: run.finish()`), the process's end tells.
         """
         with self._starting:
-            if self._is_finished:
+            if self._is_over:
                 warn_once("finish", "finish() was called again; the run had ended already")
             else:
                 if exit_code is None and self._failure is None and sys.exc_info()[0] is None:
@@ -309,14 +313,16 @@ class Run:
             # A spawned child that runs the main module again: its log is opened if it logs at all, and the
             # configuration is known from its parent.
             self.config.restore({str(key): plain(value) for key, value in entries(config).items()})
+            self._is_begun = True
             return
         with self._starting:
-            if self._log is not None:  # it had joined by logging
+            if self._publisher is not None:  # it had joined by logging
                 self._append(Kind.OPEN, self._open_map())
             elif self.settings.mode != "disabled":
                 self._open()
                 self._record_settings()
         self.export()
+        self._is_begun = True
         self.config.update(entries(config), allow_val_change=True)
 
     def export(self) -> None:
@@ -324,6 +330,11 @@ class Run:
         from allranks.identity import PARENT_VARIABLE, export_parent
 
         self._exported = os.environ[PARENT_VARIABLE] = export_parent(self.identity, self._facts)
+
+    @property
+    def is_begun(self) -> bool:
+        """True where `start` has come to its end."""
+        return self._is_begun
 
     @property
     def is_implied(self) -> bool:
@@ -401,18 +412,22 @@ class Run:
         """The program has gone on after the exception that was recorded."""
         self._failure = None
 
-    def finish_at_exit(self, exit_code: int | None = None) -> None:
-        """`finish` for a program that did not call it: leaves as soon as somebody else can ship what is left.
+    def finish_at_exit(self, exit_code: int | None = None, *, waits: bool = True) -> None:
+        """`finish` for a program that did not call it, or was interrupted in it.
+
+        It leaves as soon as somebody else can ship what is left.
 
         Args:
             exit_code: None where it is not known yet.
+            waits: False where somebody does not want to wait even for that.
         """
         with self._starting:
-            if not self._is_finished:
-                if self._log is not None:
+            if not self._is_over:
+                if self._log is not None and waits:
                     self._log.pending.finish(time.monotonic() + DEVICE_TIMEOUT_S)
                 is_embedded = self.settings.address is None
-                self._end(exit_code, EXIT_TIMEOUT_S if is_embedded else FINISH_TIMEOUT_S, is_exit=True)
+                timeout = EXIT_TIMEOUT_S if is_embedded else FINISH_TIMEOUT_S
+                self._end(exit_code, timeout if waits else 0.0, is_exit=True)
 
     def become_child(self) -> None:
         """In a forked child: lets go of the parent's spool and publisher; a writer of its own opens when it logs."""
@@ -477,22 +492,12 @@ class Run:
         from allranks import _current
 
         _current.watch_end_of_child()
-        self._writer = os.urandom(WRITER_ID_BYTES)
-        identity = self._open_map()
-        problems: list[str] = []
-        for root in home.spool_roots(self.settings.env):
-            try:
-                identity["spool"] = str(root / self._writer.hex())
-                self._log = RankLog(root, self._writer, identity, cap_bytes=self.settings.spool_cap_bytes)
-                break
-            except (SpoolError, ProtocolError) as error:
-                problems.append(str(error))
-        if self._log is None:
-            warn_once("spool", f"nothing can be kept: {'; '.join(problems)}. Set ALLRANKS_SPOOL; training goes on")
+        log = self._log if self._log is not None else self._new_log()
+        if log is None:
             return
-        self._accompany(self._log, root)
+        self._accompany(log, log.directory.parent)
         publisher = Publisher(
-            self._log,
+            log,
             self._writer,
             self._beat,
             self._tick,
@@ -500,8 +505,22 @@ class Run:
             self.settings.env,
             is_offline=self.settings.mode == "offline",
         )
-        self._publisher = publisher
         publisher.start()
+        self._publisher = publisher
+
+    def _new_log(self) -> RankLog | None:
+        self._writer = os.urandom(WRITER_ID_BYTES)
+        identity = self._open_map()
+        problems: list[str] = []
+        for root in home.spool_roots(self.settings.env):
+            try:
+                identity["spool"] = str(root / self._writer.hex())
+                self._log = RankLog(root, self._writer, identity, cap_bytes=self.settings.spool_cap_bytes)
+                return self._log
+            except (SpoolError, ProtocolError) as error:
+                problems.append(str(error))
+        warn_once("spool", f"nothing can be kept: {'; '.join(problems)}. Set ALLRANKS_SPOOL; training goes on")
+        return None
 
     def _accompany(self, log: RankLog, root: Path) -> None:
         """Makes what lives beside the log."""
@@ -509,10 +528,8 @@ class Run:
 
         if self._files is None:
             self._files = self._new_files(root)
-        self._companions = (log.pending, self._files)
         console = capture(self._place(root), self.settings.spool_cap_bytes) if self.settings.console == "fd" else None
-        if console is not None:
-            self._companions += (console,)
+        self._companions = (log.pending, self._files, *([console] if console is not None else []))
 
     def _new_files(self, root: Path) -> RunFiles:
         from allranks._files import RunFiles
@@ -699,7 +716,7 @@ class Run:
             self._each(lambda companion: companion.leave())
         elif not self._companions and self._files is not None:  # of a rank that never logged
             self._files.leave()
-        self._is_finished = True
+        self._is_finished = self._is_over = True
         from allranks.identity import PARENT_VARIABLE
 
         # A rank that is started later must not join a run that is over.
@@ -721,7 +738,7 @@ class Run:
             if publisher is None:
                 is_stored = False
             elif is_exit and self.settings.address is None:
-                is_stored = publisher.leave(timeout, FINISH_TIMEOUT_S)
+                is_stored = publisher.leave(timeout, FINISH_TIMEOUT_S if timeout else 0.0)
             else:
                 is_stored = publisher.finish(timeout)
             self._is_finished = True
@@ -734,12 +751,10 @@ class Run:
                 log.close()
 
     def _say_where(self, log: RankLog, publisher: Publisher | None) -> None:
-        if publisher is None or self.settings.mode == "offline":
+        if self.settings.mode == "offline":
             say(f"run {self.id}: offline; events are in {log.directory}: `allranks sync` ships them")
-        elif publisher.is_taken_over:
-            pass
-        else:
-            waiting = log.end - publisher.acked
+        elif publisher is None or not publisher.is_taken_over:
+            waiting = log.end - (publisher.acked if publisher is not None else 0)
             say(
                 f"run {self.id}: no collector took the last {waiting:,} events in time; they are kept in "
                 f"{log.directory}: `allranks sync` ships them"

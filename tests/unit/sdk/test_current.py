@@ -9,6 +9,8 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import pytest
 from tests.support.spools import Event, events_of, logged, of_kind, spooled
 
 import allranks
+from allranks._publisher import Publisher
 from allranks._run import Run
 from allranks_bus.events import Kind
 from allranks_bus.spool_directory import find_spools
@@ -261,3 +264,92 @@ def test_a_child_that_is_ended_by_os_exit_keeps_what_it_logged(sdk_home: Path) -
     code, last = end_of_child(sdk_home, "fork", "os._exit(0)")
     assert code == 0
     assert last[0] == Kind.METRICS
+
+
+# -- interrupts -----------------------------------------------------------------------------------------------------
+
+
+def interrupt_once(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+    """Has the first call of this method interrupted before it does anything."""
+    method = getattr(owner, name)
+
+    def interrupted(*arguments: Any) -> Any:
+        monkeypatch.setattr(owner, name, method)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(owner, name, interrupted)
+
+
+@pytest.mark.parametrize(
+    "method", [(Run, "_new_log"), (Publisher, "start"), (Run, "export")], ids=lambda pair: pair[1]
+)
+def test_init_after_one_that_was_interrupted_begins_the_run(
+    sdk_home: Path, monkeypatch: pytest.MonkeyPatch, method: tuple[type, str]
+) -> None:
+    interrupt_once(monkeypatch, *method)
+    with pytest.raises(KeyboardInterrupt):
+        offline(config={"lr": 1})
+    run = offline(config={"lr": 2})
+    assert run.is_started
+    assert "allranks-publisher" in {thread.name for thread in threading.enumerate()}
+    run.log({"a": 1.0})
+    run.finish()
+    assert len(list(find_spools(sdk_home / "spool"))) == 1
+    found = spooled(sdk_home / "spool")
+    assert logged(found) == [(0, {"a": 1.0})]
+    assert of_kind(found, Kind.CONFIG)[-1][2] == {"lr": 2}
+    assert found[-1][0] == Kind.CLOSE
+
+
+def test_a_finish_that_was_interrupted_is_gone_on_with(
+    sdk_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = offline()
+    run.log({"a": 1.0})
+    interrupt_once(monkeypatch, Publisher, "finish")
+    with pytest.raises(KeyboardInterrupt):
+        run.finish()
+    run.finish()
+    found = spooled(sdk_home / "spool")
+    assert len(of_kind(found, Kind.CLOSE)) == 1
+    assert found[-1][0] == Kind.CLOSE
+    assert "dropped" not in capsys.readouterr().err
+    run.finish()
+    assert "finish() was called again" in capsys.readouterr().err
+
+
+# Of the interpreter's memory of a Ctrl-C see _exits.py.
+FORGETFUL = """
+import collections, sys
+import allranks
+allranks.init(mode="offline")
+hook = sys.excepthook
+sys.excepthook = lambda *told: (collections.namedtuple("Any", "thing"), hook(*told))
+raise KeyboardInterrupt
+"""
+
+
+def test_a_program_that_nobody_saved_from_a_ctrl_c_ends_by_it(sdk_home: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", FORGETFUL], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == -signal.SIGINT, ended.stderr
+    assert "KeyboardInterrupt" in ended.stderr
+
+
+# The first Ctrl-C comes while the end waits for a collector that is not there.
+IMPATIENT = """
+import os, signal, threading
+import allranks
+allranks.init(url="tcp://127.0.0.1:9").log({"a": 1.0})
+signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+signal.setitimer(signal.ITIMER_REAL, 0.5)
+"""
+
+
+def test_a_ctrl_c_at_the_end_of_the_program_ends_the_waiting(sdk_home: Path) -> None:
+    begun = time.monotonic()
+    ended = subprocess.run([sys.executable, "-c", IMPATIENT], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0
+    assert "Traceback" not in ended.stderr
+    assert ended.stderr.count("allranks sync") == 1
+    assert time.monotonic() - begun < 5.0
+    assert logged(spooled(sdk_home / "spool")) == [(0, {"a": 1.0})]
