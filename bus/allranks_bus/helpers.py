@@ -39,7 +39,7 @@ def start_helper(
             stdout=output,
             stderr=output,
             cwd=cwd,
-            env=_environment(env),
+            env=helper_environment(env),
             pass_fds=pass_fds,
             start_new_session=True,
         )
@@ -52,7 +52,8 @@ def start_helper(
             raise
 
 
-def _environment(env: Mapping[str, str]) -> dict[str, str]:
+def helper_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """`env` as a helper of its owner may have it."""
     helpers = dict(env)
     # Relative entries would mean something else in the helper's working directory.
     if env.get("PYTHONPATH"):

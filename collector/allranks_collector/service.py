@@ -33,6 +33,7 @@ from allranks_collector.health import Patience
 from allranks_collector.listening import address_of, bracketed, open_http, open_sockets
 from allranks_collector.live import Hub
 from allranks_collector.log_limit import LineLimit
+from allranks_collector.outbox_drainer import OutboxDrainer
 from allranks_collector.pipeline import Pipeline
 from allranks_collector.queries import LiveStats
 from allranks_collector.retention import runs_to_remove
@@ -114,6 +115,11 @@ class Collector:
         drainer = Drainer(
             self._spool_roots(), self.address, accepts=self._is_meant_for_here, is_alive=self.pipeline.is_watched
         )
+        self.outboxes = OutboxDrainer(
+            self._spool_roots(),
+            self.address,
+            accepts=lambda destination: self._is_meant_for_here({"destination": destination}),
+        )
         async with anyio.create_task_group() as inner:
             await inner.start(self.pipeline.run)
             async with anyio.create_task_group() as outer:
@@ -122,6 +128,7 @@ class Collector:
                 outer.start_soon(self._await_idle)
                 if settings.drain_orphans:
                     outer.start_soon(drainer.run)
+                    outer.start_soon(self.outboxes.run)
                 outer.start_soon(self._keep_retention)
                 with self._announced():
                     await self._stopping.wait()
@@ -132,17 +139,19 @@ class Collector:
                 server.should_exit = True
                 with anyio.move_on_after(_HTTP_GRACE_S + 1):
                     await server.ended.wait()
+                # Step 2: nobody ships files to here any more; that goes on another time.
+                logger.info("ending: files")
                 outer.cancel_scope.cancel()
-            # Step 2: what writers left that ended a moment ago.
+            # Step 3: what writers left that ended a moment ago.
             if settings.drain_orphans:
                 logger.info("ending: spools")
                 await drainer.last_look(_LAST_LOOK_S)
-            # Step 3: no more messages; what has been received is stored.
+            # Step 4: no more messages; what has been received is stored.
             logger.info("ending: events")
             inner.cancel_scope.cancel()
         with anyio.CancelScope(shield=True), anyio.move_on_after(_DRAIN_GRACE_S):
             await self.pipeline.drain()
-        # Step 4, by the exit stack: the sockets, the store (which checkpoints), the lock.
+        # Step 5, by the exit stack: the sockets, the store (which checkpoints), the lock.
         logger.info("ending: store")
 
     def stop(self) -> None:
@@ -188,7 +197,8 @@ class Collector:
         while True:
             await anyio.sleep(min(_IDLE_LOOK_S, idle_exit_s))
             now = time.monotonic()
-            if self.pipeline.live_writers or self.pipeline.pending_bytes or self.hub.viewers:
+            busy = self.pipeline.live_writers or self.pipeline.pending_bytes or self.hub.viewers
+            if busy or self.pipeline.files.is_busy or self.outboxes.is_busy:
                 busy_at = now
             elif now - busy_at >= idle_exit_s:
                 logger.info("nobody writes and nobody looks on: ending")
