@@ -259,7 +259,8 @@ class Console:
         """Gives the streams back, and shows what is left in the pipes, and what others print there still."""
         self._has_given_up = True
         pump = Pump({stream.source: stream.original for stream in self._streams})
-        # What was printed before is shown before; but a program that never stops to print must not go on like this.
+        # What was printed before is shown before, as far as that can be done while others print; but a program that
+        # never stops to print must not go on like this.
         deadline = time.monotonic() + _PUMP_S
         while pump.has_more(timeout_s=0.0) and time.monotonic() < deadline:
             pump.move()

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import select
 import sys
 import termios
 import tty
 from collections.abc import Mapping
 
-from allranks._tee import LOWEST_FD, close, lifted, pipe
+from allranks._tee import LOWEST_FD, close, lifted, pipe, wait_readable
 
 _PIPE_BYTES = 256 * 1024
 _PUMP_BYTES = 64 * 1024
@@ -97,9 +96,8 @@ class Pump:
 
     def has_more(self, timeout_s: float | None) -> bool:
         """True once there is something to move, or an end to be seen; waits for it so long, None for ever."""
-        if self._targets:
-            self._ready = select.select(list(self._targets), (), (), timeout_s)[0]
-        return bool(self._targets and self._ready)
+        self._ready = wait_readable(self._targets, timeout_s) if self._targets else []
+        return bool(self._ready)
 
     def move(self) -> None:
         """Moves what is ready, and waits for who takes it."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import select
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from allranks_bus.tee.spec import CONTROL, ORIGINALS, SOURCES, STATUS, STREAMS, Spec
 
+_STARTER_S = 0.25
 # Above what a shell, and the tee, use by number.
 LOWEST_FD = 16
 # What the interpreter is started with: it sees nothing of the user's but what its argument names.
@@ -23,7 +25,7 @@ _DETACH = "import os, sys; os.fork() and os._exit(0); os.execv(sys.argv[1], sys.
 
 
 class TeeProcess:
-    """A tee, started in about 0.2 ms; `reap` once soon after.
+    """A tee, started in about a millisecond.
 
     Args:
         sources, originals: descriptors by stream; they stay this process's.
@@ -50,6 +52,7 @@ class TeeProcess:
                 CONTROL: orders,
             }
             self._starter = _spawn([sys.executable, "-I", "-S", "-c", _BOOT, _bus_path()], descriptors, env)
+            self._reap_soon()
         except BaseException:
             self.close()
             raise
@@ -58,11 +61,23 @@ class TeeProcess:
                 close(fd)
 
     def reap(self) -> None:
-        """Waits for what has started it, some milliseconds at most."""
+        """Waits for what has started it, where the making of this has not waited long enough."""
         starter, self._starter = self._starter, 0
         if starter:
             with contextlib.suppress(ChildProcessError):  # the program has waited for all its children
                 os.waitpid(starter, 0)
+
+    def _reap_soon(self) -> None:
+        """Waits a little for what has started it: the program has no child that it did not make."""
+        try:
+            ended = os.pidfd_open(self._starter)
+        except (OSError, AttributeError):  # an older kernel
+            return
+        try:
+            if wait_readable((ended,), _STARTER_S):
+                self.reap()
+        finally:
+            os.close(ended)
 
     def listen(self) -> bytes:
         """What it says next, one byte a word; waits for it. Empty once it has ended, or has been left to itself."""
@@ -103,6 +118,17 @@ def close(fd: int) -> None:
     if fd >= 0:
         with contextlib.suppress(OSError):
             os.close(fd)
+
+
+def wait_readable(fds: Iterable[int], timeout_s: float | None) -> list[int]:
+    """Those of `fds` that can be read, or are at their end; waits for one so long, None for ever.
+
+    Not by `select`, which takes no descriptor from 1024 on: a training may have more open.
+    """
+    poller = select.poll()
+    for fd in fds:
+        poller.register(fd, select.POLLIN)
+    return [fd for fd, _ in poller.poll(None if timeout_s is None else 1000 * timeout_s)]
 
 
 def library_path() -> list[str]:

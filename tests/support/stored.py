@@ -104,16 +104,13 @@ class Stored:
         return found
 
     def lines(self, run: str, stream: str = "stdout") -> dict[int, list[str]]:
-        """What each rank of a run has printed, in order; the line that has not ended comes last.
-
-        Where a rank had several tees, one after the other, their lines follow each other.
-        """
+        """What each rank of a run has printed, in order; the line that has not ended comes last."""
         found: dict[int, list[str]] = {}
         of_run = "JOIN writers w USING (writer) JOIN runs r USING (run) WHERE r.id = ? AND stream = ?"
         number = {"stdout": 1, "stderr": 2}[stream]
-        ended = self.rows(f"SELECT writer, line, w.rank, text FROM lines {of_run}", run, number)
-        opened = self.rows(f"SELECT writer, line, w.rank, raw, cut FROM open_lines {of_run}", run, number)
-        ended += [(*who, open_text(raw, cut)) for *who, raw, cut in opened if raw]
+        ended = self.rows(f"SELECT time_ns, number, w.rank, text FROM lines {of_run}", run, number)
+        opened = self.rows(f"SELECT time_ns, w.rank, raw, cut FROM open_lines {of_run}", run, number)
+        ended += [(time_ns, 2**63, rank, open_text(raw, cut)) for time_ns, rank, raw, cut in opened if raw]
         for _, _, rank, text in sorted(ended):
             found.setdefault(rank, []).append(text)
         return found
