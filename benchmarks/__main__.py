@@ -25,6 +25,7 @@ BENCHMARKS = (
     "many_writers",
     "query",
     "start_stop",
+    "exit_delay",
     "training_cost",
 )
 # For logs, where rich finds no terminal to ask.

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 FINISH_TIMEOUT_S = 5.0
 # At the end of a program that did not call finish(): this user's collector brings in what is left.
-EXIT_TIMEOUT_S = 0.25
+EXIT_TIMEOUT_S = 0.1
 # ... but only this process can read what is on its device.
 DEVICE_TIMEOUT_S = 2.0
 SUMMARIES = ("last", "min", "max", "mean")

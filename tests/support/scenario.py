@@ -39,7 +39,7 @@ from allranks_bus.spool_directory import find_spools
 
 PROGRAMS = ROOT / "tests" / "scenarios" / "programs"
 # Beside a program it takes the place of allranks: the same script without it.
-WITHOUT = ROOT / "tests" / "support" / "without_allranks.py"
+WITHOUT = ROOT / "tests" / "support" / "without_allranks"
 DEADLINE_S = 120.0
 # What a program has started must be gone so long after it.
 LEAVE_S = 6.0
@@ -194,7 +194,7 @@ def started(
     text = program if "\n" in program else (PROGRAMS / program).read_text()
     (directory / "train.py").write_text(text)
     if is_without:
-        shutil.copyfile(WITHOUT, directory / "allranks.py")
+        shutil.copytree(WITHOUT, directory / "allranks", dirs_exist_ok=True)
     environment = {**clean_environment(home), "PYTHONFAULTHANDLER": "1", **(env or {})}
     # A user's script finds what is installed, and what lies beside it.
     environment.pop("PYTHONPATH", None)

@@ -1,6 +1,6 @@
 """What stands in for allranks where the same script is to run without it: everything can be called, nothing is done.
 
-Copied beside a program as `allranks.py`. What it gives pickles, as the real one does.
+Copied beside a program as `allranks`. What it gives pickles, as the real one does.
 """
 
 from __future__ import annotations
