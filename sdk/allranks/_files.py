@@ -43,8 +43,9 @@ class RunFiles:
 
     def open(self) -> None:
         """Makes sure that what comes into the run's directory is sent, even where this process is killed."""
-        with self._lock:
-            self._try(self._joined, None)
+        if self._outbox is None:
+            with self._lock:
+                self._try(self._joined, None)
 
     def save(
         self, pattern: str | os.PathLike[str], base_path: str | os.PathLike[str] | None = None, policy: str = "live"
