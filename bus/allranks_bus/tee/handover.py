@@ -22,11 +22,12 @@ def listen(door: str) -> socket.socket | None:
     """A socket of this name in Linux's abstract namespace, which leaves no file behind; None where it is not to be
     had.
     """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         listener.bind(_address(door))
         listener.listen(64)
     except OSError:
+        listener.close()
         return None
     return listener
 

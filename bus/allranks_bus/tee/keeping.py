@@ -44,7 +44,7 @@ class Keeper:
     def forget_released(self) -> None:
         """Sees what has been shipped and removed by others, so that there is room below the cap again."""
         writer = self._writer
-        if writer is not None and writer.held_bytes >= 2 * SEGMENT_BYTES:
+        if writer is not None and writer.held_bytes >= 2 * min(SEGMENT_BYTES, self._spec.cap_bytes // 4):
             with contextlib.suppress(OSError, ValueError):
                 writer.release(min(int(path.stem) for path in writer.directory.glob("*.seg")))
 

@@ -1,0 +1,230 @@
+"""The parts of a tee: what it is told, what it packs, what it holds, and what it hands over."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support.spools import events_of
+
+from allranks_bus import events
+from allranks_bus.events import Kind
+from allranks_bus.tee import copying, handover, keeping, payloads
+from allranks_bus.tee.copying import CHUNK_BYTES, Gathered
+from allranks_bus.tee.keeping import Keeper
+from allranks_bus.tee.spec import STDERR, STDOUT, Spec
+
+T0_NS = 1_700_000_000_000_000_000
+_TIMES = st.integers(2**32, 2**63 - 1)
+_OPENING = events.pack(Kind.OPEN, T0_NS, {"run": "r", "role": "console"})
+
+
+def _spec(root: Path, **other: object) -> Spec:
+    told: dict[str, object] = {
+        "root": str(root),
+        "name": b"t" * 16,
+        "cap_bytes": 1 << 30,
+        "door": "door",
+        "streams": (STDOUT, STDERR),
+        "behind": {STDERR: "another"},
+        "destination": "tcp://host:5571",
+        "run": "r",
+        "launch": "l",
+        "path": ("/a", "/b c"),
+        "opening": _OPENING,
+        **other,
+    }
+    return Spec(**told)  # type: ignore[arg-type]  # as told
+
+
+# -- what it is told ----------------------------------------------------------------------------------------------
+
+
+def test_a_spec_comes_through_a_pipe_as_it_was() -> None:
+    spec = _spec(Path("/spool/ü\udcff"), opening=b"with \0 and \n in it")
+    read, write = os.pipe()
+    os.write(write, spec.pack())
+    os.close(write)
+    assert vars(Spec.read(read)) == vars(spec)
+    os.close(read)
+
+
+def test_a_spec_that_no_pipe_holds_is_refused() -> None:
+    with pytest.raises(ValueError, match="at most"):
+        _spec(Path("/"), opening=bytes(40_000)).pack()
+
+
+# -- what it packs ------------------------------------------------------------------------------------------------
+
+
+@given(time_ns=_TIMES, stream=st.sampled_from((1, 2)), chunk=st.binary(max_size=2000))
+def test_console_records_are_what_any_reader_understands(time_ns: int, stream: int, chunk: bytes) -> None:
+    assert events.unpack(payloads.console(time_ns, stream, chunk)) == [Kind.CONSOLE, time_ns, stream, chunk]
+
+
+@given(time_ns=_TIMES, count=st.integers(0, 2**60), size=st.integers(0, 2**60), reason=st.text(max_size=400))
+def test_losses_are_told_as_any_reader_understands(time_ns: int, count: int, size: int, reason: str) -> None:
+    event = events.unpack(payloads.dropped(time_ns, count, size, reason))
+    assert event == [Kind.DROPPED, time_ns, {"records": count, "bytes": size, "reason": reason}]
+
+
+@given(time_ns=_TIMES)
+def test_openings_and_closings_bear_their_time(time_ns: int) -> None:
+    assert events.unpack(payloads.stamped(_OPENING, time_ns)) == [Kind.OPEN, time_ns, {"run": "r", "role": "console"}]
+    assert events.unpack(payloads.close(time_ns)) == [Kind.CLOSE, time_ns, {}]
+
+
+# -- what it holds ------------------------------------------------------------------------------------------------
+
+
+@given(parts=st.lists(st.tuples(st.sampled_from((1, 2)), st.binary(min_size=1, max_size=70_000)), max_size=8))
+def test_nothing_is_lost_or_mixed_between_streams(parts: list[tuple[int, bytes]]) -> None:
+    gathered = Gathered()
+    for stream, part in parts:
+        gathered.put(stream, part)
+    chunks, lost, _ = gathered.take()
+    assert not lost
+    assert all(0 < chunk.size == len(chunk.body()) <= CHUNK_BYTES for chunk in chunks)
+    for stream in (1, 2):
+        told = b"".join(chunk.body() for chunk in chunks if chunk.stream == stream)
+        assert told == b"".join(part for of, part in parts if of == stream)
+    assert gathered.take() == ([], 0, 0)
+
+
+def test_small_parts_are_gathered_and_large_ones_are_due_at_once() -> None:
+    gathered = Gathered()
+    assert gathered.wait_s() is None
+    assert gathered.put(1, b"small")
+    waits_s = gathered.wait_s()
+    assert waits_s is not None
+    assert 0 < waits_s <= copying.GATHER_S
+    assert not gathered.put(2, b"also small")
+    assert gathered.put(1, b"x" * CHUNK_BYTES)
+    assert gathered.wait_s() == 0.0
+
+
+def test_what_a_slow_disk_leaves_no_room_for_is_counted() -> None:
+    gathered = Gathered()
+    part = b"x" * CHUNK_BYTES
+    for _ in range(copying.MAX_HELD_BYTES // CHUNK_BYTES + 3):
+        gathered.put(1, part)
+    chunks, lost, lost_bytes = gathered.take()
+    assert (sum(chunk.size for chunk in chunks), lost, lost_bytes) == (copying.MAX_HELD_BYTES, 3, 3 * CHUNK_BYTES)
+
+
+# -- what it keeps ------------------------------------------------------------------------------------------------
+
+
+def test_what_is_kept_lies_in_a_spool_that_anybody_can_drain(tmp_path: Path) -> None:
+    keeper = Keeper(_spec(tmp_path))
+    assert not list(tmp_path.iterdir())  # nothing has been printed
+    keeper.keep(T0_NS, STDOUT, b"hello\n")
+    keeper.close()
+    opened, line, closed = events_of(tmp_path / (b"t" * 16).hex())
+    assert (opened[0], opened[2]["role"]) == (Kind.OPEN, "console")
+    assert line == [Kind.CONSOLE, T0_NS, STDOUT, b"hello\n"]
+    assert (closed[0], closed[2]) == (Kind.CLOSE, {})
+
+
+def test_nothing_is_left_of_a_tee_that_had_nothing_to_keep(tmp_path: Path) -> None:
+    Keeper(_spec(tmp_path)).close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_found_no_room_is_told_in_its_place(tmp_path: Path) -> None:
+    keeper = Keeper(_spec(tmp_path, cap_bytes=200_000))
+    for _ in range(10):
+        keeper.keep(T0_NS, STDOUT, b"x" * CHUNK_BYTES)
+    # Others have shipped what there was, but for the newest segment.
+    directory = tmp_path / (b"t" * 16).hex()
+    for path in sorted(directory.glob("*.seg"))[:-1]:
+        path.unlink()
+    keeper.forget_released()
+    keeper.keep(T0_NS, STDOUT, b"after\n")
+    keeper.close()
+    told = events_of(directory)
+    (dropped,) = [event for event in told if event[0] == Kind.DROPPED]
+    assert dropped[2]["records"] >= 1
+    assert dropped[2]["bytes"] == dropped[2]["records"] * CHUNK_BYTES
+    assert "cap" in dropped[2]["reason"]
+    assert [event[3] for event in told if event[0] == Kind.CONSOLE][-1] == b"after\n"
+
+
+def test_a_spool_that_cannot_be_made_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeping, "_RETRY_S", 0.0)
+    blocked = tmp_path / "spool"
+    blocked.write_text("a file is in the way")
+    keeper = Keeper(_spec(blocked))
+    keeper.keep(T0_NS, STDOUT, b"lost\n")
+    blocked.unlink()
+    keeper.keep(T0_NS, STDOUT, b"kept\n")
+    keeper.close()
+    _, dropped, kept, _ = events_of(blocked / (b"t" * 16).hex())
+    assert (dropped[0], dropped[2]["records"], kept[3]) == (Kind.DROPPED, 1, b"kept\n")
+
+
+# -- what it hands over -------------------------------------------------------------------------------------------
+
+
+def _serve(listener: socket.socket, originals: dict[int, int]) -> threading.Thread:
+    def serve() -> None:
+        listener.setblocking(True)
+        listener.settimeout(10)
+        handover.give(listener, originals)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    return thread
+
+
+def test_descriptors_go_from_one_tee_to_another(tmp_path: Path) -> None:
+    door = os.urandom(8).hex()
+    listener = handover.listen(door)
+    assert listener is not None
+    with open(tmp_path / "out", "wb") as out, open(tmp_path / "err", "wb") as err:
+        serving = _serve(listener, {STDOUT: out.fileno(), STDERR: err.fileno()})
+        found = handover.ask(door, 5.0)
+        serving.join()
+        listener.close()
+        assert list(found) == [STDOUT, STDERR]
+        for stream, fd in found.items():
+            os.write(fd, b"stream %d" % stream)
+            os.close(fd)
+    assert (tmp_path / "out").read_bytes() == b"stream 1"
+    assert (tmp_path / "err").read_bytes() == b"stream 2"
+
+
+def test_where_nobody_answers_that_is_known_in_time() -> None:
+    begun = time.monotonic()
+    assert handover.ask(os.urandom(8).hex(), 0.05) == {}
+    assert time.monotonic() - begun < 5.0
+
+
+def test_two_cannot_listen_at_one_door() -> None:
+    door = os.urandom(8).hex()
+    listener = handover.listen(door)
+    assert listener is not None
+    assert handover.listen(door) is None
+    listener.close()
+
+
+# -- what it takes ------------------------------------------------------------------------------------------------
+
+
+def test_a_tee_loads_neither_zeromq_nor_msgpack() -> None:
+    """Nor what is slow to load: there is one for each rank."""
+    program = "import sys; sys.path[:0] = [sys.argv[1]]; import allranks_bus.tee.program; print(*sys.modules)"
+    bus = str(Path(events.__file__).parents[1])
+    told = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program, bus], capture_output=True, text=True, check=True, timeout=60
+    )
+    heavy = {"zmq", "msgpack", "dataclasses", "inspect", "json", "asyncio", "subprocess", "logging"}
+    assert heavy & set(told.stdout.split()) == set()
