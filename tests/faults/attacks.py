@@ -7,6 +7,7 @@ import random
 import socket
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ import zmq
 from allranks_bus import events, records
 from allranks_bus.addresses import Address
 from allranks_bus.events import Kind
-from allranks_bus.wire import Beat, pack_batch_header, pack_beat
+from allranks_bus.wire import Beat, pack_batch_header, pack_beat, pack_chunk_header
 
 _SEED = 7
 _MIB = 1024 * 1024
@@ -28,6 +29,15 @@ IDENTITY: dict[str, Any] = {
     "world_size": 1,
     "host": "h",
     "pid": 1,
+}
+FILE: dict[str, Any] = {
+    "run": "hostile",
+    "project": "p",
+    "launch": "l",
+    "host": "h",
+    "name": "a/b",
+    "size": 1,
+    "modified": 1,
 }
 # Values that no field of an identity should have, and that each of them gets in turn.
 _WILD: tuple[Any, ...] = (
@@ -83,6 +93,13 @@ class Attacker:
         opening = events.pack(Kind.OPEN, 1, IDENTITY)
         body = b"".join(map(records.frame, (opening, *payloads)))
         self.batch(body, 1 + len(payloads))
+
+    def offer(self, **fields: Any) -> bytes:
+        """Offers a file that is right but for these fields, as a transfer of its own; that one's name."""
+        transfer = self.random.randbytes(16)
+        body = cast("bytes", msgpack.packb({**FILE, **fields}, unicode_errors="surrogatepass"))
+        self.send(_pack((1, 3, self.random.randbytes(16), transfer, 1)), body)
+        return transfer
 
     def close(self) -> None:
         self._push.close()
@@ -211,6 +228,46 @@ def _wild_fields() -> Iterator[tuple[Any, ...]]:
         yield (1, 0, value)
 
 
+def wild_files(attacker: Attacker) -> None:
+    """Files with every field of a wrong type, size or meaning, and names that lead elsewhere."""
+    for field in (*FILE, "rank"):
+        for value in _WILD:
+            attacker.offer(**{field: value})
+    for name in (
+        "/etc/passwd",
+        "../../../etc/passwd",
+        "a/../../b",
+        "a//b",
+        "C:\\x",
+        "\x1b[2J",
+        "a" * 60_000,
+        "a\ud800",
+    ):
+        attacker.offer(name=name)
+    for body in (b"", b"\xc1", b"\x90", b"\xdf\xff\xff\xff\xff", b"\x81\xa1a" * 900 + b"\x01"):
+        attacker.send(_pack((1, 3, attacker.random.randbytes(16), attacker.random.randbytes(16), 1)), body)
+        for kind in (5, 6):
+            attacker.send(_pack((1, kind, attacker.random.randbytes(16), attacker.random.randbytes(16), 1)), body)
+
+
+def files_without_end(attacker: Attacker) -> None:
+    """More transfers than anybody can send, pieces of files that nobody offered, and pieces of one that never fit."""
+    for _ in range(100_000):
+        attacker.offer(size=attacker.random.choice((0, 1, 2**20, 2**40, 2**63 - 1)))
+    sender = attacker.random.randbytes(16)
+    for _ in range(2000):
+        attacker.send(_pack((1, 5, sender, attacker.random.randbytes(16), 0)), b"\x80")
+        attacker.send(_pack((1, 6, sender, attacker.random.randbytes(16))), b"\x80")
+    piece = attacker.random.randbytes(_MIB)
+    for _ in range(300):
+        header = pack_chunk_header(sender, attacker.random.randbytes(16), 0, zlib.crc32(piece))
+        attacker.send(header, piece)
+    transfer = attacker.offer(size=10 * _MIB)
+    for offset in (*range(300), 2**62, 2**63 - 1):
+        attacker.send(pack_chunk_header(sender, transfer, offset, offset % 2**32), piece)
+        attacker.send(_pack((1, 5, sender, transfer, offset)), b"\x80")
+
+
 def http_garbage(attacker: Attacker) -> None:
     """Requests that are none, are too large, or come from elsewhere."""
     host, _, port = attacker.http.removeprefix("http://").rpartition(":")
@@ -224,6 +281,9 @@ def http_garbage(attacker: Attacker) -> None:
     ):
         with contextlib.suppress(OSError), socket.create_connection((host, int(port)), 10) as peer:
             peer.sendall(request)
+    for path in ("/api/runs/x/files/%2e%2e/%2e%2e/allranks.duckdb", "/api/runs/hostile/files/" + "a/" * 2000):
+        with contextlib.suppress(urllib.error.URLError, OSError):
+            urllib.request.urlopen(attacker.http + path, timeout=10).close()
     for path in ("/api/runs/%00", "/static/../../../etc/passwd", "/api/runs/x/metrics?key=" + "k" * 5000, "/%ff"):
         with contextlib.suppress(urllib.error.URLError, OSError):
             urllib.request.urlopen(attacker.http + path, timeout=10).close()
@@ -241,5 +301,7 @@ ATTACKS: tuple[Callable[[Attacker], None], ...] = (
     long_names,
     wild_identities,
     wild_records,
+    wild_files,
+    files_without_end,
     http_garbage,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from tests.faults.attacks import ATTACKS, Attacker
@@ -16,6 +17,7 @@ from allranks_bus.spool_directory import find_spools
 MIB = 1024 * 1024
 _GROWTH_BYTES = 400 * MIB
 _LOG_BYTES = 100_000
+_KEPT = r"partial(/[0-9a-f]{32}\.[0-9a-f]{8})?|blobs(/[0-9a-f]{2}(/[0-9a-f]{64})?)?"
 
 
 def test_a_healthy_rank_loses_nothing_whatever_else_is_sent(
@@ -58,3 +60,6 @@ def test_a_healthy_rank_loses_nothing_whatever_else_is_sent(
         assert_all_stored(collector.database, RUN, ranks)
         with stored_in(collector.database) as stored:
             assert stored.one("SELECT count(*) FROM runs WHERE id = 'hostile'") == 1
+        # Nothing from the wire has become a path.
+        kept = [str(path.relative_to(collector.home / "files")) for path in (collector.home / "files").rglob("*")]
+        assert [name for name in kept if not re.fullmatch(_KEPT, name)] == []
