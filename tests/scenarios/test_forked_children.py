@@ -13,7 +13,7 @@ _QUIET = {"PYTHONWARNINGS": "ignore::DeprecationWarning"}
 
 
 @pytest.mark.parametrize("method", ["os", "multiprocessing"])
-def test_nothing_raises_or_hangs_and_every_value_is_stored_under_its_process(home: Path, method: str) -> None:
+def test_nothing_raises_or_hangs_and_all_is_stored_under_its_process_and_rank(home: Path, method: str) -> None:
     ended = scenario.run(home, "forked_children.py", method, env=_QUIET, deadline_s=60)
     ended.must_be_well()
     assert sorted(ended.stdout.splitlines()) == _lines("prints line")
@@ -29,6 +29,9 @@ def test_nothing_raises_or_hangs_and_every_value_is_stored_under_its_process(hom
             parent.pid: [0.0, 1.0],
             **{child.pid: [float(step) for step in range(_STEPS)] for child in children},
         }
+        assert {rank: sorted(lines) for rank, lines in stored.lines(run).items()} == {0: _lines("prints line")}
+        logged = {rank: sorted(lines) for rank, lines in stored.lines(run, "stderr").items()}
+        assert logged == {0: [f"INFO:train:{line}" for line in _lines("logs line")]}
 
 
 def _lines(words: str) -> list[str]:
