@@ -52,7 +52,13 @@ def watch_child(end: Callable[[int], None], failed: _Told) -> None:
     """
     global _finalized_pid
     process, util = (sys.modules.get(f"multiprocessing.{name}") for name in ("process", "util"))
-    if process is None or util is None or process.parent_process() is None or _finalized_pid == os.getpid():
+    if process is None or util is None or _finalized_pid == os.getpid():
+        return
+    if getattr(process.current_process(), "_inheriting", False):
+        # It runs the main module again, and will forget what is set before its own work begins.
+        util.register_after_fork(watch_child, lambda watch_again: watch_again(end, failed))
+        return
+    if process.parent_process() is None:
         return
     _finalized_pid = os.getpid()
 

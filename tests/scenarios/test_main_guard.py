@@ -39,3 +39,14 @@ def test_there_is_one_run_and_no_process_of_multiprocessing_but_the_scripts_own(
         assert [(writer.role, writer.rank, writer.state) for writer in writers] == [("rank", 0, "finished")]
         (counter,) = stored.counters(run)
         assert (counter.is_unbroken, len(counter.steps)) == (True, _STEPS)
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_child_that_logs_while_it_runs_the_main_module_again_ends_as_one(home: Path, method: str) -> None:
+    scenario.run(home, "logs_at_the_top.py", method).must_be_well()
+    with scenario.stored(home) as stored:
+        (run,) = stored.runs()
+        rank, child = (writer for writer in stored.writers(run) if writer.role != "console")
+        assert (rank.role, rank.state, child.role, child.state) == ("rank", "finished", "child", "finished")
+        assert stored.values("began") == {pid: [pid] for pid in (rank.pid, child.pid)}
+        assert stored.values("worked") == {child.pid: [child.pid]}
