@@ -6,6 +6,7 @@ under its own rank alone, and shown once: so its tee writes to what is behind th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -22,7 +23,10 @@ def listen(door: str) -> socket.socket | None:
     """A socket of this name in Linux's abstract namespace, which leaves no file behind; None where it is not to be
     had.
     """
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    except OSError:
+        return None
     try:
         listener.bind(_address(door))
         listener.listen(64)
@@ -54,18 +58,15 @@ def ask(door: str, patience_s: float) -> dict[int, int]:
     """
     deadline = time.monotonic() + patience_s
     while True:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
             asking.settimeout(_ANSWER_S)
-            try:
-                asking.connect(_address(door))
-                # Whoever else has taken this name must get no bytes of ours written to its descriptors.
-                if _user_of(asking) != os.getuid():
-                    return {}
-                streams, descriptors, _, _ = socket.recv_fds(asking, 16, 16)
-                if streams and len(streams) == len(descriptors):
-                    return dict(zip(streams, descriptors, strict=True))
-            except OSError:
-                pass
+            asking.connect(_address(door))
+            # Whoever else has taken this name must get no bytes of ours written to its descriptors.
+            if _user_of(asking) != os.getuid():
+                return {}
+            streams, descriptors, _, _ = socket.recv_fds(asking, 16, 16)
+            if streams and len(streams) == len(descriptors):
+                return dict(zip(streams, descriptors, strict=True))
         if time.monotonic() >= deadline:
             return {}
         time.sleep(_POLL_S)

@@ -152,6 +152,7 @@ class EventsAnswer(BaseModel):
 
 
 class LineAnswer(BaseModel):
+    number: int | None = Field(description="names it in this collector; null while it is open")
     time: float = Field(description="when the tee that keeps them saw it, to 0.05 s")
     rank: int
     attempt: int

@@ -79,8 +79,8 @@ def list_logs(cursor: duckdb.DuckDBPyConnection, run: RunRef, wanted: LogRequest
     """Lines, merged by time.
 
     Returns:
-        `lines`: each with time, rank, attempt, host, stream, line (its number in its stream), text, and open: whether
-        it may still go on. Those come last, where nothing else follows. `next`: for `after`; None where nothing
+        `lines`: each with number (None where it is open), time, rank, attempt, host, stream, line (its number in its
+        stream), text, and open: whether it may still go on. Those come last, where nothing else follows. `next`: for `after`; None where nothing
         follows. `newest`: for `since`, of all that this answer knows of.
     """
     of = {
@@ -118,8 +118,9 @@ def list_logs(cursor: duckdb.DuckDBPyConnection, run: RunRef, wanted: LogRequest
 
 
 def _line(row: Sequence[Any], text: str, *, is_open: bool = False) -> dict[str, Any]:
-    time_ns, _, rank, attempt, host, stream, line, *_ = row
+    time_ns, number, rank, attempt, host, stream, line, *_ = row
     return {
+        "number": None if is_open else number,
         "time": seconds(time_ns),
         "rank": rank,
         "attempt": attempt,

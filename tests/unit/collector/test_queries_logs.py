@@ -40,6 +40,7 @@ def test_lines_are_merged_by_time(
     answer = _ask(cursor)
     assert _texts(answer) == ["a", "b", "c"]
     assert answer["lines"][1] == {
+        "number": 3,
         "time": T0 + 2,
         "rank": 1,
         "attempt": 2,
