@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
+import time
 from pathlib import Path
 
 from tests.support import scenario
 from tests.support.stored import Counter, Stored, Writer
+from tests.support.stored_files import await_files
+from tests.support.waiting import wait_until
 
 _MESSAGE = "the loss of rank 1 is not a number"
+_INTERRUPT_S = 5.0
 # By (attempt, rank): for how many events log() has returned, at the least.
 Returned = dict[tuple[int, int], int]
 
@@ -85,3 +90,62 @@ def test_a_job_that_is_restarted_goes_on_as_the_next_attempt_of_its_run(home: Pa
         assert {place: state for place, (state, _) in _states(writers).items()} == first | second
         _assert_all_stored(stored, run, _returned(directory, run))
         assert stored.rows("SELECT attempt FROM attempts ORDER BY started_ns") == [(1,), (2,)]
+
+
+def _assert_run_of_two(home: Path, run: str) -> None:
+    """One run, of which both ranks are known, though one of them never said a word."""
+    told = scenario.ask(home, "/api/runs")["runs"]
+    assert [(row["id"], row["world_size"], row["project"], row["name"]) for row in told] == [(run, 2, "aaa", "test")]
+    assert [row["rank"] for row in scenario.ask(home, f"/api/runs/{run}/ranks")["ranks"]] == [0, 1]
+
+
+def test_ranks_that_leave_init_to_the_first_one_keep_their_checkpoints_in_its_folder(home: Path) -> None:
+    how = scenario.torchrun(2, f"--master-port={scenario.free_port()}")
+    with scenario.started(home, "first_rank_only.py", "100", how=how) as program:
+        ended = program.wait()
+    assert ended.exit_code == 0, ended.stderr
+    assert not ended.left
+    assert "allranks:" not in ended.stderr
+    (directory,) = (home / "runs").iterdir()
+    told = [f"rank {rank} keeps them in {directory / 'checkpoints'}" for rank in range(2)]
+    assert sorted(ended.stdout.splitlines()) == told
+    names = {f"checkpoints/rank-{rank}-step-{step}.ckpt" for rank in range(2) for step in range(0, 100, 20)}
+    assert {str(path.relative_to(directory)) for path in directory.rglob("*.ckpt")} == names
+    arrived = await_files(home, directory.name, names)
+    assert arrived == {name: (directory / name).read_bytes() for name in names}
+    _assert_run_of_two(home, directory.name)
+    with scenario.stored(home) as stored:
+        (counter,) = stored.counters(directory.name)
+        assert counter.is_unbroken
+        assert len(counter.steps) == 100
+
+
+def test_ctrl_c_ends_a_job_soon_and_what_it_had_is_stored(home: Path) -> None:
+    how = scenario.torchrun(2, f"--master-port={scenario.free_port()}")
+    with scenario.started(home, "first_rank_only.py", "100000", how=how) as program:
+        for rank in range(2):
+            program.await_line(f"rank {rank} keeps")
+        wait_until(lambda: _noted(program) > 100, "it is under way", timeout_s=60)
+        begun = time.monotonic()
+        program.interrupt()
+        ended = program.wait()
+        assert time.monotonic() - begun <= _INTERRUPT_S
+    assert ended.exit_code == 1
+    assert not ended.left
+    (directory,) = (home / "runs").iterdir()
+    names = {f"checkpoints/rank-{rank}-step-0.ckpt" for rank in range(2)}
+    arrived = await_files(home, directory.name, names)
+    assert {name: arrived[name] for name in names} == {name: (directory / name).read_bytes() for name in names}
+    _assert_run_of_two(home, directory.name)
+    scenario.await_ended(home)
+    with scenario.stored(home) as stored:
+        (counter,) = stored.counters(directory.name)
+        assert counter.is_unbroken
+        assert len(counter.steps) - _noted(program) in (0, 1)
+
+
+def _noted(program: scenario.Program) -> int:
+    """For how many events log() has returned in rank 0."""
+    with contextlib.suppress(OSError, ValueError):
+        return int((program.directory / "returned").read_text())
+    return 0

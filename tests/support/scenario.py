@@ -26,6 +26,7 @@ import urllib.request
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.support import processes
 from tests.support.collector import ROOT, clean_environment
@@ -265,17 +266,20 @@ def start_collector(home: Path) -> Endpoint:
 def await_ended(home: Path) -> None:
     """Returns once all that was left in spools is stored, and no rank is taken to be there any more."""
     await_drained(home)
-    endpoint = read_endpoint(home)
-    assert endpoint is not None
-
-    def states() -> list[str]:
-        with urllib.request.urlopen(f"{endpoint.http}/api/runs", timeout=10.0) as response:
-            return [run["state"] for run in json.load(response)["runs"]]
 
     def have_ended() -> bool:
-        return not {"running", "stalled", "unreachable"} & set(states())
+        states = {run["state"] for run in ask(home, "/api/runs")["runs"]}
+        return not {"running", "stalled", "unreachable"} & states
 
     wait_until(have_ended, "all runs have ended", timeout_s=_DRAIN_S)
+
+
+def ask(home: Path, path: str) -> Any:
+    """What the embedded collector of `home`, which runs, answers."""
+    endpoint = read_endpoint(home)
+    assert endpoint is not None
+    with urllib.request.urlopen(endpoint.http + path, timeout=10.0) as response:
+        return json.load(response)
 
 
 def end_collector(home: Path) -> None:

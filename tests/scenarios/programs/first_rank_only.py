@@ -1,0 +1,25 @@
+"""Rank 0 alone has a run; every rank keeps its checkpoints in the run's folder, also those that never call `init`.
+
+python train.py STEPS
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import allranks
+
+rank = int(os.environ["RANK"])
+if rank == 0:
+    allranks.init(project="aaa", name="test")
+checkpoints = os.path.join(allranks.run.dir, "checkpoints")  # noqa: PTH118  (as the script of the report does)
+Path(checkpoints).mkdir(exist_ok=True)
+print(f"rank {rank} keeps them in {checkpoints}", flush=True)
+for step in range(int(sys.argv[1])):
+    if rank == 0:
+        allranks.log({"i": step}, step)
+        Path("returned").write_text(str(step + 1))
+    if step % 20 == 0:
+        Path(checkpoints, f"rank-{rank}-step-{step}.ckpt").write_bytes(os.urandom(200_000))
+    time.sleep(0.002)
