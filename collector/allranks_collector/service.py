@@ -44,6 +44,7 @@ logger = logging.getLogger("allranks_collector")
 
 LOCK_FILE = "collector.lock"
 _IDLE_LOOK_S = 0.5
+_REMOVAL_LOOK_S = 1.0
 _RETENTION_EVERY_S = 600.0
 _HTTP_GRACE_S = 2.0
 _DRAIN_GRACE_S = 10.0
@@ -84,6 +85,7 @@ class Collector:
             self.store = opened.enter_context(
                 Store.open(settings.database, memory_limit_mb=settings.memory_limit_mb, threads=settings.threads)
             )
+            self._database_inode = settings.database.stat().st_ino
             last = homes.last_endpoint(settings.home)
             self.sockets = await opened.enter_async_context(open_sockets(settings, may_move=self.embedded, last=last))
             self.address = address_of(self.sockets)
@@ -126,6 +128,7 @@ class Collector:
                 outer.start_soon(server.serve, [http])
                 outer.start_soon(self._await_signals)
                 outer.start_soon(self._await_idle)
+                outer.start_soon(self._await_removal)
                 if settings.drain_orphans:
                     outer.start_soon(drainer.run)
                     outer.start_soon(self.outboxes.run)
@@ -204,7 +207,24 @@ class Collector:
                 logger.info("nobody writes and nobody looks on: ending")
                 self.stop()
 
+    async def _await_removal(self) -> None:
+        while not self._is_removed():
+            await anyio.sleep(_REMOVAL_LOOK_S)
+        logger.error("the database %s has been removed: ending", self.settings.database)
+        self.stop()
+
+    def _is_removed(self) -> bool:
+        """Whether the database lies there no more: whatever came into it now would be gone with this process."""
+        try:
+            return self.settings.database.stat().st_ino != self._database_inode
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+
     def _is_meant_for_here(self, identity: Mapping[str, Any]) -> bool:
+        if self._is_removed():  # somebody else's by now
+            return False
         destination = str(identity.get("destination", ""))
         if self.embedded:
             return destination == f"embedded:{self.settings.home}"

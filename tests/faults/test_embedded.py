@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
-from tests.support import processes
+from tests.support import processes, scenario
 from tests.support.stored import assert_all_stored
 from tests.support.training import Job, Rank
 from tests.support.waiting import wait_until
 
 from allranks_bus.home import read_endpoint
+from allranks_bus.processes import is_alive
 from allranks_bus.spool_directory import find_spools
 
 _ENV = {"ALLRANKS_IDLE_EXIT": "1"}
@@ -64,3 +66,23 @@ def test_a_collector_that_was_killed_is_started_again_by_its_ranks(home: Path) -
         assert _starts(home) == 3
         assert not list(find_spools(home / "spool"))
         assert_all_stored(home / "allranks.duckdb", "one", ranks)
+
+
+def test_a_collector_whose_home_was_removed_ends_and_takes_nothing_that_is_the_next_ones(home: Path) -> None:
+    with Job(home, run="one").ranks(1, "finish", str(_EVENTS)) as ranks:
+        assert ranks[0].wait() == 0
+    old = wait_until(lambda: read_endpoint(home), "a collector listens")
+    shutil.rmtree(home)
+    # The first ends before there is another collector: its spool lies there for whoever looks.
+    with (
+        Job(home, run="two").ranks(1, "_exit-3", str(_EVENTS)) as left,
+        Job(home, run="three").ranks(1, "hang") as last,
+    ):
+        assert left[0].wait() == 3
+        wait_until(lambda: not is_alive(old.pid, old.pid_start), "the old one has ended", timeout_s=30)
+        last[0].reach(_EVENTS)
+        last[0].kill()
+        scenario.await_drained(home)
+        scenario.end_collector(home)
+        assert_all_stored(home / "allranks.duckdb", "two", left)
+        assert_all_stored(home / "allranks.duckdb", "three", last)
