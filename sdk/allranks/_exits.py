@@ -56,7 +56,10 @@ def watch_child(end: Callable[[int], None], failed: _Told) -> None:
         return
     if getattr(process.current_process(), "_inheriting", False):
         # It runs the main module again, and will forget what is set before its own work begins.
-        util.register_after_fork(watch_child, lambda watch_again: watch_again(end, failed))
+        def later(_: object) -> None:
+            watch_child(end, failed)
+
+        util.register_after_fork(watch_child, later)
         return
     if process.parent_process() is None:
         return

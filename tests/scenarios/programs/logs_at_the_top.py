@@ -18,6 +18,7 @@ def work() -> None:
 
 
 if __name__ == "__main__":
-    process = multiprocessing.get_context(sys.argv[1]).Process(target=work)
+    multiprocessing.set_start_method(sys.argv[1])
+    process = multiprocessing.Process(target=work)
     process.start()
     process.join()
