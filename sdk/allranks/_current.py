@@ -317,6 +317,8 @@ def _at_exit(exit_code: int | None = None) -> None:
             run.finish_at_exit(exit_code)
         except KeyboardInterrupt:  # somebody does not want to wait
             run.finish_at_exit(exit_code, waits=False)
+        except Exception as error:  # the others must come to their end too
+            warn_once(f"exit:{run.id}", f"run {run.id} could not be ended: {type(error).__name__}: {error}")
 
 
 def _failed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -19,6 +19,7 @@ import pytest
 from tests.support.spools import Event, events_of, logged, of_kind, spooled
 
 import allranks
+from allranks import _current
 from allranks._publisher import Publisher
 from allranks._run import Run
 from allranks_bus.events import Kind
@@ -201,6 +202,27 @@ def test_a_forked_child_of_a_finished_run_is_told_so(sdk_home: Path, capfd: pyte
     forked(lambda: run.log({"a": 1.0}))
     assert "has ended" in capfd.readouterr().err
     assert openings(sdk_home, "child") == []
+
+
+# -- ends -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_run_that_cannot_be_ended_does_not_keep_others_from_their_end(
+    sdk_home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    inherited = offline()
+
+    def work() -> None:
+        inherited.log({"theirs": 1.0})
+        mine = offline()
+        log = inherited._log  # pyright: ignore[reportPrivateUsage]
+        monkeypatch.setattr(log, "report_drops", 3)
+        _current._at_exit()  # pyright: ignore[reportPrivateUsage]
+        assert mine.is_finished
+
+    forked(work)
+    assert f"run {inherited.id} could not be ended: TypeError" in capfd.readouterr().err
 
 
 # -- the ends of multiprocessing's children -------------------------------------------------------------------------
