@@ -26,6 +26,7 @@ Table = dict[str, list[Any]]
 TIMEOUT_S = 60.0
 EXPORT_TIMEOUT_S = 3600.0
 PAGE_ROWS = 1000
+PAGE_LINES = 5000
 EVENT_ROWS = 10_000
 
 _WHO = ("key", "rank", "attempt")
@@ -42,6 +43,7 @@ _KEY_COLUMNS = (
     *("key", "kind", "ranks", "count", "last_step", "last", "min", "max"),
     *("step_metric", "summary"),
 )
+_LINE_COLUMNS = ("time", "rank", "attempt", "host", "stream", "line", "text", "open")
 _RANKS_COLUMNS = (
     *("rank", "attempt", "local_rank", "host", "pid", "state", "last_step", "last_seen", "started_at"),
     *("ended_at", "exit_code", "signal", "reason", "exception", "dropped", "events", "children"),
@@ -125,6 +127,37 @@ class Client:
         events, children (a list of dicts).
         """
         return _table(self._ask(id, "/ranks", {"attempt": attempt})["ranks"], _RANKS_COLUMNS)
+
+    def logs(
+        self,
+        id: str,  # noqa: A002
+        ranks: int | Iterable[int] | str | None = None,
+        stream: str | None = None,
+        attempt: int | str | None = None,
+        limit: int | None = None,
+    ) -> Table:
+        """What the ranks printed, a row for each line, by time.
+
+        Args:
+            id: the run.
+            ranks: one rank, several, or text as in "0-3,7"; None for all.
+            stream: "stdout" or "stderr"; None for both.
+            attempt: a number, "all", or None for the newest.
+            limit: the newest so many, up to 10,000; None for all.
+
+        Columns: time, rank, attempt, host, stream, line (its number in its stream), text (as printed, escape
+        sequences too), open (it has not ended yet).
+        """
+        asked: Params = {"ranks": _ranks(ranks), "stream": stream, "attempt": attempt}
+        if limit is not None:
+            return _table(self._ask(id, "/logs", {**asked, "limit": limit})["lines"], _LINE_COLUMNS)
+        rows: list[dict[str, Any]] = []
+        after: str | None = "0"
+        while after is not None:
+            page = self._ask(id, "/logs", {**asked, "after": after, "limit": PAGE_LINES})
+            rows += page["lines"]
+            after = page["next"]
+        return _table(rows, _LINE_COLUMNS)
 
     def keys(self, id: str) -> Table:  # noqa: A002
         """The keys of the run, a row each.

@@ -10,7 +10,7 @@ import typer
 
 from allranks_bus.errors import AllranksError
 from allranks_bus.version import __version__
-from allranks_collector.cli import data, demo, files, health, process, sync
+from allranks_collector.cli import data, demo, files, health, logs, process, sync
 from allranks_collector.cli.common import UsageError
 from allranks_collector.cli.output import error_line
 
@@ -25,6 +25,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("status", process.status),
     ("runs", data.runs),
     ("ranks", data.ranks),
+    ("logs", logs.logs),
     ("export", data.export),
     ("files", files.files),
     ("download", files.download),

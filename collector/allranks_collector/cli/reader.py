@@ -52,6 +52,10 @@ class Reader(Protocol):
         """A run's ranks in one attempt; None is the newest."""
         ...
 
+    def logs(self, reference: str, wanted: Params) -> Json:
+        """A page of what the ranks printed: `queries.list_logs`, asked by the names of the API."""
+        ...
+
     def export(self, reference: str, what: str, format_: str, path: Path) -> None:
         """Write one kind of a run's data as the file `path`. Raises OSError where it cannot be written."""
         ...
@@ -108,6 +112,9 @@ class RemoteReader:
 
     def ranks(self, reference: str, attempt: int | None = None) -> list[Json]:
         return list(self._http.get(f"{_path(reference)}/ranks", {"attempt": attempt})["ranks"])
+
+    def logs(self, reference: str, wanted: Params) -> Json:
+        return dict(self._http.get(f"{_path(reference)}/logs", wanted))
 
     def export(self, reference: str, what: str, format_: str, path: Path) -> None:
         asked = {"what": what, "format": format_}
@@ -183,6 +190,16 @@ class LocalReader:
 
         with self._cursor() as cursor:
             return list_ranks(cursor, find_run(cursor, reference), attempt=attempt)
+
+    def logs(self, reference: str, wanted: Params) -> Json:
+        from allranks_collector.queries.logs import LogRequest, list_logs
+        from allranks_collector.queries.select import find_run, parse_attempt, parse_ranks
+
+        asked: dict[str, Any] = dict(wanted)
+        asked["ranks"] = parse_ranks(asked.get("ranks"))
+        asked["attempt"] = parse_attempt(asked.get("attempt"))
+        with self._cursor() as cursor:
+            return list_logs(cursor, find_run(cursor, reference), LogRequest(**asked))
 
     def export(self, reference: str, what: str, format_: str, path: Path) -> None:
         from allranks_collector.queries.export import export

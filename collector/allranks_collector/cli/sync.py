@@ -1,4 +1,4 @@
-"""`sync`: bring in what lies in spools on this disk, of offline runs and of writers that died."""
+"""`sync`: bring in what lies in spools and outboxes on this disk, of offline runs and of writers that died."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from allranks_bus import events
-from allranks_bus.addresses import parse_address
+from allranks_bus.addresses import Address, parse_address
 from allranks_bus.draining import drain
 from allranks_bus.errors import AllranksError, ProtocolError, SpoolBusy
 from allranks_bus.home import spool_roots
 from allranks_bus.spool_directory import find_spools
 from allranks_bus.spool_reader import SpoolReader
 from allranks_collector.cli.common import Json, UsageError
+from allranks_collector.cli.outboxes import Bars, bars, outboxes_in, ship_files
 from allranks_collector.cli.output import cell, console, print_json, table
 from allranks_collector.cli.process import start
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from allranks_bus import events
-from allranks_bus.addresses import Address
+    from allranks_bus.outbox import Found
 
 
 @dataclass(frozen=True)
 class Synced:
-    """What became of one spool; `problem` is empty where all of it is stored."""
+    """What became of one spool, or of an outbox with files; `problem` is empty where all of it is stored."""
 
     spool: str
     run: str
     records: int
+    files: int = 0
     busy: bool = False
     problem: str = ""
 
@@ -58,7 +59,7 @@ def sync(
     ] = 30.0,
     json_: Json = False,
 ) -> None:
-    """Ship spools that were left on disk to the collector; status 1 if some could not be."""
+    """Ship spools and files that were left on disk to the collector; status 1 if some could not be."""
     places = [Path(name).absolute() for name in directories or []] or list(spool_roots(os.environ))
     for place in places if directories else []:
         if not place.is_dir():
@@ -66,14 +67,23 @@ def sync(
     spools = _spools(places)
     find = Destinations(url, os.environ)
     results = [bring_in(spool, find, timeout) for spool in spools]
+    # After the spools, which make the runs known that the files belong to.
+    with bars() as progress:
+        results += [bring_in_files(box, find, timeout, progress) for box in outboxes_in(places)]
     if json_:
         print_json([{**vars(result), "result": result.result} for result in results])
     elif results:
         rows = [
-            (result.run, result.records or None, cell(result.result, "red" if result.problem else ""), result.spool)
+            (
+                result.run,
+                result.records or None,
+                result.files or None,
+                cell(result.result, "red" if result.problem else ""),
+                result.spool,
+            )
             for result in results
         ]
-        console().print(table(("run", "records", "result", "spool"), rows, right=("records",)))
+        console().print(table(("run", "records", "files", "result", "spool"), rows, right=("records", "files")))
     else:
         console().print("No spools wait.")
     if any(result.problem for result in results):
@@ -104,9 +114,16 @@ class Destinations:
             SpoolBusy, SpoolError: the spool cannot be opened.
             AllranksError: there is no collector to ship to.
         """
+        return parse_address(self._url) if self._url else self.meant_for(destination(spool))
+
+    def meant_for(self, wanted: str) -> Address:
+        """The collector's address for what is meant to go to `wanted`.
+
+        Raises:
+            AllranksError: there is no collector to ship to.
+        """
         if self._url:
             return parse_address(self._url)
-        wanted = destination(spool)
         if wanted.startswith(("tcp://", "ipc://")):
             return parse_address(wanted)
         if self._own is None:  # a collector is started for spools that wait, and not before
@@ -136,3 +153,21 @@ def bring_in(spool: Path, destinations: Destinations, timeout_s: float) -> Synce
     except AllranksError as error:
         return Synced(str(spool), "", 0, problem=str(error))
     return Synced(str(spool), drained.run, drained.records, problem="" if drained.is_done else drained.problem)
+
+
+def bring_in_files(box: Found, destinations: Destinations, timeout_s: float, progress: Bars) -> Synced:
+    """Ship the files of one outbox, and tell what became of them."""
+    about = box.about
+    run = about.run if about else ""
+    try:
+        address = destinations.meant_for(about.destination if about else "")
+        shipped = ship_files(box, address, timeout_s, progress)
+    except SpoolBusy:
+        return Synced(str(box.directory), run, 0, busy=True)
+    except AllranksError as error:
+        return Synced(str(box.directory), run, 0, problem=str(error))
+    problem = ""
+    if shipped.left:
+        why = shipped.problems[-1] if shipped.problems else f"the collector at {address} does not take them"
+        problem = f"{shipped.left} file{'s' * (shipped.left > 1)} not stored: {why}"
+    return Synced(str(box.directory), run, 0, shipped.stored, problem=problem)

@@ -65,6 +65,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             build.object(writer, "text", "hello")
             build.object(writer, "weights", {"_type": "histogram", "bins": [0, 1], "counts": [3]})
             build.event(run, writer, "opened", {"rank": rank})
+            for line in range(3):
+                build.line(build.writer(run, rank, role="console"), f"{rank}: {line}", line=line, second=line)
         for name, body, host in FILES:
             _keep(build, FileStore(folder / "files"), run, name, body, host)
         build.run("run-two", project="text", created_s=60)
@@ -88,6 +90,7 @@ TABLES: dict[str, Callable[[Client, str], Table]] = {
     "events": lambda client, run: client.events(run),
     "objects": lambda client, run: client.objects(run),
     "files": lambda client, run: client.files(run),
+    "logs": lambda client, run: client.logs(run),
 }
 
 
@@ -117,6 +120,14 @@ def test_numbers_are_numbers_in_a_frame(client: Client) -> None:
     assert frame["value"].dtype == "float64"
     assert frame["step"].dtype == "int64"
     assert frame.groupby("step")["value"].mean().dropna().to_dict() == {0: 1.5, 2: 3.0}
+
+
+def test_all_lines_come_however_many_pages_they_take(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("allranks.client.PAGE_LINES", 4)
+    assert client.logs("run-one")["text"] == ["0: 0", "1: 0", "0: 1", "1: 1", "0: 2", "1: 2"]
+    assert client.logs("run-one", ranks=1, stream="stdout", attempt="all")["text"] == ["1: 0", "1: 1", "1: 2"]
+    assert client.logs("run-one", limit=2)["text"] == ["0: 2", "1: 2"]
+    assert client.logs("run-one", stream="stderr")["text"] == []
 
 
 # -- the answers ------------------------------------------------------------------------------------------
