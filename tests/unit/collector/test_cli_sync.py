@@ -5,18 +5,29 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import anyio
+import anyio.from_thread
 import pytest
+from tests.support.outboxes import make_box, shippers_of
+from tests.support.pipelines import ipc_address, peer, running
+from tests.support.waiting import wait_until
+from tests.support.writers import HandWriter
 
 from allranks_bus import events
 from allranks_bus.addresses import Address, parse_address
 from allranks_bus.draining import Drained
 from allranks_bus.errors import SpoolBusy, SpoolError
+from allranks_bus.outbox import is_locked
 from allranks_bus.spool import SpoolWriter
+from allranks_bus.spool_directory import LOCK
 from allranks_collector import cli
 from allranks_collector.cli import sync
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from allranks_collector.store import Store
 
 
 @pytest.fixture
@@ -105,3 +116,75 @@ def opened(root: Path, destination: str) -> Path:
 def test_where_a_spool_goes(tmp_path: Path, url: str | None, wanted: str, env: dict[str, str], goes_to: str) -> None:
     spool = opened(tmp_path, wanted)
     assert sync.Destinations(url, env).of(spool) == parse_address(goes_to)
+
+
+# -- files ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def address(store: Store) -> Iterator[Address]:
+    """Where a pipeline listens, in a thread of its own, that knows the run `run-1`."""
+    writer = HandWriter()
+    with (
+        ipc_address() as address,
+        anyio.from_thread.start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(running(store, address)),
+        peer(address, writer) as one,
+    ):
+        anyio.run(one.meet)
+        one.send(writer.batch([writer.open()], is_urgent=True))
+        anyio.run(one.hear_position, 1)
+        yield address
+
+
+def _stored(store: Store) -> list[str]:
+    with store.cursor() as cursor:
+        return [name for (name,) in cursor.execute("SELECT name FROM files ORDER BY name").fetchall()]
+
+
+@pytest.mark.parametrize("wanted", ["offline", "tcp://127.0.0.1:9"])
+def test_files_of_an_offline_run_are_shipped(
+    store: Store, address: Address, tmp_path: Path, capsys: pytest.CaptureFixture[str], wanted: str
+) -> None:
+    box = make_box(tmp_path, wanted)
+    box.write("a.ckpt", b"weights")
+    box.write("b/c.txt", b"text")
+    box.make()
+    assert cli.main(["sync", str(box.root), "--url", str(address), "--json"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    assert (result["run"], result["files"], result["result"]) == ("run-1", 2, "stored")
+    assert _stored(store) == ["a.ckpt", "b/c.txt"]
+    assert not box.directory.exists()
+
+
+def test_one_outbox_can_be_named(store: Store, address: Address, tmp_path: Path) -> None:
+    one, other = make_box(tmp_path, "offline"), make_box(tmp_path, "offline", run="run-2")
+    for box in (one, other):
+        box.write("a", b"1")
+        box.make()
+    assert cli.main(["sync", str(one.directory), "--url", str(address)]) == 0
+    assert _stored(store) == ["a"]
+    assert (one.directory.exists(), other.directory.exists()) == (False, True)
+
+
+def test_files_that_somebody_ships_are_let_be(
+    address: Address, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    box = make_box(tmp_path, address)
+    box.write("a", b"1")
+    with box.user(), box.shipper():
+        wait_until(lambda: shippers_of(box.directory), "it ships")
+        wait_until(lambda: is_locked(box.directory / LOCK), "it has the lock")
+        assert cli.main(["sync", str(box.root), "--url", str(address), "--json"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    assert result["busy"]
+
+
+def test_files_that_nobody_takes_are_status_1_and_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    box = make_box(tmp_path, "offline")
+    box.write("a", b"1")
+    box.make()
+    with ipc_address() as nowhere:
+        assert cli.main(["sync", str(box.root), "--url", str(nowhere), "--timeout", "1"]) == 1
+    assert "1 file not stored" in capsys.readouterr().out
+    assert box.directory.exists()
