@@ -23,6 +23,8 @@ Level = Literal["ok", "warn", "fail"]
 
 MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs"})
 LOW_SPACE_BYTES, NO_SPACE_BYTES = 1 << 30, 64 << 20
+LOW_FILES_BYTES = 10 << 30
+_MAKE_ROOM = "make room, or move it to a larger disk"
 # A writer takes two connections of the collector, and a run may have a thousand.
 FEW_DESCRIPTORS = 4096
 CLOCK_WARN_S, CLOCK_FAIL_S = 2.0, 60.0
@@ -185,7 +187,7 @@ def check_folder(facts: FolderFacts) -> list[Finding]:
 
 
 def _room(facts: FolderFacts) -> Iterable[Finding]:
-    name, cure = f"{facts.name} space", "make room, or move it to a larger disk"
+    name, cure = f"{facts.name} space", _MAKE_ROOM
     free = f"{facts.free_bytes / 2**30:.1f} GiB free"
     if not facts.writable:
         yield Finding(f"{facts.name} access", "fail", f"{facts.path} cannot be written", "check owner and mode")
@@ -195,6 +197,28 @@ def _room(facts: FolderFacts) -> Iterable[Finding]:
         yield Finding(name, "warn", f"{free}: enough for minutes to hours", cure)
     else:
         yield Finding(name, "ok", free)
+
+
+def check_files(facts: FolderFacts, held_bytes: int, reserve_bytes: int) -> list[Finding]:
+    """The folder of the runs' files has room beside what is kept free for events, and can be written.
+
+    Any file system will do: nothing waits for it but the files themselves.
+    """
+    where = f"{facts.path} on {facts.file_system or 'an unknown file system'}, {held_bytes / 2**30:.1f} GiB kept"
+    finding = Finding(facts.name, "ok", where)
+    if facts.file_system in MEMORY_FILE_SYSTEMS:
+        cure = f"set ALLRANKS_{facts.name.upper()} to a folder on a disk"
+        finding = Finding(facts.name, "warn", f"{where}: memory, which a reboot clears", cure)
+    elif not facts.writable:
+        finding = Finding(facts.name, "fail", f"{facts.path} cannot be written", "check owner and mode")
+    free = f"{facts.free_bytes / 2**30:.1f} GiB free, {reserve_bytes / 2**30:.1f} of them for events"
+    if facts.free_bytes <= reserve_bytes:
+        space = Finding(f"{facts.name} space", "fail", f"{free}: no files are taken", _MAKE_ROOM)
+    elif facts.free_bytes < reserve_bytes + LOW_FILES_BYTES:
+        space = Finding(f"{facts.name} space", "warn", f"{free}: a checkpoint may not fit", _MAKE_ROOM)
+    else:
+        space = Finding(f"{facts.name} space", "ok", free)
+    return [finding, space]
 
 
 def check_descriptors(soft: int, hard: int) -> Finding:
@@ -242,6 +266,16 @@ def check_orphans(count: int, held_bytes: int, drained_by_collector: bool) -> Fi
     if drained_by_collector:
         return Finding("orphaned spools", "ok", f"{what}; the collector brings them in")
     return Finding("orphaned spools", "warn", what, "allranks sync brings them in")
+
+
+def check_outboxes(count: int, drained_by_collector: bool) -> Finding:
+    """No files wait on this host for somebody to ship them."""
+    if not count:
+        return Finding("orphaned files", "ok", "none")
+    what = f"of {count} runs, left by trainings that are gone"
+    if drained_by_collector:
+        return Finding("orphaned files", "ok", f"{what}; the collector brings in those meant for it")
+    return Finding("orphaned files", "warn", what, "allranks sync brings them in")
 
 
 def check_settings(settings: Settings | None, problem: str = "") -> Finding:

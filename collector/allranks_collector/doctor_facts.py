@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import importlib.metadata
 import os
@@ -19,6 +20,7 @@ import zmq
 from allranks_bus.addresses import parse_address
 from allranks_bus.errors import AddressError, AllranksError
 from allranks_bus.home import file_system, home_dir, read_endpoint, spool_roots
+from allranks_bus.outbox import find_outboxes
 from allranks_bus.version import PROTOCOL_VERSION, __version__
 from allranks_collector import doctor
 from allranks_collector.doctor import Finding, FolderFacts, PortFacts, Reached
@@ -74,11 +76,18 @@ def examine(env: Mapping[str, str], told: Told) -> tuple[list[Finding], Settings
     for name, path in (("home", home_dir(env)), ("spool", next(spool_roots(env), None))):
         if path is not None:
             findings += doctor.check_folder(folder_facts(name, path))
+    if settings is not None:
+        reserve_bytes = settings.files_reserve_mb << 20
+        facts = folder_facts("files", settings.files)
+        findings += doctor.check_files(facts, held_bytes(settings.files), reserve_bytes)
     findings.append(doctor.check_descriptors(*resource.getrlimit(resource.RLIMIT_NOFILE)))
     findings.append(doctor.check_clock(told.clock_offset_s, told.took_s / 2))
     waiting = orphans(look_at_spools(spool_roots(env)))
     drained = endpoint is not None and (settings is None or settings.drain_orphans)
     findings.append(doctor.check_orphans(len(waiting), sum(spool.bytes for spool in waiting), drained))
+    boxes = [box for root in spool_roots(env) for box in find_outboxes(root)]
+    left = sum(not (box.has_users or box.is_shipped) for box in boxes)
+    findings.append(doctor.check_outboxes(left, drained))
     return findings, settings
 
 
@@ -205,3 +214,13 @@ def folder_facts(name: str, path: Path) -> FolderFacts:
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     return FolderFacts(name, path, file_system(path), free, os.access(existing, os.W_OK | os.X_OK))
+
+
+def held_bytes(folder: Path) -> int:
+    """What all files under a folder have in them."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(f"{place}/{name}").st_size
+    return total

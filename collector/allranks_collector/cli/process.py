@@ -116,7 +116,7 @@ def status(http: Http = None, json_: Json = False) -> None:
 
 
 def _status_rows(facts: Mapping[str, Any]) -> list[tuple[str, object]]:
-    database = facts.get("database") or {}
+    database, files = facts.get("database") or {}, facts.get("files") or {}
     return [
         ("collector", f"{facts.get('http')} (pid {facts.get('pid')})"),
         ("version", facts.get("version")),
@@ -129,6 +129,8 @@ def _status_rows(facts: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("rejected messages", facts.get("rejected")),
         ("backlog", size(facts.get("pending_bytes"))),
         ("database", f"{database.get('path')} ({size(database.get('bytes'))})"),
+        ("files", f"{files.get('stored')} stored, {files.get('arriving')} arriving, in {files.get('path')}"),
+        *([("files wait", cell(files["problem"], "yellow"))] if files.get("problem") else []),
     ]
 
 

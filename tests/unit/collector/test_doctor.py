@@ -131,6 +131,30 @@ def test_a_folder_that_cannot_be_written_is_broken() -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "free", "writable", "wanted"),
+    [
+        ("ext4", 1 << 40, True, ["ok", "ok"]),
+        ("nfs4", 1 << 40, True, ["ok", "ok"]),
+        ("tmpfs", 1 << 40, True, ["warn", "ok"]),
+        ("ext4", 1 << 40, False, ["fail", "ok"]),
+        ("ext4", 5 << 30, True, ["ok", "warn"]),
+        ("ext4", 256 << 20, True, ["ok", "fail"]),
+    ],
+)
+def test_the_folder_of_files(kind: str, free: int, writable: bool, wanted: list[str]) -> None:
+    facts = FolderFacts("files", Path("/data/files"), kind, free, writable)
+    findings = doctor.check_files(facts, 3 << 30, 256 << 20)
+    assert [finding.level for finding in findings] == wanted
+    assert [finding.name for finding in findings] == ["files", "files space"]
+    assert all(bool(finding.what_to_do) == (finding.level != "ok") for finding in findings)
+
+
+@pytest.mark.parametrize(("count", "drained", "level"), [(0, False, "ok"), (2, True, "ok"), (2, False, "warn")])
+def test_files_that_nobody_ships(count: int, drained: bool, level: str) -> None:
+    assert doctor.check_outboxes(count, drained).level == level
+
+
+@pytest.mark.parametrize(
     ("soft", "hard", "level"), [(1024, 1 << 20, "ok"), (1024, -1, "ok"), (-1, -1, "ok"), (1024, 1024, "warn")]
 )
 def test_descriptors(soft: int, hard: int, level: str) -> None:

@@ -8,11 +8,12 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.support.outboxes import make_box
 
 from allranks_bus import processes
 from allranks_bus.home import Endpoint, write_endpoint
 from allranks_collector import cli, doctor_facts
-from allranks_collector.doctor_facts import Told, examine, folder_facts, port_facts
+from allranks_collector.doctor_facts import Told, examine, folder_facts, held_bytes, port_facts
 from allranks_collector.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -133,6 +134,24 @@ def test_an_orphan_waits(env: dict[str, str], tmp_path: Path) -> None:
     (directory / f"{0:020}.seg").write_bytes(b"x")
     findings, _ = examine(env, Told())
     assert levels(findings, "orphaned spools") == ["warn"]
+
+
+def test_files_wait_whose_training_is_gone(env: dict[str, str], tmp_path: Path) -> None:
+    box = make_box(tmp_path, "offline")
+    box.make()
+    findings, _ = examine(env, Told())
+    assert levels(findings, "orphaned files") == ["warn"]
+    with box.user():
+        findings, _ = examine(env, Told())
+    assert levels(findings, "orphaned files") == ["ok"]
+
+
+def test_what_is_kept_of_files_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "c").write_bytes(bytes(1000))
+    (tmp_path / "d").write_bytes(bytes(24))
+    assert held_bytes(tmp_path) == 1024
+    assert held_bytes(tmp_path / "none") == 0
 
 
 def test_versions_are_those_that_run() -> None:
