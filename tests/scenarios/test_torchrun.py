@@ -23,7 +23,7 @@ def _returned(directory: Path, run: str) -> Returned:
     found: Returned = {}
     for path in directory.glob(f"returned-{run}-*"):
         life, rank = map(int, path.name.split("-")[-2:])
-        (found[life + 1, rank],) = struct.unpack("q", path.read_bytes())
+        (found[life + 1, rank],) = struct.unpack("q8x", path.read_bytes())
     return found
 
 
@@ -51,7 +51,7 @@ def test_two_jobs_on_one_port_are_two_runs_whose_failed_rank_is_named_and_whose_
     how = scenario.torchrun(2, f"--master-port={scenario.free_port()}")
     directories: list[Path] = []
     for _ in range(2):
-        with scenario.started(home, "raising_rank.py", how=how) as program:
+        with scenario.started(home, "raising_rank.py", "stored", how=how) as program:
             ended = program.wait()
             directories.append(program.directory)
         assert ended.exit_code == 1
