@@ -48,6 +48,7 @@ class Parcel:
 
     Attributes:
         owner: the user whose file it must be.
+        is_shared: it lies where several hosts see it, and each may send it: one of them is enough.
     """
 
     found: Found
@@ -57,11 +58,12 @@ class Parcel:
     host: str
     rank: int | None
     owner: int
+    is_shared: bool = False
 
     @property
     def transfer(self) -> bytes:
-        state = self.found.state
-        return transfer_id(self.run, self.host, self.found.name, state.size, state.modified_ns, state.inode)
+        state, host = self.found.state, "" if self.is_shared else self.host
+        return transfer_id(self.run, host, self.found.name, state.size, state.modified_ns, state.inode)
 
 
 class Fate(Enum):

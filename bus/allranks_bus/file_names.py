@@ -30,7 +30,11 @@ def check_file_name(name: str) -> str:
 
 
 def transfer_id(run: str, host: str, name: str, size: int, modified_ns: int, inode: int) -> bytes:
-    """The name of the transfer of a file in this state: the same for every process that sends it."""
+    """The name of the transfer of a file in this state: the same for every process that sends it.
+
+    Args:
+        host: empty where the file lies on a network file system, and several hosts see it.
+    """
     state = cast("bytes", msgpack.packb((run, host, name, size, modified_ns, inode), unicode_errors="replace"))
     return hashlib.sha256(state).digest()[:TRANSFER_ID_BYTES]
 

@@ -148,12 +148,16 @@ def join(directory: Path, about: About) -> None:
         OSError: it cannot be made.
     """
     held = _held.get((os.getpid(), directory))
-    if held is not None:
+    if held is not None and os.fstat(held[0]).st_nlink:
         held[1] += 1
         return
+    count = held[1] if held is not None else 0
+    if held is not None:  # it has been removed under this process
+        os.close(held[0])
+        del _held[os.getpid(), directory]
     for _ in range(_JOIN_TRIES):
         try:
-            _held[os.getpid(), directory] = [_hold(directory, about), 1]
+            _held[os.getpid(), directory] = [_hold(directory, about), count + 1]
             return
         except (BlockingIOError, FileNotFoundError):
             time.sleep(_JOIN_AGAIN_S)  # somebody is removing it at this moment

@@ -39,10 +39,11 @@ class OutboxUser:
             destination=place.destination,
         )
         self._place = place
+        self._about = about
         self._directory = outbox_path(place.spool_root, about)
         self._user = User(place.writer.hex(), place.rank, place.launch)
         self._is_known = False
-        self._has_saved = False
+        self._saves: list[Save] = []
         outbox.join(self._directory, about)
         self._news = News(self._directory)
 
@@ -66,8 +67,9 @@ class OutboxUser:
             )
             warn_once(f"save:{pattern}", f"save({str(pattern)!r}): {what}")
         self._introduce()
-        want(self._directory, Save(whole, base, Policy(policy), self._user))
-        self._has_saved = True
+        save = Save(whole, base, Policy(policy), self._user)
+        want(self._directory, save)
+        self._saves.append(save)
         return names
 
     def look(self, *, has_content: bool) -> None:
@@ -77,13 +79,13 @@ class OutboxUser:
             has_content: whether there is anything in the run's directory.
         """
         self._hear()
-        if has_content or self._has_saved:
+        if has_content or self._saves:
             self._introduce()
             self._ensure_shipper()
 
     def flush(self, deadline: float, *, has_content: bool) -> bool:
         """Waits until all is stored, but not beyond `deadline`; True where nothing is left to wait for."""
-        if not (has_content or self._has_saved):
+        if not (has_content or self._saves):
             return True
         self._introduce()
         token = os.urandom(_TOKEN_BYTES).hex()
@@ -104,7 +106,7 @@ class OutboxUser:
     def close(self, *, has_content: bool) -> None:
         """Ends the use; an outbox in which there was never anything goes with it."""
         outbox.leave(self._directory)
-        if not (has_content or self._has_saved):
+        if not (has_content or self._saves):
             outbox.remove_unused(self._directory)
 
     def abandon(self) -> None:
@@ -112,6 +114,18 @@ class OutboxUser:
         outbox.abandon(self._directory)
 
     def _introduce(self) -> None:
+        """Has the outbox know this process, and what it wants; also where that has been removed meanwhile.
+
+        Whoever reads all files of a home in this process closes `users` too, and ends its lock: then nobody seems to
+        use the outbox.
+        """
+        if not self._directory.exists():
+            outbox.leave(self._directory)
+            outbox.join(self._directory, self._about)
+            self._news = News(self._directory)
+            for save in self._saves:
+                want(self._directory, save)
+            self._is_known = False
         if not self._is_known:
             want(self._directory, self._user)
             self._is_known = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -113,6 +114,17 @@ def test_a_process_that_uses_it_twice_uses_it_until_it_has_left_twice(box: Box) 
     """The lock would be gone with the first of two descriptors."""
     outbox.join(box.directory, box.about)
     outbox.join(box.directory, box.about)
+    outbox.leave(box.directory)
+    assert _in_child(lambda: is_locked(box.directory / USERS)) is True
+    outbox.leave(box.directory)
+    assert _in_child(lambda: is_locked(box.directory / USERS)) is False
+
+
+def test_a_process_whose_outbox_was_removed_under_it_gets_a_new_one(box: Box) -> None:
+    outbox.join(box.directory, box.about)
+    shutil.rmtree(box.directory)
+    outbox.join(box.directory, box.about)
+    assert _in_child(lambda: is_locked(box.directory / USERS)) is True
     outbox.leave(box.directory)
     assert _in_child(lambda: is_locked(box.directory / USERS)) is True
     outbox.leave(box.directory)

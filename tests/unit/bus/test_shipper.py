@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -186,6 +187,19 @@ def test_a_link_that_leads_out_is_told_and_does_not_keep_the_outbox(box: Box, tc
     assert shipped.is_removed
     (problem,) = shipped.problems
     assert "link leads out" in problem
+
+
+def test_on_a_network_file_system_a_file_is_the_same_for_all_hosts(
+    box: Box, tcp_address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("allranks_bus.home.is_network", box.run.is_relative_to)
+    box.write("a", "1")
+    with FileReceiver(tcp_address) as receiver:
+        for host in ("host-1", "host-2"):
+            theirs = replace(box, root=box.root / host, about=replace(box.about, host=host))
+            theirs.make()
+            assert ship(theirs.directory, until_done=True).stored == 1
+    assert len(receiver.chunks()) == 1
 
 
 def test_an_outbox_that_is_used_may_be_shipped_by_hand_and_stays(box: Box, tcp_address: Address) -> None:

@@ -259,6 +259,23 @@ def test_ranks_of_one_host_share_a_shipper(training: Training) -> None:
         assert receiver.names == {"a", "b"}
 
 
+def test_an_outbox_that_was_removed_under_its_user_is_made_anew(training: Training) -> None:
+    """Some part of the program has read all files of the home, and so ended the lock."""
+    Path("saved").write_bytes(b"x")
+    files = training.files()
+    with training.receiver as receiver:
+        files.save("saved")
+        assert training.outbox is not None
+        (training.outbox / USERS).read_bytes()
+        _tick_until(files, lambda: receiver.names == {"saved"}, "it has arrived")
+        wait_until(lambda: training.outbox is None, "the outbox is gone")
+        training.write("more")
+        Path("saved").write_bytes(b"xy")
+        assert files.finish(time.monotonic() + _FINISH_S)
+    assert receiver.names == {"saved", "more"}
+    assert receiver.content("saved") == b"xy"
+
+
 def test_problems_are_told_once_by_the_process_that_they_concern(
     training: Training, capsys: pytest.CaptureFixture[str]
 ) -> None:
