@@ -26,6 +26,7 @@ BENCHMARKS = (
     "query",
     "start_stop",
     "exit_delay",
+    "file_transfer",
     "training_cost",
 )
 # For logs, where rich finds no terminal to ask.

@@ -1,0 +1,30 @@
+"""Pulls a file out of a ZeroMQ socket, and writes it."""
+
+from __future__ import annotations
+
+import time
+
+import zmq
+
+from benchmarks.workers.lines import answer, arguments
+
+_QUEUE = 16
+
+
+def main() -> None:
+    told = arguments()
+    context = zmq.Context()
+    pull = context.socket(zmq.PULL)
+    pull.set(zmq.RCVHWM, _QUEUE)
+    pull.set(zmq.RCVTIMEO, round(1000 * told["limit_s"]))
+    pull.bind(told["endpoint"])
+    answer({"ready": True})
+    with open(told["path"], "wb", buffering=0) as file:
+        while piece := pull.recv():
+            file.write(piece)
+    answer({"written": time.time()})
+    context.destroy(0)
+
+
+if __name__ == "__main__":
+    main()
