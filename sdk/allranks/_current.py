@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import threading
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from allranks import _exits, _loading, _warnings
 from allranks._notebooks import is_notebook
@@ -18,12 +20,17 @@ from allranks._settings import RunSettings, run_settings
 from allranks._warnings import say, warn_once
 from allranks_bus.errors import SettingError
 
+if TYPE_CHECKING:
+    from allranks.identity import Identity
+
 _current: Run | None = None
 # Those that this process has: a child may begin a run of its own beside the one that it came with.
 _runs: list[Run] = []
 # How many runs of its launch this process has ended by `finish`: the ranks of a launch count alike.
 _turn = 0
 _has_hooks = False
+# Held by the thread that begins a run, by process: a forked child must not wait for a thread that it does not have.
+_beginning: dict[int, AbstractContextManager[Any]] = {}
 
 
 def init(
@@ -72,20 +79,21 @@ def init(
     """
     if resume not in ("allow", "never"):
         raise SettingError("resume", resume, "allow or never", "init")
-    now = _current
-    if now is not None and _goes_on(now) and not _takes_another_place(now, rank, world_size):
-        if not now.is_begun:  # a Ctrl-C came in the middle of the last call
-            now.start(config)
+    with _one_at_a_time():
+        now = _current
+        if now is not None and _goes_on(now) and not _takes_another_place(now, rank, world_size):
+            if not now.is_begun:  # a Ctrl-C came in the middle of the last call
+                now.start(config)
+                return now
+            _say_goes_on(now, {"id": id, "project": project, "group": group, "name": name})
+            if config is not None and id in (None, now.id):
+                now.config.update(config, allow_val_change=True)
             return now
-        _say_goes_on(now, {"id": id, "project": project, "group": group, "name": name})
-        if config is not None and id in (None, now.id):
-            now.config.update(config, allow_val_change=True)
-        return now
-    settings = run_settings(os.environ, mode, url, console)
-    told = _Told(id, project, group, name, notes, tuple(map(str, tags)), dir, rank, world_size)
-    run = _taken_up(told, settings, is_implied=False)
-    run.start(config)
-    return run
+        settings = run_settings(os.environ, mode, url, console)
+        told = _Told(id, project, group, name, notes, tuple(map(str, tags)), dir, rank, world_size)
+        run = _taken_up(told, settings, is_implied=False)
+        run.start(config)
+        return run
 
 
 def imply(
@@ -110,14 +118,15 @@ def imply(
     Raises:
         IdentityError, AddressError, SettingError: as `init`.
     """
-    now = _current
-    if now is not None and (_goes_on(now) or (now.is_started and not now.is_finished)):
-        return now
-    settings = run_settings(os.environ, mode, url, None)
-    told = _Told(id, project, group, name, notes, tuple(map(str, tags)), dir, rank, world_size)
-    run = _taken_up(told, settings, is_implied=True)
-    run.export()
-    return run
+    with _one_at_a_time():
+        now = _current
+        if now is not None and (_goes_on(now) or (now.is_started and not now.is_finished)):
+            return now
+        settings = run_settings(os.environ, mode, url, None)
+        told = _Told(id, project, group, name, notes, tuple(map(str, tags)), dir, rank, world_size)
+        run = _taken_up(told, settings, is_implied=True)
+        run.export()
+        return run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,6 +175,11 @@ def _taken_up(told: _Told, settings: RunSettings, *, is_implied: bool) -> Run:
     return run
 
 
+def _one_at_a_time() -> AbstractContextManager[Any]:
+    """What threads that call `init` at once wait for: they get one run."""
+    return _beginning.setdefault(os.getpid(), threading.RLock())
+
+
 def _say_goes_on(run: Run, told: Mapping[str, str | None]) -> None:
     """Says that `init` has not begun another run, where the program may have meant it."""
     message = f"init() was called again: the run {run.id} goes on (finish() it to begin another)"
@@ -204,18 +218,26 @@ def current_or_implied() -> Run:
 
     So a rank that leaves `init` to another one knows the run and its directory, and joins it when it logs.
     """
-    return _current if _current is not None else imply()
+    if _current is None:
+        with _one_at_a_time():
+            return _current if _current is not None else imply()
+    return _current
 
 
 def restored(told: Mapping[str, Any], writer: bytes) -> Run:
     """The run of a pickle: this process's own where it has it, else one that logs into it as `writer`'s child."""
+    with _one_at_a_time():
+        identity = told["identity"]
+        for run in reversed(_runs):
+            if run.id == identity.run and run.identity.launch == identity.launch:
+                return run
+        return _handed_over(told, identity, writer)
+
+
+def _handed_over(told: Mapping[str, Any], identity: Identity, writer: bytes) -> Run:
     global _current
     from allranks.facts import gather_facts
 
-    identity = told["identity"]
-    for run in reversed(_runs):
-        if run.id == identity.run and run.identity.launch == identity.launch:
-            return run
     settings = run_settings(os.environ, told["mode"], told["url"], None)
     run = Run(
         dataclasses.replace(identity, role="child"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import sys
@@ -509,6 +510,7 @@ class Run:
         self._publisher = publisher
 
     def _new_log(self) -> RankLog | None:
+        _hold_standard_descriptors()
         self._writer = os.urandom(WRITER_ID_BYTES)
         identity = self._open_map()
         problems: list[str] = []
@@ -759,6 +761,17 @@ class Run:
                 f"run {self.id}: no collector took the last {waiting:,} events in time; they are kept in "
                 f"{log.directory}: `allranks sync` ships them"
             )
+
+
+def _hold_standard_descriptors() -> None:
+    """Opens what is closed of stdin, stdout and stderr, on nothing.
+
+    A file of ours would get the number, and whatever prints to it without asking Python would write into that file.
+    """
+    with contextlib.suppress(OSError):
+        while (fd := os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) <= 2:
+            pass
+        os.close(fd)
 
 
 def _cwd() -> str:

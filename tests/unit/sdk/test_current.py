@@ -375,3 +375,42 @@ def test_a_ctrl_c_at_the_end_of_the_program_ends_the_waiting(sdk_home: Path) -> 
     assert ended.stderr.count("allranks sync") == 1
     assert time.monotonic() - begun < 5.0
     assert logged(spooled(sdk_home / "spool")) == [(0, {"a": 1.0})]
+
+
+# -- odd beginnings -------------------------------------------------------------------------------------------------
+
+
+def test_threads_that_call_init_at_once_get_one_run(sdk_home: Path) -> None:
+    threads = 8
+    at_once, runs = threading.Barrier(threads), list[Run]()
+
+    def begin() -> None:
+        at_once.wait(60)
+        runs.append(allranks.run)
+        runs.append(offline())
+
+    begun = [threading.Thread(target=begin) for _ in range(threads)]
+    for thread in begun:
+        thread.start()
+    for thread in begun:
+        thread.join(60)
+    assert len(runs) == 2 * threads
+    assert len(set(map(id, runs))) == 1
+    assert len(list(find_spools(sdk_home / "spool"))) == 1
+
+
+CLOSED = """
+import os
+import allranks
+run = allranks.init(mode="offline")
+for step in range(100):
+    run.log({"a": 1.0}, step)
+    for fd in (1, 2):
+        os.write(fd, b"from C")
+"""
+
+
+def test_a_program_whose_streams_are_closed_writes_into_no_file_of_ours(sdk_home: Path) -> None:
+    command = ["sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, CLOSED]
+    assert subprocess.run(command, timeout=60, check=False).returncode == 0
+    assert logged(spooled(sdk_home / "spool")) == [(step, {"a": 1.0}) for step in range(100)]
