@@ -6,6 +6,7 @@ is given the environment, the facts of the process, and what torch.distributed t
     run id: a multiprocessing child that runs the user's main module again: its parent's
             id= · ALLRANKS_RUN_ID
             a parent that called init and started this rank
+            an ancestor that wraps this command (`allranks run`)
             what the ranks agreed on in torch's store
             SOURCES: torchrun · Slurm · MPI · Kubernetes · MASTER_ADDR:MASTER_PORT · the ranks' common parent
             else: a run of its own
@@ -32,6 +33,8 @@ from .names import run_name
 DEFAULT_PROJECT = "default"
 # What a process that called init leaves in its environment for the processes that it starts.
 PARENT_VARIABLE = "ALLRANKS_PARENT_RUN"
+# What `allranks run` leaves in the environment of its command, in the same form.
+WRAPPER_VARIABLE = "ALLRANKS_WRAPPER_RUN"
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 _ID_LENGTH = 10  # of base32: 50 bits
@@ -254,7 +257,11 @@ def resolve(
         who = _as_main_child(parent, place)
     else:
         again = (*(("turn", str(turn)) if turn else ()), *(("launch", str(launch_number)) if launch_number else ()))
-        who = _join(env, facts, place, parent, given_id, dist, new_token, again)
+        wrapper = None if again else _own_wrapper(env, facts, place)
+        if wrapper is not None and given_id in (None, wrapper.run):
+            who = _as_command(wrapper, env, place)
+        else:
+            who = _join(env, facts, place, parent, given_id, dist, new_token, again)
     return replace(
         who,
         project=project or env.get("ALLRANKS_PROJECT") or DEFAULT_PROJECT,
@@ -311,6 +318,16 @@ def _as_main_child(parent: ParentRun, place: Place | None) -> Identity:
     return replace(_identity(parent.run, parent.launch, taken), role="child")
 
 
+def _as_command(wrapper: ParentRun, env: Env, place: Place | None) -> Identity:
+    """A rank of the run that its wrapper began: in the wrapper's place, where it has none of its own."""
+    at = place or Place(wrapper.rank or 0, wrapper.world_size or 1, None, None, None, "wrapped")
+    life = launchers.restarts(env)
+    is_same = (at.rank, at.world_size) == (wrapper.rank, wrapper.world_size)
+    # A wrapper in the place of a rank knows of that one's restarts already.
+    launch = wrapper.launch if is_same or set(life) == {"0"} else short_hash(wrapper.launch, *life)
+    return _identity(wrapper.run, launch, at)
+
+
 def _identity(run: str, launch: str, place: Place) -> Identity:
     return Identity(
         run=run,
@@ -365,6 +382,26 @@ def _own_parent(env: Env, facts: Facts) -> ParentRun | None:
         for process in (facts.me, *facts.ancestors)
     )
     return parent if direct else None
+
+
+def _own_wrapper(env: Env, facts: Facts, place: Place | None) -> ParentRun | None:
+    """The run of the wrapper whose command this process belongs to, however far below it.
+
+    Not below a process of the command that has called init itself: what that one starts follows the other rules. And
+    not for the ranks of a world that reaches beyond this host: the others could not know of it.
+    """
+    wrapper, parent = (parse_parent(env.get(name, "")) for name in (WRAPPER_VARIABLE, PARENT_VARIABLE))
+    if wrapper is None or wrapper.boot_id != facts.boot_id:
+        return None
+    above = [(process.pid, process.start) for process in facts.ancestors]
+    if (wrapper.pid, wrapper.start) not in above:
+        return None
+    between = above[: above.index((wrapper.pid, wrapper.start))]
+    if parent is not None and parent.boot_id == facts.boot_id and (parent.pid, parent.start) in between:
+        return None
+    if place is None or (place.rank, place.world_size) == (wrapper.rank, wrapper.world_size):
+        return wrapper
+    return wrapper if launchers.is_one_host(env, place) else None
 
 
 def _starters(env: Env, facts: Facts) -> tuple[int, ...]:

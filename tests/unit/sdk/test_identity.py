@@ -20,6 +20,7 @@ from allranks import facts as facts_module
 from allranks.facts import Dist, Facts, Process, dist_agree, dist_probe, gather_facts
 from allranks.identity import (
     PARENT_VARIABLE,
+    WRAPPER_VARIABLE,
     IdentityError,
     export_parent,
     identify,
@@ -589,6 +590,78 @@ def test_the_parents_launch_has_a_next_life_after_an_elastic_restart() -> None:
     run, launch, _, _ = child(torchrun(1, TORCHELASTIC_RESTART_COUNT="1"))
     assert run == "parent"
     assert launch != PARENT.launch
+
+
+# --- wrappers --------------------------------------------------------------------------------------------------
+
+WRAPPER = {WRAPPER_VARIABLE: export_parent(PARENT, PARENT_FACTS)}
+SCRIPT = Process(450, 45_000, ("sh", "train.sh"))
+
+
+def wrapped(
+    env: Mapping[str, str], below: tuple[Process, ...] = (), **more: object
+) -> tuple[str, str, int, int, str]:
+    """Run, launch, rank, world size and role of a process below the wrapper, and below these processes of its."""
+    process = facts(env, ancestors=(*below, *CHILD_ANCESTORS))
+    who = resolve({**env, **WRAPPER}, facts=process, new_token=tokens(), **more)  # type: ignore[arg-type]
+    return who.run, who.launch, who.rank, who.world_size, who.role
+
+
+@pytest.mark.parametrize("below", [(), (SCRIPT,)], ids=["the command", "below a script"])
+def test_a_wrapped_program_is_the_rank_that_its_wrapper_began(below: tuple[Process, ...]) -> None:
+    assert wrapped({}, below) == ("parent", PARENT.launch, 0, 1, "rank")
+
+
+def test_a_wrapped_launcher_has_all_its_ranks_in_the_run() -> None:
+    assert wrapped(torchrun(3), (AGENT,)) == ("parent", PARENT.launch, 3, 4, "rank")
+    run, launch, *_ = wrapped(torchrun(3, TORCHELASTIC_RESTART_COUNT="1"), (AGENT,))
+    assert run == "parent"
+    assert launch != PARENT.launch
+
+
+def test_a_wrapper_of_one_node_does_not_tear_a_world_apart() -> None:
+    assert wrapped(torchrun(3, 8, 4), (AGENT,))[0] != "parent"
+
+
+def test_a_wrapper_in_the_place_of_a_rank_is_in_its_world() -> None:
+    at = replace(PARENT, rank=3, world_size=8)
+    process = facts(torchrun(3, 8, 4), ancestors=CHILD_ANCESTORS)
+    env = {**torchrun(3, 8, 4), WRAPPER_VARIABLE: export_parent(at, PARENT_FACTS)}
+    who = resolve(env, facts=process, new_token=tokens())
+    assert (who.run, who.launch, who.rank, who.world_size, who.role) == ("parent", PARENT.launch, 3, 8, "rank")
+
+
+def test_a_wrapped_program_that_asks_again_is_who_it_was() -> None:
+    mine = facts({}, ancestors=CHILD_ANCESTORS)
+    first = resolve(WRAPPER, facts=mine, new_token=tokens())
+    env = {**WRAPPER, PARENT_VARIABLE: export_parent(first, mine)}
+    assert resolve(env, facts=mine, new_token=tokens()) == first
+
+
+def test_what_a_wrapped_program_starts_follows_its_own_rules() -> None:
+    """A sweep in a wrapper is many runs, and the ranks of its command join the command."""
+    driver = facts({}, pid=460, ancestors=CHILD_ANCESTORS)
+    env = {**WRAPPER, PARENT_VARIABLE: export_parent(PARENT, driver)}
+    trial = facts({}, ancestors=(driver.me, *CHILD_ANCESTORS))
+    assert resolve(env, facts=trial, new_token=tokens()).run == "token0"
+    rank = facts(MANUAL | {"RANK": "1"}, ancestors=(driver.me, *CHILD_ANCESTORS))
+    assert resolve({**MANUAL, **env, "RANK": "1"}, facts=rank, new_token=tokens()).rank == 1
+
+
+def test_an_id_of_its_own_outweighs_the_wrapper() -> None:
+    assert wrapped({}, id="mine")[0] == "mine"
+    assert wrapped({"ALLRANKS_RUN_ID": "mine"})[0] == "mine"
+
+
+def test_a_second_run_of_a_wrapped_program_is_its_own() -> None:
+    assert wrapped({}, turn=1)[0] == "token0"
+
+
+def test_a_wrapper_that_is_no_ancestor_is_nobodys() -> None:
+    for ancestors in ((), (AGENT, SHELL), (Process(400, 1), SHELL)):
+        assert resolve(WRAPPER, facts=facts({}, ancestors=ancestors), new_token=tokens()).run == "token0"
+    elsewhere = facts({}, ancestors=CHILD_ANCESTORS, boot_id="boot-b")
+    assert resolve(WRAPPER, facts=elsewhere, new_token=tokens()).run == "token0"
 
 
 def test_an_export_reads_back() -> None:
