@@ -7,6 +7,7 @@ while C code holds the interpreter. Pure: times are passed in, changes are retur
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -81,9 +82,19 @@ def sign_of_close(end: Mapping[str, Any]) -> tuple[Sign, dict[str, Any]]:
     if isinstance(exception, Mapping) and exception:
         reason = f"{exception.get('type')}: {exception.get('message')}"[:500]
         return Sign.CLOSED_BADLY, {**detail, "exception": exception, "reason": reason}
+    if type(exit_code) is int and exit_code < 0:  # as subprocess has it: a wrapper tells of its command
+        name = _signal_name(-exit_code)
+        return Sign.CLOSED_BADLY, {"exit_code": None, "signal": name, "reason": f"killed by {name}"}
     if exit_code not in (0, None):
         return Sign.CLOSED_BADLY, {**detail, "reason": f"exited with code {exit_code}"}
     return Sign.CLOSED, detail
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 ENDED = frozenset({State.DEAD, State.FAILED, State.FINISHED})

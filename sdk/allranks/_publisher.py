@@ -76,6 +76,8 @@ class Publisher:
         self._is_settled = False
         self._endpoint: Endpoint | None = None
         self._sampler: SystemSampler | None = None
+        # The process whose figures are sampled; None for this one.
+        self._observed: int | None = None
         self._sample_at = 0.0
         self._launch_at = 0.0
         self._look_at = 0.0
@@ -96,6 +98,10 @@ class Publisher:
 
     def start(self) -> None:
         self._thread.start()
+
+    def observe(self, pid: int) -> None:
+        """Samples the figures of another process in the place of this one's."""
+        self._observed, self._sampler = pid, None
 
     def finish(self, timeout_s: float) -> bool:
         """Ships what is left; True where all of it was acked in time. The thread is gone then, or soon."""
@@ -278,7 +284,7 @@ class Publisher:
     def _sample(self) -> None:
         if self._sampler is None:
             # psutil's rates need a first look, which gives nothing; a second one follows after the first interval.
-            self._sampler = load("allranks.system").SystemSampler(load=load)
+            self._sampler = load("allranks.system").SystemSampler(self._observed, load=load)
             return
         sample = self._sampler.sample()
         if sample:

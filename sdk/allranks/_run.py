@@ -326,6 +326,11 @@ class Run:
         self._is_begun = True
         self.config.update(entries(config), allow_val_change=True)
 
+    def observe(self, pid: int) -> None:
+        """Has the figures of another process stored in the place of this one's: of a command that it wraps."""
+        if self._publisher is not None:
+            self._publisher.observe(pid)
+
     def export(self) -> None:
         """Lets the processes that are started from here find the run."""
         from allranks.identity import PARENT_VARIABLE, export_parent

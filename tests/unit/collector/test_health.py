@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allranks_collector.health import TRANSITIONS, Patience, Sign, State, Ward, run_state
+from allranks_collector.health import TRANSITIONS, Patience, Sign, State, Ward, run_state, sign_of_close
 
 _SHORT = {
     "-": None,
@@ -228,3 +228,25 @@ def test_who_hangs_is_called_stalled_after_its_patience(step_s: float) -> None:
 )
 def test_a_run_is_what_its_ranks_make_it(states: list[str], expected: str) -> None:
     assert run_state(states) == expected
+
+
+@pytest.mark.parametrize(
+    ("end", "sign", "detail"),
+    [
+        ({}, Sign.CLOSED, {"exit_code": None}),
+        ({"exit_code": 0}, Sign.CLOSED, {"exit_code": 0}),
+        ({"exit_code": 3}, Sign.CLOSED_BADLY, {"exit_code": 3, "reason": "exited with code 3"}),
+        (
+            {"exit_code": -9},
+            Sign.CLOSED_BADLY,
+            {"exit_code": None, "signal": "SIGKILL", "reason": "killed by SIGKILL"},
+        ),
+        (
+            {"exit_code": -999},
+            Sign.CLOSED_BADLY,
+            {"exit_code": None, "signal": "signal 999", "reason": "killed by signal 999"},
+        ),
+    ],
+)
+def test_a_close_tells_how_it_ended(end: dict[str, Any], sign: Sign, detail: dict[str, Any]) -> None:
+    assert sign_of_close(end) == (sign, detail)
