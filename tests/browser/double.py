@@ -58,6 +58,15 @@ def key(name: str, kind: str = "metric", **fields: Any) -> dict[str, Any]:
     return values | fields
 
 
+def file(name: str, size: int = 1000, **fields: Any) -> dict[str, Any]:
+    """A file as the API gives it."""
+    values: dict[str, Any] = {
+        "name": name, "host": "node-0", "rank": 0, "size": size, "digest": "ab" * 32, "modified": CREATED,
+        "stored": CREATED, "versions": 1,
+    }  # fmt: skip
+    return values | fields
+
+
 @dataclass
 class Asked:
     """One API request: its path below /api, and its parameters."""
@@ -75,6 +84,8 @@ class State:
     keys: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     objects: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     events: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    files: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    arriving: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     steps: int = 100
     nonfinite_at: int | None = None
     trouble: bool = False
@@ -148,6 +159,9 @@ class CollectorDouble:
         lists = {"ranks": state.ranks, "keys": state.keys, "objects": state.objects, "events": state.events}
         if what in lists:
             return 200, {what: lists[what]}
+        if what == "files":
+            total = sum(file["size"] for file in state.files)
+            return 200, {"files": state.files, "arriving": state.arriving, "total_bytes": total}
         if what in ("metrics", "system"):
             return 200, {"series": self._series(params), "buckets": 100, "x": "step"}
         return 200, found

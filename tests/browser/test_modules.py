@@ -69,6 +69,46 @@ def test_moments_close_together_are_told_apart(
     assert call(page, double, "format", "axisDurations", values) == texts
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"), (0, "0 B"), (1023, "1023 B"), (4096, "4.0 KiB"), (12 << 20, "12 MiB"), (3 << 29, "1.5 GiB"),
+        (5 << 40, "5.0 TiB"),
+    ],
+)  # fmt: skip
+def test_bytes_have_a_unit(page: Page, double: CollectorDouble, value: Any, text: str) -> None:
+    assert call(page, double, "format", "bytes", value) == text
+
+
+def test_files_are_rows_in_their_folders(page: Page, double: CollectorDouble) -> None:
+    names = ["b.txt", "runs/10.ckpt", "runs/9.ckpt", "a.txt", "runs/old/1.ckpt", "__proto__/x"]
+    files = [{"name": name, "host": "h", "size": 10} for name in names]
+    rows = call(page, double, "files", "fileRows", files)
+    assert [(row["label"], row["depth"]) for row in rows] == [
+        ("__proto__", 0), ("x", 1), ("runs", 0), ("old", 1), ("1.ckpt", 2), ("9.ckpt", 1), ("10.ckpt", 1),
+        ("a.txt", 0), ("b.txt", 0),
+    ]  # fmt: skip
+    assert rows[2]["folder"] == {"count": 3, "bytes": 30, "open": True}
+
+
+def test_a_file_of_several_hosts_has_a_row_each(page: Page, double: CollectorDouble) -> None:
+    files = [{"name": "a/log", "host": host, "size": 1} for host in ("h2", "h1")]
+    rows = call(page, double, "files", "fileRows", files)
+    assert [row["file"]["host"] for row in rows[1:]] == ["h1", "h2"]
+    assert len({row["path"] for row in rows}) == 3
+
+
+@pytest.mark.parametrize(("offset", "size", "share"), [(0, 10, 0), (5, 10, 0.5), (10, 10, 1), (0, 0, 1)])
+def test_the_share_that_is_here(page: Page, double: CollectorDouble, offset: int, size: int, share: float) -> None:
+    assert call(page, double, "files", "share", {"offset": offset, "size": size}) == share
+
+
+def test_a_files_address_names_it_whatever_it_is_called(page: Page, double: CollectorDouble) -> None:
+    file = {"name": "a b/..#?.txt", "host": "h&x=1"}
+    url = call(page, double, "api", "fileUrl", "run/1", file)
+    assert url == "/api/runs/run%2F1/files/a%20b/..%23%3F.txt?host=h%26x%3D1"
+
+
 def test_nested_maps_become_sorted_paths(page: Page, double: CollectorDouble) -> None:
     rows = call(page, double, "format", "flatten", {"b": {"d": 1, "c": [2]}, "a": None, "e": {}})
     assert rows == [["a", None], ["b.c", [2]], ["b.d", 1], ["e", {}]]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import expect
-from tests.browser.double import key, rank, run
+from tests.browser.double import file, key, rank, run
 from tests.browser.pages import RunPage, RunsPage
 
 if TYPE_CHECKING:
@@ -130,6 +130,8 @@ def test_what_ranks_say_is_text_and_never_markup(page: Page, double: CollectorDo
     double.state.objects = [
         {"key": "t", "rank": 0, "attempt": 1, "step": 1, "time": 1.0, "value": HOSTILE},
     ]
+    double.state.files = [file(HOSTILE, host=HOSTILE), file(f"{HOSTILE} folder/a")]
+    double.state.arriving = [{"name": HOSTILE, "host": HOSTILE, "size": 10, "offset": 5}]
     double.state.events = [
         {"event": 1, "time": 1.0, "kind": HOSTILE, "rank": 0, "attempt": 1, "host": HOSTILE, "pid": 1,
          "body": {HOSTILE: HOSTILE}}
@@ -138,7 +140,10 @@ def test_what_ranks_say_is_text_and_never_markup(page: Page, double: CollectorDo
     expect(page.get_by_test_id("run-row")).to_contain_text(HOSTILE)
     run_page = RunPage(page, double.url, "r1").open()
     run_page.cell(0).hover()
-    for tab, shown in (("charts", "chart"), ("config", "config"), ("events", "events"), ("objects", "objects")):
+    tabs = (
+        ("charts", "chart"), ("files", "files"), ("config", "config"), ("events", "events"), ("objects", "objects"),
+    )  # fmt: skip
+    for tab, shown in tabs:
         run_page.tab(tab)
         expect(page.get_by_test_id(shown).first).to_be_visible()
         assert page.locator("img[src=x], #app script").count() == 0
@@ -339,3 +344,56 @@ def test_the_theme_is_the_systems_until_one_is_chosen(page: Page, double: Collec
     assert light != dark
     page.reload()
     assert page.evaluate(background) == dark
+
+
+# -- files ------------------------------------------------------------------------------------------------
+
+
+def test_files_stand_in_their_folders_for_download(page: Page, double: CollectorDouble) -> None:
+    _training(double)
+    double.state.files = [
+        file("checkpoints/last.ckpt", 3 << 20, host="node-1", rank=8, versions=4),
+        file("checkpoints/best.ckpt", 1 << 20),
+        file("notes.txt", 12),
+    ]
+    RunPage(page, double.url, "r1").open("?tab=files")
+    files = page.get_by_test_id("file-row")
+    expect(files).to_have_count(3)
+    expect(page.get_by_test_id("folder-row")).to_contain_text("checkpoints/")
+    expect(page.get_by_test_id("folder-row")).to_contain_text("4.0 MiB")
+    last = page.locator('[data-name="checkpoints/last.ckpt"]')
+    for text in ("last.ckpt", "3.0 MiB", "node-1", "8", "abababababab", "4 versions"):
+        expect(last).to_contain_text(text)
+    href = "/api/runs/r1/files/checkpoints/last.ckpt?host=node-1"
+    expect(last.get_by_role("link")).to_have_attribute("href", href)
+    expect(last.get_by_role("link")).to_have_attribute("download", "last.ckpt")
+    expect(page.get_by_test_id("tab-files")).to_contain_text("3")
+    page.get_by_test_id("folder-row").get_by_role("button").click()
+    expect(files).to_have_count(1)
+    page.get_by_test_id("files-filter").fill("best")
+    page.get_by_test_id("folder-row").get_by_role("button").click()
+    expect(files).to_have_count(1)
+    expect(files).to_have_attribute("data-name", "checkpoints/best.ckpt")
+
+
+def test_what_arrives_is_a_bar_that_fills_and_then_a_row(page: Page, double: CollectorDouble) -> None:
+    _training(double)
+    double.state.arriving = [{"name": "big.ckpt", "host": "node-0", "size": 4 << 20, "offset": 1 << 20}]
+    RunPage(page, double.url, "r1").open("?tab=files")
+    expect(page.get_by_test_id("connection")).to_have_attribute("data-state", "live")
+    bar = page.get_by_test_id("arrival")
+    expect(bar).to_contain_text("1.0 MiB of 4.0 MiB")
+    expect(bar.get_by_role("progressbar")).to_have_attribute("value", "0.25")
+    double.state.arriving[0]["offset"] = 3 << 20
+    double.emit("files", run="r1")
+    expect(bar.get_by_role("progressbar")).to_have_attribute("value", "0.75")
+    double.state.arriving, double.state.files = [], [file("big.ckpt", 4 << 20)]
+    double.emit("files", run="r1")
+    expect(bar).to_have_count(0)
+    expect(page.get_by_test_id("file-row")).to_have_attribute("data-name", "big.ckpt")
+
+
+def test_without_files_the_page_says_what_would_come(page: Page, double: CollectorDouble) -> None:
+    _training(double)
+    RunPage(page, double.url, "r1").open("?tab=files")
+    expect(page.get_by_text("No files yet.")).to_be_visible()

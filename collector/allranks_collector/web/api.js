@@ -57,9 +57,15 @@ export const getKeys = (id) => get(runPath(id, "/keys")).then((body) => body.key
 export const getObjects = (id, params) => get(runPath(id, "/objects"), params).then((body) => body.objects);
 export const getEvents = (id, params) => get(runPath(id, "/events"), params).then((body) => body.events);
 
+export const getFiles = (id) => get(runPath(id, "/files"));
+
 /** Bucketed series. `source` is "metrics" or "system". */
 export const getSeries = (id, source, params) => get(runPath(id, `/${source}`), params).then((body) => body.series);
 
 /** Where a browser downloads `what` ("metrics", "events", …) of a run. */
 export const exportUrl = (id, what, format) => `/api${runPath(id, "/export")}${query({ what, format })}`;
+
+/** Where a browser downloads a file of a run; the host, because several may have one of this name. */
+export const fileUrl = (id, { name, host }) =>
+  `/api${runPath(id, "/files/")}${name.split("/").map(encodeURIComponent).join("/")}${query({ host })}`;
 export const streamUrl = (run) => `/api/stream${query({ run })}`;

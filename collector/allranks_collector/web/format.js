@@ -27,6 +27,17 @@ export function count(value) {
   return value === null || value === undefined ? NONE : Math.round(value).toLocaleString("en-US");
 }
 
+/** Bytes in the unit that suits them: 512 B, 4.0 KiB, 12 MiB, 1.5 GiB. */
+export function bytes(value) {
+  if (value === null || value === undefined) return NONE;
+  let amount = value;
+  for (const unit of ["B", "KiB", "MiB", "GiB"]) {
+    if (amount < 1024) return `${unit === "B" || amount >= 10 ? Math.round(amount) : amount.toFixed(1)} ${unit}`;
+    amount /= 1024;
+  }
+  return `${amount.toFixed(1)} TiB`;
+}
+
 /** Numbers along an axis, all with the same number of decimals, large ones as 10k, 2M. */
 export function axisNumbers(values) {
   const largest = Math.max(...values.map((value) => Math.abs(value ?? 0)));

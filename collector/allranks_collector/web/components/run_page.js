@@ -1,6 +1,6 @@
 // A run's page: fetches what its parts show, and tells them when the collector says that something moved.
 import { html, useMemo, useRef } from "../lib.js";
-import { getKeys, getRanks, getRun } from "../api.js";
+import { getFiles, getKeys, getRanks, getRun } from "../api.js";
 import { seriesLoader } from "../loader.js";
 import { bus } from "../observable.js";
 import { formatRanks, parseRanks } from "../ranks.js";
@@ -10,6 +10,7 @@ import { Notice } from "./bits.js";
 import { ChartsTab } from "./charts_tab.js";
 import { ConfigTab } from "./config_tab.js";
 import { EventsTab } from "./events_tab.js";
+import { FilesTab } from "./files_tab.js";
 import { ObjectsTab } from "./objects_tab.js";
 import { RanksPanel } from "./ranks_panel.js";
 import { RunHeader } from "./run_header.js";
@@ -20,6 +21,7 @@ const HEADER_MS = 2_000;
 // Steps and times of the ranks move with the metrics, and are read less often than their states.
 const STEPS_MS = 3_000;
 const KEYS_MS = 5_000;
+const FILES_MS = 1_000;
 
 export function RunPage({ id, theme }) {
   const { data, error, refresh } = useResource(() => getRun(id), [id]);
@@ -36,8 +38,9 @@ function LoadedRun({ run, refresh, theme }) {
   const attempt = query.attempt ?? "";
   const ranks = useResource(() => getRanks(run.id, attempt), [run.id, attempt]);
   const keys = useResource(() => getKeys(run.id), [run.id]);
+  const files = useResource(() => getFiles(run.id), [run.id]);
   const load = useMemo(() => seriesLoader(run.id), [run.id]);
-  const { pulse, onEvent, onLive } = usePulse(run.id, { refresh, ranks, keys });
+  const { pulse, onEvent, onLive } = usePulse(run.id, { refresh, ranks, keys, files });
   useStream(run.id, onEvent, onLive);
 
   const selected = useMemo(() => parseRanks(query.ranks), [query.ranks]);
@@ -53,7 +56,8 @@ function LoadedRun({ run, refresh, theme }) {
 
   const tabs = [
     ["charts", "Charts", byKind.metric.length], ["system", "System", byKind.system.length],
-    ["objects", "Text & histograms", byKind.object.length], ["config", "Config & summary"], ["events", "Events"],
+    ["objects", "Text & histograms", byKind.object.length], ["files", "Files", files.data?.files.length],
+    ["config", "Config & summary"], ["events", "Events"],
   ];
   const tab = tabs.some(([name]) => name === query.tab) ? query.tab : "charts";
   const charts = { load, pulse, attempt, spoken, selected: formatRanks(selected), theme };
@@ -61,6 +65,7 @@ function LoadedRun({ run, refresh, theme }) {
     charts: () => html`<${ChartsTab} key="charts" source="metrics" keys=${keys.data && byKind.metric} error=${keys.error} ...${charts} />`,
     system: () => html`<${ChartsTab} key="system" source="system" keys=${keys.data && byKind.system} error=${keys.error} ...${charts} />`,
     objects: () => html`<${ObjectsTab} run=${run.id} keys=${byKind.object} pulse=${pulse} ranks=${charts.selected} />`,
+    files: () => html`<${FilesTab} run=${run.id} list=${files.data} error=${files.error} refresh=${files.refresh} />`,
     config: () => html`<${ConfigTab} run=${run} />`,
     events: () => html`<${EventsTab} run=${run.id} pulse=${pulse} />`,
   };
@@ -84,7 +89,7 @@ function tabUrl(id, tab, query) {
  *
  * The pulse tells charts which keys moved (null: all of them), and the events tab that there are events.
  */
-function usePulse(id, { refresh, ranks, keys }) {
+function usePulse(id, { refresh, ranks, keys, files }) {
   const pulse = useMemo(bus, [id]);
   const moved = useRef(new Set());
   const everything = useRef(false);
@@ -101,6 +106,7 @@ function usePulse(id, { refresh, ranks, keys }) {
   const stepsSoon = useThrottled(ranks.refresh, STEPS_MS);
   const headerSoon = useThrottled(refresh, HEADER_MS);
   const keysSoon = useThrottled(keys.refresh, KEYS_MS);
+  const filesSoon = useThrottled(files.refresh, FILES_MS);
   const newKeysSoon = useThrottled(keys.refresh, CHARTS_MS);
 
   const onMetrics = (data) => {
@@ -119,10 +125,11 @@ function usePulse(id, { refresh, ranks, keys }) {
   const all = (...steps) => () => steps.forEach((step) => step());
   const actions = {
     metrics: onMetrics, ranks: all(ranksSoon, headerSoon, eventsSoon), runs: all(ranksSoon, headerSoon, eventsSoon), events: eventsSoon,
+    files: filesSoon,
   };
   const onLive = () => {
     everything.current = true;
-    for (const soon of [chartsSoon, eventsSoon, ranksSoon, headerSoon, keysSoon]) soon();
+    for (const soon of [chartsSoon, eventsSoon, ranksSoon, headerSoon, keysSoon, filesSoon]) soon();
   };
   return { pulse, onEvent: (topic, data) => actions[topic]?.(data), onLive };
 }
