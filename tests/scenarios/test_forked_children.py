@@ -14,7 +14,7 @@ _QUIET = {"PYTHONWARNINGS": "ignore::DeprecationWarning"}
 
 @pytest.mark.parametrize("method", ["os", "multiprocessing"])
 def test_nothing_raises_or_hangs_and_all_is_stored_under_its_process_and_rank(home: Path, method: str) -> None:
-    ended = scenario.run(home, "forked_children.py", method, env=_QUIET, deadline_s=60)
+    ended = scenario.run(home, "forked_children.py", method, "busy", env=_QUIET, deadline_s=60)
     ended.must_be_well()
     assert sorted(ended.stdout.splitlines()) == _lines("prints line")
     assert sorted(line.removeprefix("INFO:train:") for line in ended.stderr.splitlines()) == _lines("logs line")

@@ -1,8 +1,9 @@
 """`init` in the parent; then eight forked children that print, use `logging`, and log metrics, as on TPUs and in
-notebooks, while a thread of the parent does the same.
+notebooks.
 
 python train.py os               by os.fork
 python train.py multiprocessing  by multiprocessing
+python train.py METHOD busy      while a thread of the parent logs without a pause
 """
 
 import logging
@@ -50,7 +51,8 @@ def main() -> None:
     run = allranks.init(project="boring")
     run.log({"i": 0})
     is_over = threading.Event()
-    threading.Thread(target=be_busy, args=(run, is_over)).start()
+    if "busy" in sys.argv:
+        threading.Thread(target=be_busy, args=(run, is_over)).start()
     if sys.argv[1] == "os":
         for pid in [fork(index, run) for index in range(CHILDREN)]:
             assert os.waitpid(pid, 0)[1] == 0
