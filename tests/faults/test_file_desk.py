@@ -10,11 +10,15 @@ from pathlib import Path
 
 import anyio
 import pytest
+from tests.faults.programs.saving import LEFT
 from tests.support import small_disk
 from tests.support.collector import CollectorProcess
 from tests.support.file_senders import CHUNK_BYTES, FileSender, file_sender
+from tests.support.outboxes import kill_shippers_of, shippers_of
 from tests.support.pipelines import Peer, peer
 from tests.support.processes import resident_bytes
+from tests.support.progress import PHASE
+from tests.support.training import RUN, Job
 from tests.support.waiting import wait_until
 from tests.support.writers import T0_NS, HandWriter, number
 
@@ -162,3 +166,19 @@ def test_an_embedded_collector_does_not_end_while_a_file_arrives(home: Path) -> 
             sender.end(transfer, len(body))
             assert isinstance(sender.hear_end(), FileStored)
         wait_until(lambda: not collector.is_running, "it has ended", timeout_s=30.0)
+
+
+def test_what_a_killed_rank_and_its_killed_shipper_left_comes_in(collector: CollectorProcess) -> None:
+    job = Job(collector.home, collector.url, program="saving")
+    with job.ranks(1, "wait", "300") as ranks:
+        wait_until(lambda: ranks[0].progress.cells[PHASE] >= LEFT, "it has left its files", timeout_s=60.0)
+        outbox = wait_until(lambda: next((collector.home / "spool").glob("outbox-*"), None), "there is an outbox")
+        wait_until(lambda: shippers_of(outbox), "its shipper is there")
+        ranks[0].kill()
+        kill_shippers_of(outbox)
+    done = f"the files in {outbox} are stored"
+    wait_until(lambda: done in collector.log.read_text(), "the collector has had it shipped", timeout_s=60.0)
+    assert not outbox.exists()
+    files = collector.get(f"/api/runs/{RUN}/files")["files"]
+    assert "checkpoints/epoch=1.ckpt" in {file["name"] for file in files}
+    assert max(file["size"] for file in files) > 300 * CHUNK_BYTES
