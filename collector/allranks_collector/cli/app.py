@@ -10,7 +10,7 @@ import typer
 
 from allranks_bus.errors import AllranksError
 from allranks_bus.version import __version__
-from allranks_collector.cli import data, demo, files, health, logs, process, sync
+from allranks_collector.cli import command, data, demo, files, health, logs, process, sync
 from allranks_collector.cli.common import UsageError
 from allranks_collector.cli.output import error_line
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # In the order of `allranks --help`: what a newcomer needs first.
 COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("demo", demo.demo),
+    ("run", command.run),
     ("up", process.up),
     ("down", process.down),
     ("status", process.status),
@@ -45,7 +46,9 @@ def make_app() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     for name, function in COMMANDS:
-        app.command(name)(function)
+        # What follows the first word of a command that is run is that one's.
+        settings = {"allow_interspersed_args": False} if function is command.run else None
+        app.command(name, context_settings=settings)(function)
 
     @app.callback(invoke_without_command=True)
     def root(  # pyright: ignore[reportUnusedFunction]
