@@ -341,7 +341,7 @@ class FileDesk:
     def _tell_at(self, transfer: bytes) -> None:
         """Tells a sender how far its file is, every now and then, and where it may be waiting for that."""
         arrival = self._arrivals.get(transfer)
-        if arrival is None:
+        if arrival is None or not self._turns.has(transfer):
             return
         is_all_written = transfer not in self._queued_by_transfer and arrival.offset > arrival.told
         if is_all_written or arrival.offset - arrival.told >= _TELL_EVERY_BYTES:

@@ -12,6 +12,8 @@ WINDOW_BYTES = 16 * 1024 * 1024
 LEAST_BYTES = 64 * 1024
 # Files larger than a window. The rest of the room is for the others, which do not wait for checkpoints.
 MAX_LARGE = 3
+# A large file gives its turn to one that waits after so long, and goes to the end of the line.
+SLICE_S = 10.0
 # Beyond so many in line, the next ones are not noted: they offer again.
 MAX_WAITING = 4096
 # Who has the turn and sends nothing loses it to somebody who waits; who waits and asks no more leaves the line.
@@ -23,11 +25,13 @@ class Turns:
     """Who has a turn, and who waits for one."""
 
     def __init__(self) -> None:
-        # transfer → (size, when it was last heard); in the order in which they came.
+        # transfer → (size, when it was last heard); in the order in which they came, and had their turn.
         self._sending: dict[bytes, tuple[int, float]] = {}
         self._waiting: dict[bytes, tuple[int, float]] = {}
+        # Since when the large ones have had their turn.
+        self._since: dict[bytes, float] = {}
         self._room_bytes = ROOM_BYTES
-        self._large = self._waiting_small = 0
+        self._waiting_small = 0
 
     def has(self, transfer: bytes) -> bool:
         """True while it is this transfer's turn."""
@@ -62,15 +66,16 @@ class Turns:
         if transfer in self._sending:
             size, _ = self._sending.pop(transfer)
             self._room_bytes += _share(size)
-            self._large -= size > WINDOW_BYTES
+            self._since.pop(transfer, None)
 
     def advance(self, now: float) -> tuple[list[bytes], list[bytes]]:
-        """Who has a turn from now on, and who has lost it or left the line."""
+        """Who has a turn from now on, and who is given up: it has lost its turn, or left the line."""
         gone = [transfer for transfer, (_, heard) in self._waiting.items() if now - heard > PATIENCE_S]
         limit_s = IDLE_S if len(self._waiting) > len(gone) else PATIENCE_S
         gone += [transfer for transfer, (_, heard) in self._sending.items() if now - heard > limit_s]
         for transfer in gone:
             self.leave(transfer)
+        self._relieve(now)
         come: list[bytes] = []
         for transfer, (size, _) in list(self._waiting.items()):
             if self._is_one_too_many(size):
@@ -82,12 +87,21 @@ class Turns:
             come.append(transfer)
         return come, gone
 
+    def _relieve(self, now: float) -> None:
+        """Large files that have had their time make room for those that wait."""
+        waiting = len(self._waiting) - self._waiting_small
+        for transfer, since in list(self._since.items())[:waiting]:
+            if now - since >= SLICE_S:
+                size, heard = self._sending[transfer]
+                self.leave(transfer)
+                self._waiting[transfer] = size, heard
+
     def _stands_behind(self, size: int) -> bool:
         """Whether somebody waits who comes first: large files hold up only each other."""
         return bool(self._waiting if size > WINDOW_BYTES else self._waiting_small)
 
     def _is_one_too_many(self, size: int) -> bool:
-        return size > WINDOW_BYTES and self._large >= MAX_LARGE
+        return size > WINDOW_BYTES and len(self._since) >= MAX_LARGE
 
     def _has_room_for(self, size: int) -> bool:
         return _share(size) <= self._room_bytes and not self._is_one_too_many(size)
@@ -95,7 +109,8 @@ class Turns:
     def _admit(self, transfer: bytes, size: int, now: float) -> None:
         self._sending[transfer] = size, now
         self._room_bytes -= _share(size)
-        self._large += size > WINDOW_BYTES
+        if size > WINDOW_BYTES:
+            self._since[transfer] = now
 
 
 def _share(size: int) -> int:

@@ -19,7 +19,7 @@ from tests.support.writers import HandWriter, numbers
 
 from allranks_bus.addresses import Address
 from allranks_bus.wire import FileAt, FileRefused, FileStored
-from allranks_collector import file_desk
+from allranks_collector import file_desk, turns
 from allranks_collector.file_rows import record
 from allranks_collector.file_writer import FileWriter
 from allranks_collector.files import FileStore
@@ -317,6 +317,25 @@ async def test_who_waits_for_a_turn_is_called(store: Store, address: Address) ->
             assert await _do(sender.hear_maybe, 0.3) is None
             sender.abort(sender.transfer_of("slow-0", large))
             assert await _do(sender.hear) == FileAt(waiting, 0)
+
+
+async def test_more_large_files_than_turns_come_in_a_part_at_a_time(
+    store: Store, address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "SLICE_S", 0.0)
+    body = random.Random(2).randbytes(WINDOW_BYTES + 10 * CHUNK_BYTES)
+    async with running(store, address):
+        with peer(address, HandWriter()) as one:
+            await _begin_run(one)
+
+            async def send(number: int) -> None:
+                with file_sender(address, number + 1, host=f"h{number}") as sender:
+                    assert isinstance(await _do(sender.send, "a", body), FileStored)
+
+            async with anyio.create_task_group() as task_group:
+                for number in range(MAX_LARGE + 1):
+                    task_group.start_soon(send, number)
+    assert _rows(store) == [("a", _digest(body), len(body))] * (MAX_LARGE + 1)
 
 
 async def test_a_run_that_is_removed_takes_its_files_along(store: Store, address: Address) -> None:

@@ -9,6 +9,7 @@ from allranks_collector.turns import (
     MAX_WAITING,
     PATIENCE_S,
     ROOM_BYTES,
+    SLICE_S,
     WINDOW_BYTES,
     Turns,
 )
@@ -135,3 +136,28 @@ def test_who_leaves_the_line_is_forgotten() -> None:
     turns.leave(_name(TURNS))
     turns.leave(_name(0))
     assert turns.advance(0.0) == ([], [])
+
+
+def test_large_files_take_turns() -> None:
+    turns = Turns()
+    for number in range(MAX_LARGE + 2):
+        turns.ask(_name(number), LARGE, 0.0)
+    assert turns.advance(SLICE_S - 1) == ([], [])
+    for number in range(MAX_LARGE + 2):
+        turns.hear(_name(number), SLICE_S)
+        turns.ask(_name(number), LARGE, SLICE_S)
+    # Two wait, so two make room; and they go to the end of the line.
+    assert turns.advance(SLICE_S) == ([_name(MAX_LARGE), _name(MAX_LARGE + 1)], [])
+    assert [turns.has(_name(number)) for number in range(MAX_LARGE)] == [False, False, True]
+    assert turns.is_waiting(_name(0))
+    for number in range(MAX_LARGE + 2):
+        turns.ask(_name(number), LARGE, 2 * SLICE_S)
+    assert turns.advance(2 * SLICE_S) == ([_name(0), _name(1)], [])
+
+
+def test_a_large_file_is_not_stopped_for_nobody() -> None:
+    turns = Turns()
+    turns.ask(_name(0), LARGE, 0.0)
+    turns.hear(_name(0), 5 * SLICE_S)
+    assert turns.advance(5 * SLICE_S) == ([], [])
+    assert turns.has(_name(0))
