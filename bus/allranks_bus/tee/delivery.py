@@ -13,8 +13,8 @@ from typing import Any
 
 from allranks_bus.tee.spec import Spec
 
-# Without any progress.
-PATIENCE_S = 5.0
+# Without any progress. All of it must be over some seconds after the rank.
+PATIENCE_S = 4.0
 
 
 def arguments(spec: Spec) -> list[str]:
