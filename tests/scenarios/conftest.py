@@ -18,7 +18,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
     home = tmp_path / "home"
     yield home
     scenario.end_collector(home)
-    left = processes.with_home(home)
+    left = processes.left_with_home(home)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not processes.with_home(home), "all processes of the test are gone")

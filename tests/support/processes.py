@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from allranks_bus import processes
+
+# What a program has started must be gone so long after it: what it printed last is still delivered then.
+LEAVE_S = 6.0
 
 
 def with_home(home: Path) -> list[int]:
     """The pids of all processes, however detached, whose environment has this ALLRANKS_HOME."""
     wanted = f"ALLRANKS_HOME={home}".encode()
     return [pid for pid in _pids() if wanted in _environment(pid) and _is_alive(pid)]
+
+
+def left_with_home(home: Path) -> list[int]:
+    """Those of `with_home` that do not go by themselves in `LEAVE_S`."""
+    deadline = time.monotonic() + LEAVE_S
+    while (left := with_home(home)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return left
 
 
 def resident_bytes(pid: int) -> int:

@@ -42,8 +42,6 @@ PROGRAMS = ROOT / "tests" / "scenarios" / "programs"
 # Beside a program it takes the place of allranks: the same script without it.
 WITHOUT = ROOT / "tests" / "support" / "without_allranks"
 DEADLINE_S = 120.0
-# What a program has started must be gone so long after it.
-LEAVE_S = 6.0
 _DRAIN_S = 60.0
 _DUMP_S = 2.0
 
@@ -65,7 +63,7 @@ class Ended:
     Attributes:
         exit_code: as Popen gives it.
         seconds: from its start to its end.
-        left: the command lines, by pid, of what was there still `LEAVE_S` after its end, but for a collector.
+        left: the command lines, by pid, of what was there still `processes.LEAVE_S` after its end, but for a collector.
     """
 
     exit_code: int
@@ -145,7 +143,7 @@ class Program:
         return {pid: line for pid, line in lines.items() if line and not is_collector(line)}
 
     def _left(self) -> dict[int, str]:
-        deadline = time.monotonic() + LEAVE_S
+        deadline = time.monotonic() + processes.LEAVE_S
         while (left := self._alive()) and time.monotonic() < deadline:
             time.sleep(0.02)
         return left
