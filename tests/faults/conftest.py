@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from tests.support import processes
 from tests.support.collector import CollectorProcess
-from tests.support.scenario import LEAVE_S
 from tests.support.waiting import wait_until
 
 
@@ -20,19 +18,11 @@ def home(tmp_path: Path) -> Iterator[Path]:
     """A home that no process has at the end."""
     home = tmp_path / "home"
     yield home
-    left = _left(home)
+    left = processes.left_with_home(home)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not processes.with_home(home), "all processes of the test are gone")
     assert not left, f"processes were left behind: {left}"
-
-
-def _left(home: Path) -> list[int]:
-    """Who is there still after all that a rank leaves behind must have ended."""
-    deadline = time.monotonic() + LEAVE_S
-    while (left := processes.with_home(home)) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return left
 
 
 @pytest.fixture

@@ -63,7 +63,8 @@ class Ended:
     Attributes:
         exit_code: as Popen gives it.
         seconds: from its start to its end.
-        left: the command lines, by pid, of what was there still `processes.LEAVE_S` after its end, but for a collector.
+        left: the command lines, by pid, of what was still there `processes.LEAVE_S` after its end, but for a
+            collector.
     """
 
     exit_code: int
