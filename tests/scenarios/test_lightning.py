@@ -9,6 +9,9 @@ import pytest
 from tests.support import scenario
 from tests.support.stored import Stored, Writer
 from tests.support.stored_files import await_files
+from tests.support.waiting import wait_until
+
+from allranks_bus.home import read_endpoint
 
 _STEPS = 40
 _INTERRUPT_S = 5.0
@@ -68,6 +71,8 @@ def test_it_ends_by_itself_with_each_rank_in_one_run_and_its_checkpoints_stored(
 def test_ctrl_c_ends_it_soon_and_all_that_was_logged_is_stored(home: Path) -> None:
     with scenario.started(home, "lightning_ddp.py", "100000") as program:
         program.await_line("training")
+        # Its start takes a processor for itself.
+        wait_until(lambda: read_endpoint(home), "the collector listens", timeout_s=60.0)
         begun = time.monotonic()
         program.interrupt()
         ended = program.wait()
