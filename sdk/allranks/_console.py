@@ -168,6 +168,7 @@ class Console:
                 is_stored = self._ship_all(deadline)
             finally:
                 self._shipping.release()
+        self._spare_delivery()
         self._is_over = True
         self._tee.leave_alone()
         return is_stored and self._is_closed.is_set()
@@ -177,6 +178,7 @@ class Console:
         if not self._is_over:
             flush()
             self._flush_tee(time.monotonic() + LEAVE_S)
+            self._spare_delivery()
 
     def abandon(self) -> None:
         """In a forked child: it prints on into its parent's pipe, and has nothing else of it."""
@@ -311,6 +313,11 @@ class Console:
             else:
                 feed.close()
         return is_stored
+
+    def _spare_delivery(self) -> None:
+        """Where a collector elsewhere does not answer, the tee need not try that again at its end."""
+        if self._feed.waits_in_vain:
+            self._tee.order(DONE)
 
     # -- those that this process starts ----------------------------------------------------------------------------
 

@@ -18,6 +18,8 @@ from allranks_bus.spool_reader import SpoolReader
 BEAT_S = 10.0
 # What is not answered for so long goes over new sockets.
 SILENCE_S = 5.0
+# As the tee's own delivery has it.
+PATIENCE_S = 4.0
 FIND_S = 0.5
 _WAIT_S = 0.02
 
@@ -37,13 +39,19 @@ class Feed:
         self._find = find
         self._find_at = 0.0
         self._beat_at = 0.0
-        # Since when something has not been answered for; never, while all is stored.
-        self._waits_since = float("inf")
+        self._connected_at = 0.0
+        # Since when an answer is waited for; never, while all is stored.
+        self._silent_since = float("inf")
 
     @property
     def name(self) -> bytes:
         """The 16 bytes of the tee's writer."""
         return bytes.fromhex(self.directory.name)
+
+    @property
+    def waits_in_vain(self) -> bool:
+        """True where nobody has answered for so long that it makes no sense to go on once this process is over."""
+        return time.monotonic() - self._silent_since >= PATIENCE_S
 
     def step(self, *, is_urgent: bool = False) -> bool:
         """Sends what there is and hears what comes; True where all that the tee has written by now is stored."""
@@ -102,19 +110,17 @@ class Feed:
         courier.pump(is_urgent=is_urgent)
 
     def _keep_connected(self, courier: Courier, now: float) -> None:
-        if courier.shipment.is_done:
-            self._waits_since = float("inf")
-        else:
-            self._waits_since = min(self._waits_since, now)
-        heard_at = courier.heard_at if courier.heard_at is not None else 0.0
-        if courier.is_connected and now - max(self._waits_since, heard_at) < SILENCE_S:
+        self._silent_since = float("inf") if courier.shipment.is_done else min(self._silent_since, now)
+        if courier.heard_at is not None and courier.heard_at > self._silent_since:
+            self._silent_since = courier.heard_at
+        if courier.is_connected and now - max(self._silent_since, self._connected_at) < SILENCE_S:
             return
         if now < self._find_at:
             return
         self._find_at = now + FIND_S
         address = self._find()
         if address is not None:
-            self._waits_since, self._beat_at = now, now
+            self._connected_at = self._beat_at = now
             courier.connect(address)
 
 
