@@ -5,10 +5,11 @@ The hooks are set when a run is first made, not by the import.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,8 @@ _turn = 0
 _has_hooks = False
 # Held by the thread that begins a run, by process: a forked child must not wait for a thread that it does not have.
 _beginning: dict[int, AbstractContextManager[Any]] = {}
+# What telling who this process is imports, beside what `import allranks` does.
+_NEEDED = ("allranks.identity", "allranks.facts", "hashlib")
 
 
 def init(
@@ -175,9 +178,14 @@ def _taken_up(told: _Told, settings: RunSettings, *, is_implied: bool) -> Run:
     return run
 
 
-def _one_at_a_time() -> AbstractContextManager[Any]:
+@contextlib.contextmanager
+def _one_at_a_time() -> Generator[None]:
     """What threads that call `init` at once wait for: they get one run."""
-    return _beginning.setdefault(os.getpid(), threading.RLock())
+    with _beginning.setdefault(os.getpid(), threading.RLock()):
+        _set_hooks()
+        for name in _NEEDED:
+            _loading.load(name)
+        yield
 
 
 def _say_goes_on(run: Run, told: Mapping[str, str | None]) -> None:
@@ -296,7 +304,6 @@ def finish(exit_code: int | None = None, timeout: float = 5.0) -> None:
 
 def _kept(run: Run) -> Run:
     """Sees to it that `run` comes to its right end with this process."""
-    _set_hooks()
     _runs[:] = [other for other in _runs if not other.is_finished]
     _runs.append(run)
     return run
@@ -307,12 +314,13 @@ def _set_hooks() -> None:
     if _has_hooks:
         return
     _has_hooks = True
-    _exits.watch(_at_exit, _failed)
+    # First: what is imported from here on, in whatever thread, is waited for by a fork.
     os.register_at_fork(
         before=_loading.before_fork,
         after_in_parent=_loading.after_fork_in_parent,
         after_in_child=_after_fork_in_child,
     )
+    _exits.watch(_at_exit, _failed)
 
 
 def watch_end_of_child() -> None:
@@ -321,14 +329,14 @@ def watch_end_of_child() -> None:
 
 
 def _after_fork_in_child() -> None:
-    # Loaded already, as there are runs.
-    from allranks.facts import forget_group
-
     global _turn
     _loading.after_fork_in_child()
     _warnings.forget()
-    forget_group()
     _turn = 0
+    if _runs:
+        from allranks.facts import forget_group  # which is loaded then
+
+        forget_group()
     for run in _runs:
         run.become_child()
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from allranks import values
 from allranks._config import Config, Summary, entries, plain
+from allranks._loading import load
 from allranks._log import RankLog
 from allranks._publisher import Publisher
 from allranks._settings import RunSettings
@@ -44,6 +45,8 @@ ALERT_LEVELS = ("INFO", "WARN", "ERROR")
 _MAX_ALERT_CHARS = 16_384
 _MAX_TRACEBACK_CHARS = 16_384
 _MAX_ARGV = 64
+# What a log is accompanied by: imported where a fork waits for it.
+_NEEDED = ("allranks._companions", "allranks._files", "allranks._console")
 
 
 class Run:
@@ -442,6 +445,8 @@ class Run:
         self._starting = threading.RLock()  # a thread that does not exist here may hold the old one
         if log is not None:
             log.abandon()
+        # Begun, or about to be: a thread that does not exist here may be in the middle of `init`.
+        if log is not None or not (self._is_implied or self._is_finished):
             self._parent = self._writer
             self._is_inherited = True
             self.identity = dataclasses.replace(self.identity, role="child")
@@ -498,6 +503,8 @@ class Run:
         from allranks import _current
 
         _current.watch_end_of_child()
+        for name in _NEEDED:
+            load(name)
         log = self._log if self._log is not None else self._new_log()
         if log is None:
             return

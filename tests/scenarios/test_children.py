@@ -53,6 +53,16 @@ def test_children_that_are_forked_in_one_thread_while_another_logs_are_all_store
             assert _lengths(stored.counters(each)) == [300]
 
 
+def test_a_child_that_is_forked_in_the_middle_of_another_threads_init_begins_its_own_run(home: Path) -> None:
+    scenario.start_collector(home)
+    ended = scenario.run(home, "forking_in_init.py", env=_QUIET)
+    ended.must_be_well()
+    with scenario.stored(home) as stored:
+        runs = {f"{who}-{number}" for who in ("parent", "child") for number in range(20)}
+        assert set(stored.runs()) == runs
+        assert all(_lengths(stored.counters(run)) == [1] for run in runs)
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_ranks_at_full_speed_that_never_finish_are_stored_whole(home: Path, method: str) -> None:
     ended = scenario.run(home, "full_speed.py", method)
