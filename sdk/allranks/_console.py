@@ -15,12 +15,10 @@ import termios
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from allranks._companions import RunPlace
-from allranks._console_feed import Feed, finder
+from allranks._loading import load
 from allranks._publisher import may_schedule
 from allranks._streams import Captured, Pump, flush, key_of
 from allranks._tee import TeeProcess, library_path
@@ -30,6 +28,9 @@ from allranks_bus.events import Kind
 from allranks_bus.limits import WRITER_ID_BYTES
 from allranks_bus.spool import CAP_BYTES
 from allranks_bus.tee.spec import BROKEN, CLOSED, DONE, FLUSH, FLUSHED, READY, SHARED, STREAMS, Spec
+
+if TYPE_CHECKING:
+    from allranks._console_feed import Feed
 
 # What a captured process tells those that it starts: whose pipe they print into.
 BEHIND_VARIABLE = "ALLRANKS_CONSOLE_BEHIND"
@@ -41,13 +42,13 @@ _SIZE_EVERY_S = 1.0
 _PUMP_S = 0.5
 
 
-@dataclass(frozen=True)
 class Behind:
     """Whose pipe a process prints into: its tee's door, the rank that it keeps for, and the key of each stream."""
 
-    door: str
-    rank: str
-    keys: Mapping[int, str]
+    def __init__(self, door: str, rank: str, keys: Mapping[int, str]) -> None:
+        self.door = door
+        self.rank = rank
+        self.keys = keys
 
     def __str__(self) -> str:
         return ":".join((self.door, self.rank, *(f"{number}={key}" for number, key in self.keys.items())))
@@ -112,8 +113,10 @@ class Console:
         numbers = (stream.number for stream in streams)
         self._behind = {number: behind.door for number in numbers if behind.keys.get(number) == key_of(number)}
         self._ships = place.destination != "offline" and may_schedule()
-        # Of the tee, and of those that were killed: what they have kept is to be shipped, and their spool removed.
-        self._feed = self._new_feed()
+        # The tee's writer; and what ships its spool, made by the first who does.
+        self._name = os.urandom(WRITER_ID_BYTES)
+        self._feed: Feed | None = None
+        # Of tees that were killed: what they have kept is to be shipped, and their spools are to be removed.
         self._left: list[Feed] = []
         # Held while shipping, by the publisher's thread or by the one that finishes.
         self._shipping = threading.Lock()
@@ -192,10 +195,10 @@ class Console:
     # -- the tee ---------------------------------------------------------------------------------------------------
 
     def _start_tee(self) -> TeeProcess:
-        place, feed = self._place, self._feed
+        place = self._place
         spec = Spec(
             root=str(place.spool_root),
-            name=feed.name,
+            name=self._name,
             cap_bytes=self._cap_bytes,
             door=self._door,
             streams=[stream.number for stream in self._streams],
@@ -204,7 +207,7 @@ class Console:
             run=place.run,
             launch=place.launch,
             path=library_path(),
-            opening=events.pack(Kind.OPEN, time.time_ns(), _identity(place, feed.directory)),
+            opening=events.pack(Kind.OPEN, time.time_ns(), _identity(place, self._name)),
         )
         sources = {stream.number: stream.source for stream in self._streams}
         originals = {stream.number: stream.original for stream in self._streams}
@@ -244,8 +247,8 @@ class Console:
     def _start_again(self) -> bool:
         self._tee.close()
         with self._shipping:
-            self._left.append(self._feed)
-            self._feed = self._new_feed()
+            self._left.append(self._own_feed())
+            self._name, self._feed = os.urandom(WRITER_ID_BYTES), None
         try:
             self._tee = self._start_tee()
         except (OSError, ValueError):
@@ -289,12 +292,18 @@ class Console:
 
     # -- shipping --------------------------------------------------------------------------------------------------
 
-    def _new_feed(self) -> Feed:
-        name = os.urandom(WRITER_ID_BYTES)
-        return Feed(self._place.spool_root / name.hex(), finder(self._place.destination))
+    def _own_feed(self) -> Feed:
+        """The feed of the tee that there is now."""
+        feed = self._feed
+        if feed is None:
+            # Not at `init`, which a program waits for.
+            feeds = load("allranks._console_feed")
+            find = feeds.finder(self._place.destination)
+            feed = self._feed = feeds.Feed(self._place.spool_root / self._name.hex(), find)
+        return feed
 
     def _ship(self) -> None:
-        self._feed.step()
+        self._own_feed().step()
         for feed in list(self._left):
             if feed.step():
                 feed.remove()
@@ -302,12 +311,12 @@ class Console:
 
     def _ship_all(self, deadline: float) -> bool:
         """Ships what all tees have kept so far; True where it is stored. None of them is looked at afterwards."""
-        is_stored = True
-        for feed in (*self._left, self._feed):
+        is_stored, own = True, self._own_feed()
+        for feed in (*self._left, own):
             is_done = feed.finish(deadline)
             is_stored = is_stored and is_done
-            if is_done and (feed is not self._feed or self._is_closed.is_set()):
-                if feed is self._feed:
+            if is_done and (feed is not own or self._is_closed.is_set()):
+                if feed is own:
                     self._tee.order(DONE)
                 feed.remove()
             else:
@@ -316,7 +325,7 @@ class Console:
 
     def _spare_delivery(self) -> None:
         """Where a collector elsewhere does not answer, the tee need not try that again at its end."""
-        if self._feed.waits_in_vain:
+        if self._feed is not None and self._feed.waits_in_vain:
             self._tee.order(DONE)
 
     # -- those that this process starts ----------------------------------------------------------------------------
@@ -339,7 +348,7 @@ class Console:
 _KEPT: list[object] = []
 
 
-def _identity(place: RunPlace, spool: Path) -> dict[str, Any]:
+def _identity(place: RunPlace, name: bytes) -> dict[str, Any]:
     """The OPEN map of a tee: a writer beside its rank's, and no process that anybody watches."""
     return {
         "run": place.run,
@@ -353,6 +362,6 @@ def _identity(place: RunPlace, spool: Path) -> dict[str, Any]:
         "parent": place.writer,
         "host": place.host,
         "pid": os.getpid(),
-        "spool": str(spool),
+        "spool": str(place.spool_root / name.hex()),
         "destination": place.destination,
     }

@@ -44,11 +44,6 @@ class Feed:
         self._silent_since = float("inf")
 
     @property
-    def name(self) -> bytes:
-        """The 16 bytes of the tee's writer."""
-        return bytes.fromhex(self.directory.name)
-
-    @property
     def waits_in_vain(self) -> bool:
         """True where nobody has answered for so long that it makes no sense to go on once this process is over."""
         return time.monotonic() - self._silent_since >= PATIENCE_S
@@ -98,7 +93,7 @@ class Feed:
         courier = self._courier
         if courier is None:
             # Not before there is something to ship: its first position is the log's.
-            courier = self._courier = Courier(self.name, self._log)
+            courier = self._courier = Courier(bytes.fromhex(self.directory.name), self._log)
         self._keep_connected(courier, now)
         if not courier.is_connected:
             return
