@@ -191,7 +191,8 @@ class Run:
         Args:
             data: names and values: numbers of Python, numpy and torch; nested dicts, whose names are joined with
                 `/`; short text; arrays, which become histograms. What cannot be stored gives one warning that
-                names it, and does not cost the values beside it.
+                names it, and does not cost the values beside it. CUDA tensors are copied behind the device's own
+                work, and stored when they have come.
             step: the training step, a whole number; None means one more than that of the event before.
         """
         try:
@@ -236,8 +237,10 @@ class Run:
     def watch(self, model: Any, log: str | None = "gradients", log_freq: int = 1000) -> None:
         """Keeps histograms of a torch module's gradients and parameters; never forces ranks into step.
 
+        Gradients are this rank's own, before they are averaged over ranks (and scaled where a GradScaler is used).
+
         Args:
-            model: a `torch.nn.Module`.
+            model: a `torch.nn.Module`; where it is wrapped or sharded, as it is after that.
             log: `gradients`, `parameters`, `all`, or None for nothing.
             log_freq: every so many backward passes.
         """
