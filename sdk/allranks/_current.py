@@ -32,6 +32,8 @@ _turn = 0
 _has_hooks = False
 # Held by the thread that begins a run, by process: a forked child must not wait for a thread that it does not have.
 _beginning: dict[int, AbstractContextManager[Any]] = {}
+# That thread; 0 while nobody begins one.
+_beginner = 0
 # What telling who this process is imports, beside what `import allranks` does.
 _NEEDED = ("allranks.identity", "allranks.facts", "hashlib")
 
@@ -181,11 +183,16 @@ def _taken_up(told: _Told, settings: RunSettings, *, is_implied: bool) -> Run:
 @contextlib.contextmanager
 def _one_at_a_time() -> Generator[None]:
     """What threads that call `init` at once wait for: they get one run."""
+    global _beginner
     with _beginning.setdefault(os.getpid(), threading.RLock()):
-        _set_hooks()
-        for name in _NEEDED:
-            _loading.load(name)
-        yield
+        before, _beginner = _beginner, threading.get_ident()
+        try:
+            _set_hooks()
+            for name in _NEEDED:
+                _loading.load(name)
+            yield
+        finally:
+            _beginner = before
 
 
 def _say_goes_on(run: Run, told: Mapping[str, str | None]) -> None:
@@ -226,10 +233,7 @@ def current_or_implied() -> Run:
 
     So a rank that leaves `init` to another one knows the run and its directory, and joins it when it logs.
     """
-    if _current is None:
-        with _one_at_a_time():
-            return _current if _current is not None else imply()
-    return _current
+    return _current if _current is not None else imply()
 
 
 def restored(told: Mapping[str, Any], writer: bytes) -> Run:
@@ -267,28 +271,36 @@ def _handed_over(told: Mapping[str, Any], identity: Identity, writer: bytes) -> 
 
 def log(data: Mapping[str, Any], step: int | None = None) -> None:
     """`Run.log` of the current run; a rank that has not called `init` joins its launch's run by it."""
-    run = _current if _current is not None else current_or_implied()
-    run.log(data, step)
+    run = _current if _current is not None else _acting()
+    if run is not None:
+        run.log(data, step)
 
 
 def define_metric(name: str, step_metric: str | None = None, summary: str | None = None) -> None:
     """`Run.define_metric` of the current run."""
-    current_or_implied().define_metric(name, step_metric, summary)
+    run = _acting()
+    if run is not None:
+        run.define_metric(name, step_metric, summary)
 
 
 def save(glob: str | os.PathLike[str], base_path: str | None = None, policy: str = "live") -> list[str]:
     """`Run.save` of the current run."""
-    return current_or_implied().save(glob, base_path, policy)
+    run = _acting()
+    return run.save(glob, base_path, policy) if run is not None else []
 
 
 def watch(model: Any, log: str | None = "gradients", log_freq: int = 1000) -> None:
     """`Run.watch` of the current run."""
-    current_or_implied().watch(model, log, log_freq)
+    run = _acting()
+    if run is not None:
+        run.watch(model, log, log_freq)
 
 
 def alert(title: str, text: str = "", level: str = "INFO") -> None:
     """`Run.alert` of the current run."""
-    current_or_implied().alert(title, text, level)
+    run = _acting()
+    if run is not None:
+        run.alert(title, text, level)
 
 
 def status() -> dict[str, Any]:
@@ -300,6 +312,14 @@ def finish(exit_code: int | None = None, timeout: float = 5.0) -> None:
     """`Run.finish` of the current run; nothing where there is none."""
     if _current is not None:
         _current.finish(exit_code, timeout)
+
+
+def _acting() -> Run | None:
+    """The current or implied run; None, which is said, in a signal handler that comes while this thread begins it."""
+    if _current is None and _beginner == threading.get_ident():
+        warn_once("beginning", "a signal handler logged in the middle of init(): nothing is kept of it")
+        return None
+    return current_or_implied()
 
 
 def _kept(run: Run) -> Run:
@@ -329,10 +349,11 @@ def watch_end_of_child() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _turn
+    global _turn, _beginner
     _loading.after_fork_in_child()
     _warnings.forget()
     _turn = 0
+    _beginner = _beginner if _beginner == threading.get_ident() else 0
     if _runs:
         from allranks.facts import forget_group  # which is loaded then
 

@@ -15,7 +15,7 @@ from typing import Any
 # A fork is not held up for longer than this, whatever an import does.
 _FORK_WAITS_S = 2.0
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal handler may log while its thread imports
 _held_for_fork = False
 
 
@@ -46,5 +46,5 @@ def after_fork_in_parent() -> None:
 def after_fork_in_child() -> None:
     """In the only thread that there is."""
     global _lock, _held_for_fork
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _held_for_fork = False

@@ -19,7 +19,7 @@ import pytest
 from tests.support.spools import Event, events_of, logged, of_kind, spooled
 
 import allranks
-from allranks import _current
+from allranks import _current, _loading
 from allranks._publisher import Publisher
 from allranks._run import Run
 from allranks_bus.events import Kind
@@ -414,3 +414,20 @@ def test_a_program_whose_streams_are_closed_writes_into_no_file_of_ours(sdk_home
     command = ["sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, CLOSED]
     assert subprocess.run(command, timeout=60, check=False).returncode == 0
     assert logged(spooled(sdk_home / "spool")) == [(step, {"a": 1.0}) for step in range(100)]
+
+
+def test_a_signal_handler_that_logs_in_the_middle_of_init_raises_nothing(
+    sdk_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(name: str) -> Any:
+        monkeypatch.undo()
+        allranks.log({"last": 1.0})
+        allranks.alert("the job ends")
+        assert allranks.save("*.txt") == []
+        return _loading.load(name)
+
+    monkeypatch.setattr(_loading, "load", interrupted)
+    run = offline()
+    run.log({"a": 1.0})
+    assert capsys.readouterr().err.count("in the middle of init()") == 1
+    assert logged(spooled(sdk_home / "spool")) == [(0, {"a": 1.0})]
