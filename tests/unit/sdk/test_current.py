@@ -419,12 +419,14 @@ def test_a_program_whose_streams_are_closed_writes_into_no_file_of_ours(sdk_home
 def test_a_signal_handler_that_logs_in_the_middle_of_init_raises_nothing(
     sdk_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    load = _loading.load
+
     def interrupted(name: str) -> Any:
-        monkeypatch.undo()
+        monkeypatch.setattr(_loading, "load", load)
         allranks.log({"last": 1.0})
         allranks.alert("the job ends")
         assert allranks.save("*.txt") == []
-        return _loading.load(name)
+        return load(name)
 
     monkeypatch.setattr(_loading, "load", interrupted)
     run = offline()
