@@ -15,7 +15,7 @@ if rank == 0:
     allranks.init(project="aaa", name="test")
 checkpoints = os.path.join(allranks.run.dir, "checkpoints")  # noqa: PTH118  (as the script of the report does)
 Path(checkpoints).mkdir(exist_ok=True)
-print(f"rank {rank} keeps them in {checkpoints}", flush=True)
+os.write(1, f"rank {rank} keeps them in {checkpoints}\n".encode())
 returned = os.open(f"returned-{rank}", os.O_WRONLY | os.O_CREAT)
 for step in range(int(sys.argv[1])):
     if rank == 0:

@@ -5,6 +5,7 @@ multiprocessing.Process with and without `finish()`. Each prints the id of its r
 """
 
 import multiprocessing
+import os
 import subprocess
 import sys
 from typing import Any
@@ -20,7 +21,7 @@ def trial(name: str, finishes: bool = True) -> str:
         run.log({"i": step}, step)
     if finishes:
         run.finish()
-    print(f"{run.id} {name}", flush=True)
+    os.write(1, f"{run.id} {name}\n".encode())  # at once, where print() may write the end of the line apart
     return run.id
 
 

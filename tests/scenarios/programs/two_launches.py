@@ -18,7 +18,7 @@ def train() -> None:
     run = allranks.init(project="neighbours")
     for step in range(STEPS):
         run.log({"i": step}, step)
-    print(f"{run.id} {run.rank} {run.world_size}", flush=True)
+    os.write(1, f"{run.id} {run.rank} {run.world_size}\n".encode())
 
 
 def worker(rank: int, port: str) -> None:
