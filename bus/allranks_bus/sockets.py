@@ -16,10 +16,12 @@ from typing import cast
 import anyio
 import zmq
 
-from allranks_bus.wire import MAX_MESSAGE_BYTES, Down, pack_down
+from allranks_bus.wire import MAX_MESSAGE_BYTES, Down, Frame, pack_down
 
 # A batch is about 128 KiB; what a slow collector cannot take yet stays in the writers' spools, not here.
 RECEIVE_HIGH_WATER_MARK = 16
+# A frame of this size is used where ZeroMQ has put it; for smaller ones a copy is cheaper than that.
+_LARGE_BYTES = 256 * 1024
 _BACKLOG = 4096
 _MAX_SOCKETS = 65_536
 # A lost wake-up would stall the ingest for ever; so it looks again by itself.
@@ -58,7 +60,7 @@ class CollectorSockets:
         self.data_endpoint = cast("bytes", self._pull.get(zmq.LAST_ENDPOINT)).decode()
         self._fd = cast("int", self._pull.get(zmq.FD))
 
-    async def receive(self, limit_bytes: int) -> list[list[bytes]]:
+    async def receive(self, limit_bytes: int) -> list[list[Frame]]:
         """All messages that wait, at least one, until their bodies have more than `limit_bytes`."""
         while True:
             messages = self.receive_nowait(limit_bytes)
@@ -68,16 +70,21 @@ class CollectorSockets:
                 with anyio.move_on_after(_LOOK_AGAIN_S):
                     await anyio.wait_readable(self._fd)
 
-    def receive_nowait(self, limit_bytes: int) -> list[list[bytes]]:
+    def receive_nowait(self, limit_bytes: int) -> list[list[Frame]]:
         """The messages that wait, perhaps none."""
-        messages: list[list[bytes]] = []
+        messages: list[list[Frame]] = []
         size = 0
-        receive = self._pull.recv_multipart
+        receive = self._pull.recv
         try:
             while size <= limit_bytes:
-                frames = receive(zmq.NOBLOCK)
+                frames: list[Frame] = []
+                has_more = True
+                while has_more:
+                    frame = receive(zmq.NOBLOCK, copy=False)
+                    has_more = frame.more
+                    frames.append(frame.buffer if len(frame) >= _LARGE_BYTES else frame.bytes)
+                    size += len(frame)
                 messages.append(frames)
-                size += sum(map(len, frames))
         except zmq.Again:
             pass
         return messages

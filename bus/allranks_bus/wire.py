@@ -11,7 +11,7 @@ Pure: values in, frames out, and back with every field checked. docs/protocol.md
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -102,7 +102,7 @@ class Chunk:
     transfer: bytes
     offset: int
     crc32: int
-    body: bytes
+    body: bytes | memoryview
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,8 @@ class FileRefused:
     is_final: bool
 
 
+# What a socket gives: a large frame is not copied.
+Frame: TypeAlias = bytes | memoryview
 FileUp: TypeAlias = Offer | Chunk | End | Abort
 FileDown: TypeAlias = FileAt | FileStored | FileRefused
 Up: TypeAlias = Batch | Beat | FileUp
@@ -216,7 +218,7 @@ def pack_abort(abort: Abort) -> tuple[bytes, bytes]:
     return _pack((PROTOCOL_VERSION, _ABORT, abort.sender, abort.transfer)), _EMPTY_MAP
 
 
-def unpack_up(frames: list[bytes]) -> Up:
+def unpack_up(frames: Sequence[Frame]) -> Up:
     """The message in `frames`, as a collector receives them.
 
     Raises:
@@ -288,19 +290,19 @@ def unpack_down(frame: bytes) -> Down:
     raise ProtocolError(f"a control message cannot be of type {untrusted.brief(kind)} with these fields")
 
 
-def _batch(writer: bytes, rest: list[Any], body: bytes) -> Batch:
+def _batch(writer: bytes, rest: list[Any], body: Frame) -> Batch:
     first_seq, count, base, sent_ns = _counts(rest, 4)
     if not 1 <= count <= MAX_BATCH_RECORDS or len(body) > MAX_BATCH_BYTES:
         raise ProtocolError(f"a batch cannot hold {count} records in {len(body)} bytes")
-    return Batch(writer, first_seq, count, base, sent_ns, body, is_urgent=rest[4:5] == [1])
+    return Batch(writer, first_seq, count, base, sent_ns, bytes(body), is_urgent=rest[4:5] == [1])
 
 
-def _beat(writer: bytes, rest: list[Any], body: bytes) -> Beat:
+def _beat(writer: bytes, rest: list[Any], body: Frame) -> Beat:
     next_seq, base, sent_ns = _counts(rest, 3)
     return Beat(writer, next_seq, base, sent_ns, _map(body, "status", MAX_BEAT_BYTES))
 
 
-def _offer(sender: bytes, rest: list[Any], body: bytes) -> Offer:
+def _offer(sender: bytes, rest: list[Any], body: Frame) -> Offer:
     transfer = _transfer(rest)
     (sent_ns,) = _counts(rest[1:], 1)
     told = _map(body, "offer", MAX_OFFER_BYTES)
@@ -317,7 +319,7 @@ def _offer(sender: bytes, rest: list[Any], body: bytes) -> Offer:
     return Offer(sender, transfer, sent_ns, run, project, launch, host, name, size, modified_ns, rank)
 
 
-def _chunk(sender: bytes, rest: list[Any], body: bytes) -> Chunk:
+def _chunk(sender: bytes, rest: list[Any], body: Frame) -> Chunk:
     transfer = _transfer(rest)
     offset, crc32 = _counts(rest[1:], 2)
     if not 1 <= len(body) <= MAX_CHUNK_BYTES or crc32 >= 2**32:
@@ -325,20 +327,20 @@ def _chunk(sender: bytes, rest: list[Any], body: bytes) -> Chunk:
     return Chunk(sender, transfer, offset, crc32, body)
 
 
-def _end(sender: bytes, rest: list[Any], body: bytes) -> End:
+def _end(sender: bytes, rest: list[Any], body: Frame) -> End:
     transfer = _transfer(rest)
     (size,) = _counts(rest[1:], 1)
     _map(body, "body", MAX_HEADER_BYTES)
     return End(sender, transfer, size)
 
 
-def _abort(sender: bytes, rest: list[Any], body: bytes) -> Abort:
+def _abort(sender: bytes, rest: list[Any], body: Frame) -> Abort:
     transfer = _transfer(rest)
     _map(body, "body", MAX_HEADER_BYTES)
     return Abort(sender, transfer)
 
 
-_READERS: Mapping[int, Callable[[bytes, list[Any], bytes], Up]] = {
+_READERS: Mapping[int, Callable[[bytes, list[Any], Frame], Up]] = {
     _BATCH: _batch,
     _BEAT: _beat,
     _OFFER: _offer,
@@ -359,7 +361,7 @@ def _pack(value: object) -> bytes:
     return cast("bytes", msgpack.packb(value, unicode_errors="replace"))
 
 
-def _array(frame: bytes, what: str, max_bytes: int) -> list[Any]:
+def _array(frame: Frame, what: str, max_bytes: int) -> list[Any]:
     if len(frame) > max_bytes:
         raise ProtocolError(f"a {what} has at most {max_bytes} bytes, not {len(frame)}")
     try:
@@ -371,7 +373,7 @@ def _array(frame: bytes, what: str, max_bytes: int) -> list[Any]:
     return array
 
 
-def _map(frame: bytes, what: str, max_bytes: int) -> dict[str, Any]:
+def _map(frame: Frame, what: str, max_bytes: int) -> dict[str, Any]:
     if len(frame) > max_bytes:
         raise ProtocolError(f"a message's {what} has at most {max_bytes} bytes, not {len(frame)}")
     try:

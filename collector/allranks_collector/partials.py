@@ -56,7 +56,7 @@ class Partial:
             self._hash.update(body)
             self.offset += len(body)
 
-    def write(self, body: bytes) -> None:
+    def write(self, body: bytes | memoryview) -> None:
         """Appends `body`, which has been checked, and fits into the size."""
         rest, at = memoryview(body), self.offset
         while rest:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -25,7 +25,7 @@ import anyio.to_thread
 from allranks_bus.errors import ProtocolError, VersionMismatch
 from allranks_bus.processes import ProcessIdentity
 from allranks_bus.sockets import CollectorSockets
-from allranks_bus.wire import Ack, Batch, Beat, Refused, unpack_up
+from allranks_bus.wire import Ack, Batch, Beat, Frame, Refused, unpack_up
 from allranks_collector.file_desk import FileDesk
 from allranks_collector.file_rows import remove_run
 from allranks_collector.files import FileStore
@@ -225,7 +225,7 @@ class Pipeline:
             # A socket that is never empty must not keep the other tasks from their turn.
             await anyio.lowlevel.checkpoint()
 
-    def _take(self, frames: list[bytes]) -> None:
+    def _take(self, frames: Sequence[Frame]) -> None:
         message = unpack_up(frames)
         waiting = self._waiting
         if isinstance(message, Batch):

@@ -17,7 +17,7 @@ import zmq
 
 from allranks_bus.addresses import Address
 from allranks_bus.sockets import CollectorSockets
-from allranks_bus.wire import MAX_MESSAGE_BYTES, Ack, Command, Down, Refused, unpack_down
+from allranks_bus.wire import MAX_MESSAGE_BYTES, Ack, Command, Down, Frame, Refused, unpack_down
 
 WRITER = bytes(range(16))
 _LIMIT = 1 << 20
@@ -39,8 +39,8 @@ def _connected(kind: int, endpoint: str) -> Generator[zmq.Socket[bytes]]:
         context.term()
 
 
-async def _receive(sockets: CollectorSockets, count: int) -> list[list[bytes]]:
-    messages: list[list[bytes]] = []
+async def _receive(sockets: CollectorSockets, count: int) -> list[list[Frame]]:
+    messages: list[list[Frame]] = []
     with anyio.fail_after(20):
         while len(messages) < count:
             messages += await sockets.receive(_LIMIT)
@@ -77,10 +77,22 @@ async def test_many_writers_under_load_lose_nothing(address: Address) -> None:
             group.start_soon(anyio.to_thread.run_sync, write, writer)
         try:
             for name, number in await _receive(sockets, writers * each):
-                seen.setdefault(name, []).append(int(number))
+                seen.setdefault(bytes(name), []).append(int(number))
         finally:
             everything_came.set()
     assert seen == {b"%d" % writer: list(range(each)) for writer in range(writers)}
+
+
+async def test_large_frames_are_used_where_they_lie(tcp_address: Address) -> None:
+    """For as long as somebody has them, whatever comes meanwhile; and a message may have small ones beside them."""
+    bodies = [bytes([number]) * 1_000_000 for number in range(20)]
+    async with CollectorSockets(tcp_address.data, tcp_address.control) as sockets:
+        with _connected(zmq.PUSH, tcp_address.data) as push:
+            for body in bodies:
+                await anyio.to_thread.run_sync(push.send_multipart, [b"header", body, b"end"])
+            messages = await _receive(sockets, len(bodies))
+    assert messages == [[b"header", body, b"end"] for body in bodies]
+    assert {type(frame) for message in messages for frame in message} == {bytes, memoryview}
 
 
 async def test_one_gulp_is_bounded(tcp_address: Address) -> None:

@@ -71,7 +71,7 @@ _FILE_DOWN: dict[str, Down] = {
 }
 
 
-def _packed(message: FileUp) -> tuple[bytes, bytes]:
+def _packed(message: FileUp) -> tuple[bytes, wire.Frame]:
     if isinstance(message, Offer):
         return wire.pack_offer(message)
     if isinstance(message, Chunk):
