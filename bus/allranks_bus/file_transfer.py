@@ -15,7 +15,7 @@ WINDOW_BYTES = 16 * 1024 * 1024
 # Without progress for so long a file is offered again, and the answer tells where it stands.
 SILENCE_S = 2.0
 # A subscription takes a moment to arrive, and what was answered before it is lost.
-FIRST_SILENCE_S = 0.1
+FIRST_SILENCE_S = 0.03
 
 
 class Kind(Enum):

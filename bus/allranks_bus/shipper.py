@@ -37,7 +37,7 @@ _FIND_AGAIN_S = 10.0
 # Without the trainings: how long a collector may say nothing, and how long it may get no further with any file.
 _WORD_S, _PROGRESS_S = 3.0, 600.0
 _IDLE_S = 5.0
-_NICE = 10
+_NICE = 5
 # mallopt(3)
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -289,7 +289,7 @@ def main(arguments: list[str]) -> int:
     """Ships the outbox; 0 where nothing is left of it, or somebody else ships it."""
     # A Ctrl-C in the training's terminal is not meant for this process, which goes on with what is left.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(_NICE)
+    _step_back()
     _keep_memory()
     directory, address = Path(arguments[0]), arguments[1] if len(arguments) > 1 else None
     try:
@@ -307,6 +307,14 @@ def main(arguments: list[str]) -> int:
 @cache
 def _is_network(folder: str) -> bool:
     return home.is_network(Path(folder))
+
+
+def _step_back() -> None:
+    """Lets the training go first, wherever there is not enough of a processor for both."""
+    os.nice(_NICE)
+    # Where sessions share the processors evenly, a priority counts within the session alone: sched(7), autogroup.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(_NICE))
 
 
 def _keep_memory() -> None:
