@@ -207,7 +207,7 @@ class Console:
             run=place.run,
             launch=place.launch,
             path=library_path(),
-            opening=events.pack(Kind.OPEN, time.time_ns(), _identity(place, self._name)),
+            opening=events.pack(Kind.OPEN, time.time_ns(), _identity(place)),
         )
         sources = {stream.number: stream.source for stream in self._streams}
         originals = {stream.number: stream.original for stream in self._streams}
@@ -216,6 +216,13 @@ class Console:
         return TeeProcess(spec, sources, originals, place.env)
 
     def _watch(self) -> None:
+        """The thread: what goes wrong in it must not be printed as its traceback."""
+        try:
+            self._attend()
+        except Exception as error:
+            warn_once("console:thread", f"the console is not attended to any more: {type(error).__name__}: {error}")
+
+    def _attend(self) -> None:
         """Waits for what the tee says, for as long as there is one; starts another where it is killed."""
         self._tee.reap()
         while True:
@@ -348,7 +355,7 @@ class Console:
 _KEPT: list[object] = []
 
 
-def _identity(place: RunPlace, name: bytes) -> dict[str, Any]:
+def _identity(place: RunPlace) -> dict[str, Any]:
     """The OPEN map of a tee: a writer beside its rank's, and no process that anybody watches."""
     return {
         "run": place.run,
@@ -362,6 +369,5 @@ def _identity(place: RunPlace, name: bytes) -> dict[str, Any]:
         "parent": place.writer,
         "host": place.host,
         "pid": os.getpid(),
-        "spool": str(place.spool_root / name.hex()),
         "destination": place.destination,
     }

@@ -81,7 +81,10 @@ class TeeProcess:
 
     def listen(self) -> bytes:
         """What it says next, one byte a word; waits for it. Empty once it has ended, or has been left to itself."""
-        return os.read(self._status, 64)
+        try:
+            return os.read(self._status, 64)
+        except OSError:  # the program has closed all descriptors that it did not know
+            return b""
 
     def order(self, word: bytes) -> None:
         """Tells it to do something, if it is there."""

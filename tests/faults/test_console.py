@@ -171,6 +171,51 @@ def test_what_a_dead_rank_left_is_delivered_to_a_collector_elsewhere(home: Path,
             assert list(stored.values("i").values()) == [[0.0]]
 
 
+_ORPHANED = """
+import os, signal, time
+import allranks
+
+run = allranks.init(project="boring")
+run.log({"i": 0})
+print("the last words", flush=True)
+if not os.fork():
+    for number in range(2):
+        while not os.path.exists(f"go {number}"):
+            time.sleep(0.01)
+        print(f"orphan {number}", flush=True)
+    while not os.path.exists("end"):
+        time.sleep(0.01)
+    os._exit(0)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("drains", ["true", "false"], ids=["collector here", "collector elsewhere"])
+def test_last_words_do_not_wait_for_orphans(home: Path, drains: str) -> None:
+    """Who has outlived the rank may print for ever, or never."""
+    directory = home.parent / "program"
+    directory.mkdir()
+    with CollectorProcess(home, {"ALLRANKS_DRAIN_ORPHANS": drains}) as collector:
+
+        def lines() -> list[str]:
+            runs = [run["id"] for run in collector.get("/api/runs")["runs"]]
+            return [line["text"] for run in runs for line in collector.get(f"/api/runs/{run}/logs")["lines"]]
+
+        env = {"ALLRANKS_URL": collector.url}
+        with scenario.started(home, _ORPHANED, env=env, directory=directory) as program:
+            program.process.wait(60)
+            expected = ["the last words"]
+            wait_until(lambda: lines() == expected, "the last words are stored", timeout_s=60)
+            for number in range(2):
+                (directory / f"go {number}").touch()
+                expected.append(f"orphan {number}")
+                wait_until(lambda: lines() == expected, "the orphan's words are stored", timeout_s=60)
+            (directory / "end").touch()
+            assert wait_until(lambda: not _tees(home), "the tee has ended", timeout_s=60)
+        assert program.stdout.splitlines() == expected
+        scenario.await_drained(home)
+
+
 def test_without_any_collector_a_tee_gives_up_in_time_and_leaves_everything(home: Path) -> None:
     with nobody_listens() as url, scenario.started(home, _LAST_WORDS, "_exit", env={"ALLRANKS_URL": url}) as program:
         assert program.process.wait(60) == 3

@@ -1,4 +1,4 @@
-"""Delivery: what a tee turns to at its end, where no collector on its host would bring in what is left there.
+"""Delivery: what a tee has done where no collector on its host would bring in what it and its rank have left there.
 
 It ships the tee's own spool, and those of its rank's launch whose writers are gone: a rank that was killed, children
 that left by `os._exit`. Where the collector does not answer, everything stays for `allranks sync`.
@@ -17,12 +17,12 @@ from allranks_bus.tee.spec import Spec
 PATIENCE_S = 4.0
 
 
-def arguments(spec: Spec) -> list[str]:
-    """The command that becomes it."""
+def arguments(spec: Spec, name: bytes) -> list[str]:
+    """The command that ships the spool `name` first."""
     from allranks_bus.tee.program import BOOT
 
     boot = BOOT.format(module="allranks_bus.tee.delivery")
-    told = (spec.root, spec.name.hex(), spec.destination, spec.run, spec.launch)
+    told = (spec.root, name.hex(), spec.destination, spec.run, spec.launch)
     return [sys.executable, "-I", "-S", "-c", boot, ":".join(spec.path), *told]
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from pathlib import Path
 
 from allranks_bus.errors import SpoolError
+from allranks_bus.limits import WRITER_ID_BYTES
 from allranks_bus.spool import SpoolWriter
 from allranks_bus.tee import payloads
 from allranks_bus.tee.spec import Spec
@@ -17,9 +19,14 @@ _RETRY_S = 1.0
 
 
 class Keeper:
-    """The spool of one tee, made with the first that is kept; nothing here raises."""
+    """The spool of one tee, made with the first that is kept; nothing here raises.
+
+    Attributes:
+        name: of the writer whose spool it is.
+    """
 
     def __init__(self, spec: Spec) -> None:
+        self.name = spec.name
         self._spec = spec
         self._writer: SpoolWriter | None = None
         self._retry_at = 0.0
@@ -48,6 +55,17 @@ class Keeper:
             with contextlib.suppress(OSError, ValueError):
                 writer.release(min(int(path.stem) for path in writer.directory.glob("*.seg")))
 
+    @property
+    def is_empty(self) -> bool:
+        """True where nothing has been kept yet under this name."""
+        return self._writer is None and not self._lost
+
+    def begin_another(self) -> None:
+        """Closes the spool, and goes on with another writer's, made with the next that is kept."""
+        self.close()
+        self._writer = None
+        self.name = os.urandom(WRITER_ID_BYTES)
+
     def close(self) -> None:
         """The last record; from then on anybody may drain the spool. There is none where nothing was printed."""
         writer = self._open() if self._lost else self._writer
@@ -60,18 +78,18 @@ class Keeper:
     def _open(self) -> SpoolWriter | None:
         """The spool; None while it cannot be made."""
         if self._writer is None and time.monotonic() >= self._retry_at:
-            self._retry_at = time.monotonic() + _RETRY_S
             spec = self._spec
             try:
                 self._writer = SpoolWriter(
                     Path(spec.root),
-                    spec.name,
+                    self.name,
                     lambda: payloads.stamped(spec.opening, time.time_ns()),
                     segment_bytes=SEGMENT_BYTES,
                     cap_bytes=spec.cap_bytes,
                 )
             except SpoolError as error:
                 self._problem = str(error)
+                self._retry_at = time.monotonic() + _RETRY_S
         return self._writer
 
     def _report_loss(self, writer: SpoolWriter) -> bool:

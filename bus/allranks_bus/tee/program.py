@@ -7,10 +7,11 @@ import os
 import select
 import signal
 import sys
+import time
 from pathlib import Path
 
 from allranks_bus.tee import handover
-from allranks_bus.tee.copying import Copier, Gathered
+from allranks_bus.tee.copying import GATHER_S, Copier, Gathered
 from allranks_bus.tee.keeping import Keeper
 from allranks_bus.tee.spec import (
     BROKEN,
@@ -34,6 +35,8 @@ BOOT = "import sys; sys.path[:0] = sys.argv[1].split(':'); from {module} import 
 IGNORED = ("HUP", "INT", "QUIT", "TERM", "TSTP", "TTIN", "TTOU", "USR1", "USR2")
 # How long the tee of a rank whose pipe this rank prints into may take to start.
 BEHIND_S = 3.0
+# Where the rank is gone, and others can print still, what they print is brought in so often.
+BRING_IN_S = 5.0
 # While something is to be flushed, it is looked at so often.
 _LOOK_S = 0.002
 
@@ -42,14 +45,9 @@ def main() -> None:
     """Copies and keeps until nobody can print any more, then sees to it that what is kept is brought to its place."""
     for name in IGNORED:
         signal.signal(getattr(signal, f"SIG{name}"), signal.SIG_IGN)
-    _close_foreign()
-    spec = Spec.read(CONTROL)
-    if Tee(spec).run() or not spec.destination.startswith(("tcp://", "ipc://")):
-        return
-    # On its own, and with nobody on this host whose work that would be.
-    from allranks_bus.tee.delivery import arguments
-
-    os.execv(sys.executable, arguments(spec))
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a delivery
+    _keep_to_itself()
+    Tee(Spec.read(CONTROL)).run()
 
 
 class Tee:
@@ -69,9 +67,10 @@ class Tee:
         # Nobody tells it anything any more; and it has been told that all is stored.
         self._is_alone = False
         self._is_done = False
+        self._bring_in_at = 0.0
 
-    def run(self) -> bool:
-        """Returns at the end; True where there is nothing to bring anywhere."""
+    def run(self) -> None:
+        """Returns at the end."""
         if not self._go_behind():
             _tell(SHARED)
         _tell(READY)
@@ -80,6 +79,7 @@ class Tee:
         while not all(copier.has_ended for copier in self._copiers):
             self._look(self._patience_s())
             self._keep_due()
+            self._bring_in_due()
         self._keep()
         # Whoever reads on the other side waits for the end of these.
         for fd in (*SOURCES.values(), *ORIGINALS.values()):
@@ -89,9 +89,8 @@ class Tee:
         _tell(CLOSED)
         while not (self._is_alone or self._is_done):
             self._look(None)
-        for fd in (STATUS, CONTROL):
-            os.close(fd)
-        return self._is_done
+        if not self._is_done:
+            self._deliver()
 
     def _go_behind(self) -> bool:
         """Takes the descriptors behind the pipes of other ranks' tees for those of the pipes, where there are any."""
@@ -105,8 +104,33 @@ class Tee:
                 os.close(fd)
         return taken == set(wanted)
 
+    def _bring_in_due(self) -> None:
+        """Lets go of what the rank has printed once it is gone: whoever else can print may go on for ever."""
+        if not self._is_alone or self._keeper.is_empty or time.monotonic() < self._bring_in_at:
+            return
+        if not self._bring_in_at and not all(copier.has_copied_all() for copier in self._copiers):
+            return
+        self._bring_in_at = time.monotonic() + BRING_IN_S
+        self._keep()
+        name = self._keeper.name
+        self._keeper.begin_another()
+        self._deliver(name)
+
+    def _deliver(self, name: bytes | None = None) -> None:
+        """Has a spool that is complete brought to its collector, where nobody on this host will."""
+        if self._spec.destination.startswith(("tcp://", "ipc://")):
+            from allranks_bus.tee.delivery import arguments
+
+            with contextlib.suppress(OSError):
+                os.posix_spawn(sys.executable, arguments(self._spec, name or self._keeper.name), os.environ)
+
     def _patience_s(self) -> float | None:
-        return _LOOK_S if self._is_flushing else self._gathered.wait_s()
+        if self._is_flushing:
+            return _LOOK_S
+        waits = [self._gathered.wait_s()]
+        if self._is_alone and not self._keeper.is_empty:
+            waits.append(max(GATHER_S, self._bring_in_at - time.monotonic()))
+        return min((wait_s for wait_s in waits if wait_s is not None), default=None)
 
     def _look(self, timeout_s: float | None) -> None:
         """Waits for anything to happen, and takes it in."""
@@ -160,8 +184,14 @@ def _tell(word: bytes) -> None:
         os.write(STATUS, word)
 
 
-def _close_foreign() -> None:
-    """Closes what C code of the training left open for its children: nobody shall wait for us to let go of it."""
+def _keep_to_itself() -> None:
+    """Closes what C code of the training left open for its children: nobody shall wait for us to let go of it.
+
+    And what is ours is for no child of ours.
+    """
+    for fd in (*SOURCES.values(), *ORIGINALS.values(), STATUS, CONTROL):
+        with contextlib.suppress(OSError):
+            os.set_inheritable(fd, False)
     try:
         open_now = [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]
     except OSError:

@@ -139,6 +139,18 @@ def test_nothing_is_left_of_a_tee_that_had_nothing_to_keep(tmp_path: Path) -> No
     assert not list(tmp_path.iterdir())
 
 
+def test_what_is_kept_after_a_spool_was_let_go_lies_in_another(tmp_path: Path) -> None:
+    keeper = Keeper(_spec(tmp_path))
+    keeper.keep(T0_NS, STDOUT, b"before\n")
+    first = keeper.name
+    keeper.begin_another()
+    assert (keeper.is_empty, len(list(tmp_path.iterdir()))) == (True, 1)
+    keeper.keep(T0_NS, STDOUT, b"after\n")
+    keeper.close()
+    found = [[event[0] for event in events_of(tmp_path / name.hex())] for name in (first, keeper.name)]
+    assert found == [[Kind.OPEN, Kind.CONSOLE, Kind.CLOSE]] * 2
+
+
 def test_what_found_no_room_is_told_in_its_place(tmp_path: Path) -> None:
     keeper = Keeper(_spec(tmp_path, cap_bytes=200_000))
     for _ in range(10):
