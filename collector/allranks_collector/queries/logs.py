@@ -80,8 +80,8 @@ def list_logs(cursor: duckdb.DuckDBPyConnection, run: RunRef, wanted: LogRequest
 
     Returns:
         `lines`: each with number (None where it is open), time, rank, attempt, host, stream, line (its number in its
-        stream), text, and open: whether it may still go on. Those come last, where nothing else follows. `next`: for `after`; None where nothing
-        follows. `newest`: for `since`, of all that this answer knows of.
+        stream), text, and open: whether it may still go on. Those come last, where nothing else follows.
+        `next`: for `after`; None where nothing follows. `newest`: for `since`, of all that this answer knows of.
     """
     of = {
         "run": run.run,
