@@ -360,7 +360,8 @@ class Pipeline:
                     "SELECT w.id, w.writer, w.run, r.id, w.attempt, w.rank, w.role, w.identity,"
                     " coalesce(s.state, 'running') AS state FROM writers w JOIN runs r USING (run) LEFT JOIN"
                     " (SELECT writer, arg_max(state, rowid) AS state FROM states GROUP BY writer) s USING (writer)"
-                    " WHERE w.role <> 'console' AND coalesce(s.state, 'running') IN ('running', 'stalled', 'unreachable')"
+                    " WHERE w.role <> 'console'"
+                    " AND coalesce(s.state, 'running') IN ('running', 'stalled', 'unreachable')"
                 ).fetchall()
 
         rows = await anyio.to_thread.run_sync(read)
