@@ -12,9 +12,10 @@ from allranks_bus.tee.spec import ORIGINALS, SOURCES
 
 # One read: what a killed tee can lose of what somebody would have seen.
 READ_BYTES = 64 * 1024
-# One record, and how long it is waited for more to put into it.
+# One record, and the time between two of them while there is not so much. Who prints after a pause is kept at once:
+# it may be a last word, in a container that ends with it.
 CHUNK_BYTES = 32 * 1024
-GATHER_S = 0.05
+GATHER_S = 0.02
 # A disk that takes nothing must not fill the memory.
 MAX_HELD_BYTES = 4 * 1024 * 1024
 
@@ -46,18 +47,16 @@ class Gathered:
         self._chunks: list[Chunk] = []
         self._open: dict[int, Chunk] = {}
         self._held = 0
-        self._since = 0.0
+        self._due_at = 0.0
 
     def put(self, stream: int, part: bytes) -> bool:
-        """Adds what one read gave; True where somebody should look at it, now or in GATHER_S."""
+        """Adds what one read gave; True where somebody should look when it is due."""
         with self._lock:
             if self._held >= MAX_HELD_BYTES:
                 self._lost += 1
                 self._lost_bytes += len(part)
                 return False
             was = self._held
-            if not was:
-                self._since = time.monotonic()
             for begin in range(0, len(part), CHUNK_BYTES):
                 piece = part[begin : begin + CHUNK_BYTES]
                 chunk = self._open.get(stream)
@@ -73,7 +72,7 @@ class Gathered:
         with self._lock:
             if not self._held:
                 return None
-            return 0.0 if self._held >= CHUNK_BYTES else max(0.0, self._since + GATHER_S - time.monotonic())
+            return 0.0 if self._held >= CHUNK_BYTES else max(0.0, self._due_at - time.monotonic())
 
     def take(self) -> tuple[list[Chunk], int, int]:
         """All of it, by the time at which each chunk began; and how many reads, of how many bytes, had no room."""
@@ -83,6 +82,7 @@ class Gathered:
             lost_bytes, self._lost_bytes = self._lost_bytes, 0
             self._open.clear()
             self._held = 0
+            self._due_at = time.monotonic() + GATHER_S
         return taken, lost, lost_bytes
 
 
