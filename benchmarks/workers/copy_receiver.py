@@ -1,7 +1,8 @@
-"""Pulls a file out of a ZeroMQ socket, and writes it."""
+"""Pulls a file out of a ZeroMQ socket, writes it, and brings it to the disk."""
 
 from __future__ import annotations
 
+import os
 import time
 
 import zmq
@@ -22,7 +23,9 @@ def main() -> None:
     with open(told["path"], "wb", buffering=0) as file:
         while piece := pull.recv():
             file.write(piece)
-    answer({"written": time.time()})
+        written = time.time()
+        os.fsync(file.fileno())
+    answer({"written": written, "durable": time.time()})
     context.destroy(0)
 
 

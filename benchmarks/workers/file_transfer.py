@@ -1,4 +1,4 @@
-"""A training that finds a checkpoint in its run's directory, and finishes once that is stored."""
+"""A training that leaves a checkpoint in its run's directory, after a small file, and finishes once it is stored."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def main() -> None:
     run = allranks.init(project="bench")
     run.log({"loss": 1.0})
     folder = Path(run.dir)
-    answer({"ready": True})
+    (folder / "config.json").write_text("{}")
+    answer({"ready": True, "run": run.id})
     await_word()
     before = _resident_bytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak is that from here on: proc(5)
