@@ -102,11 +102,12 @@ class FileSender:
         """Offers a file until that is answered: from then on this sender hears whatever it is told."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            self.offer(name, size, modified_ns=modified_ns)
-            answer = self.hear_maybe(0.1)
+            transfer = self.offer(name, size, modified_ns=modified_ns)
+            answer: FileDown | None = None
+            while (message := self.hear_maybe(0.1 if answer is None else 0.2)) is not None:
+                if message.transfer == transfer:  # else it tells the end of one before
+                    answer = message
             if answer is not None:
-                while (more := self.hear_maybe(0.2)) is not None:
-                    answer = more
                 return answer
         raise AssertionError(f"nobody answers the offer of {name}")
 
