@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi import Path as InPath
 from fastapi.responses import FileResponse
+from starlette.types import Receive, Scope, Send
 
 from allranks_collector import queries
 from allranks_collector.api import models
@@ -23,14 +26,40 @@ _HEADERS = {
     "cache-control": "no-cache",
 }
 
+# Between the row and the content a newer version may come to both places.
+_TRIES = 3
+_RANGE = re.compile(rb"bytes=(\d{1,19}-\d{0,19}|-\d{1,19})")
+
 RunId = Annotated[str, InPath(description="the run's id, a beginning of it that no other run has, or its name")]
 
 router = APIRouter(tags=["files"])
 
 
 class _Content(FileResponse):
+    """Sends an open file to its end, also where newer versions take its place meanwhile and it is removed."""
+
     # Each piece is a turn of the event loop, which has events to take in.
     chunk_size = 1024 * 1024
+
+    def __init__(self, file: BinaryIO, headers: Mapping[str, str], filename: str) -> None:
+        self._file = file
+        super().__init__(
+            # The file itself, whether or not it still has a name.
+            f"/proc/self/fd/{file.fileno()}",
+            headers=headers,
+            media_type="application/octet-stream",
+            filename=filename,
+            content_disposition_type="attachment",
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._file:
+            # Several ranges, and what is none, are as good as not asked for (RFC 9110, 14.2): a header with thousands
+            # of them would hold up the event loop.
+            headers = [
+                (name, value) for name, value in scope["headers"] if name != b"range" or _RANGE.fullmatch(value)
+            ]
+            await super().__call__({**scope, "headers": headers}, receive, send)
 
 
 # Before the list, because a file may be called x/files.
@@ -48,20 +77,19 @@ def download(
     digest: Annotated[str | None, Query(description="of an older version; the newest if absent")] = None,
 ) -> Response:
     """Download a file, or ranges of it. Its ETag is its digest."""
-    found = _find(context, id, name, host, digest)
-    path = FileStore(context.settings.files).blob(found["digest"])
-    if not path.is_file():
-        return refusal(404, f"the content of {found['name']!r} is not in {context.settings.files} any more")
-    tag = f'"{found["digest"]}"'
-    if tag in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers={**_HEADERS, "etag": tag})
-    return _Content(
-        path,
-        headers={**_HEADERS, "etag": tag},
-        media_type="application/octet-stream",
-        filename=PurePosixPath(found["name"]).name,
-        content_disposition_type="attachment",
-    )
+    files = FileStore(context.settings.files)
+    tries_left = _TRIES
+    while True:
+        found = _find(context, id, name, host, digest)
+        headers = {**_HEADERS, "etag": f'"{found["digest"]}"'}
+        if headers["etag"] in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        try:
+            return _Content(open(files.blob(found["digest"]), "rb"), headers, PurePosixPath(found["name"]).name)
+        except FileNotFoundError:
+            tries_left -= 1
+            if not tries_left:
+                return refusal(404, f"the content of {found['name']!r} is not in {files.root} any more")
 
 
 def _find(context: ApiContext, run: str, name: str, host: str | None, digest: str | None) -> dict[str, Any]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from starlette.types import Message, Receive, Scope, Send
+
     from allranks_collector.store import Store
 
 T0 = T0_NS / 1e9
@@ -187,3 +189,64 @@ def test_a_content_that_somebody_removed_is_404_and_says_so(
 def test_the_reference_tells_of_files(client: AppClient) -> None:
     page = client.get("/docs").text
     assert "GET /api/runs/{id}/files/{name}" in page
+
+
+@pytest.mark.parametrize("asked", [{}, {"range": "bytes=5-"}])
+def test_a_download_goes_on_where_newer_versions_take_its_place(
+    store: Store,
+    live: StillLive,
+    build: DatabaseBuilder,
+    keep: Callable[..., str],
+    settings: Settings,
+    asked: dict[str, str],
+) -> None:
+    body = bytes(range(256)) * 10_000
+    blob = FileStore(settings.files).blob(keep(build.run("run-one"), "a", body))
+    app = create_app(ApiContext(store, live, settings))
+
+    async def removing(scope: Scope, receive: Receive, send: Send) -> None:
+        async def remove_and_send(message: Message) -> None:
+            blob.unlink(missing_ok=True)
+            await send(message)
+
+        await app(scope, receive, remove_and_send)
+
+    with asking(removing, "http://127.0.0.1:5570") as client:
+        assert client.get("/api/runs/run-one/files/a", headers=asked).content == body[5 if asked else 0 :]
+    assert not blob.exists()
+
+
+def test_a_version_that_is_replaced_before_it_is_opened_is_looked_for_again(
+    client: AppClient, build: DatabaseBuilder, keep: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = build.run("run-one")
+    keep(run, "a", b"old")
+    blob = FileStore.blob
+
+    def replaced(files: FileStore, digest: str) -> Path:
+        monkeypatch.undo()
+        blob(files, digest).unlink()
+        keep(run, "a", b"newer")
+        return blob(files, digest)
+
+    monkeypatch.setattr(FileStore, "blob", replaced)
+    assert client.get("/api/runs/run-one/files/a").content == b"newer"
+
+
+@pytest.mark.parametrize(
+    "ranges",
+    [
+        "bytes=0-1,4-5",
+        "bytes=" + ",".join(f"{n}-{n}" for n in range(0, 12_000, 2)),
+        "bytes=" + "1" * 60_000,
+        "lines=1-",
+    ],
+    ids=["two", "thousands", "digits", "unknown"],
+)
+def test_of_anything_but_one_range_the_whole_is_given(
+    client: AppClient, build: DatabaseBuilder, keep: Callable[..., str], ranges: str
+) -> None:
+    """To make out many of them may take as long as there are bytes in the header, squared."""
+    keep(build.run("run-one"), "a", b"0123456789")
+    response = client.get("/api/runs/run-one/files/a", headers={"range": ranges})
+    assert (response.status_code, response.content) == (200, b"0123456789")
