@@ -200,7 +200,7 @@ def _room(facts: FolderFacts) -> Iterable[Finding]:
 
 
 def check_files(facts: FolderFacts, held_bytes: int, reserve_bytes: int) -> list[Finding]:
-    """The folder of the runs' files has room beside what is kept free for events, and can be written.
+    """The folder of the runs' files has room beside what is kept free for events and trainings, and can be written.
 
     Any file system will do: nothing waits for it but the files themselves.
     """
@@ -211,11 +211,14 @@ def check_files(facts: FolderFacts, held_bytes: int, reserve_bytes: int) -> list
         finding = Finding(facts.name, "warn", f"{where}: memory, which a reboot clears", cure)
     elif not facts.writable:
         finding = Finding(facts.name, "fail", f"{facts.path} cannot be written", "check owner and mode")
-    free = f"{facts.free_bytes / 2**30:.1f} GiB free, {reserve_bytes / 2**30:.1f} of them for events"
+    free = (
+        f"{facts.free_bytes / 2**30:.1f} GiB free, {reserve_bytes / 2**30:.1f} of them left to events and trainings"
+    )
+    cure = f"{_MAKE_ROOM}, or leave less free (files_reserve_mb)"
     if facts.free_bytes <= reserve_bytes:
-        space = Finding(f"{facts.name} space", "fail", f"{free}: no files are taken", _MAKE_ROOM)
+        space = Finding(f"{facts.name} space", "fail", f"{free}: no files are taken", cure)
     elif facts.free_bytes < reserve_bytes + LOW_FILES_BYTES:
-        space = Finding(f"{facts.name} space", "warn", f"{free}: a checkpoint may not fit", _MAKE_ROOM)
+        space = Finding(f"{facts.name} space", "warn", f"{free}: a checkpoint may not fit", cure)
     else:
         space = Finding(f"{facts.name} space", "ok", free)
     return [finding, space]

@@ -24,6 +24,7 @@ from allranks_bus.outbox import find_outboxes
 from allranks_bus.version import PROTOCOL_VERSION, __version__
 from allranks_collector import doctor
 from allranks_collector.doctor import Finding, FolderFacts, PortFacts, Reached
+from allranks_collector.files import default_reserve_bytes
 from allranks_collector.settings import Settings, load_settings
 from allranks_collector.spools import look_at_spools, orphans
 
@@ -77,9 +78,8 @@ def examine(env: Mapping[str, str], told: Told) -> tuple[list[Finding], Settings
         if path is not None:
             findings += doctor.check_folder(folder_facts(name, path))
     if settings is not None:
-        reserve_bytes = settings.files_reserve_mb << 20
         facts = folder_facts("files", settings.files)
-        findings += doctor.check_files(facts, held_bytes(settings.files), reserve_bytes)
+        findings += doctor.check_files(facts, held_bytes(settings.files), reserve_bytes(settings))
     findings.append(doctor.check_descriptors(*resource.getrlimit(resource.RLIMIT_NOFILE)))
     findings.append(doctor.check_clock(told.clock_offset_s, told.took_s / 2))
     waiting = orphans(look_at_spools(spool_roots(env)))
@@ -211,9 +211,20 @@ def _version(distribution: str) -> str | None:
 
 def folder_facts(name: str, path: Path) -> FolderFacts:
     """The file system under a folder that may not be there yet."""
-    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    existing = _existing(path)
     free = shutil.disk_usage(existing).free
     return FolderFacts(name, path, file_system(path), free, os.access(existing, os.W_OK | os.X_OK))
+
+
+def reserve_bytes(settings: Settings) -> int:
+    """What the runs' files leave free of their disk."""
+    if settings.files_reserve_mb is not None:
+        return settings.files_reserve_mb << 20
+    return default_reserve_bytes(shutil.disk_usage(_existing(settings.files)).total)
+
+
+def _existing(path: Path) -> Path:
+    return next(parent for parent in (path, *path.parents) if parent.exists())
 
 
 def held_bytes(folder: Path) -> int:

@@ -13,7 +13,7 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import anyio
 import anyio.to_thread
@@ -60,12 +60,13 @@ _COMPLAIN_S = 60.0
 # A file may be here before its run's first event is: so many of them wait for it, for so long.
 _HOMELESS_S = 10.0
 _MAX_COME = 1024
-# Of so many transfers the end is remembered: FILE_STORED may have been lost on its way.
+# Of so many files the newest transfer is remembered: FILE_STORED may have been lost on its way.
 _MAX_REMEMBERED = 4096
 _MAX_HOST = 255
 
 Tell = Callable[[bytes, FileDown], None]
 Publish = Callable[[str, str, Mapping[str, Any]], None]
+_FileKey: TypeAlias = tuple[str, str, str]
 
 
 @dataclass
@@ -147,7 +148,8 @@ class FileDesk:
         self._queue: deque[Job] = deque()
         self._queued_by_transfer: Counter[bytes] = Counter()
         self._come: dict[bytes, _Come] = {}
-        self._remembered: OrderedDict[bytes, str] = OrderedDict()
+        # By file, so that no transfer is remembered that a newer one has taken the place of.
+        self._remembered: OrderedDict[_FileKey, tuple[bytes, str]] = OrderedDict()
         self._to_write = anyio.Event()
         self._to_list = anyio.Event()
         self._complained_at = float("-inf")
@@ -214,10 +216,11 @@ class FileDesk:
         transfer = offer.transfer
         file = FileInfo(transfer, offer.run, offer.host, offer.name, offer.size, offer.modified_ns, offer.rank)
         problem = self._problem_with(file)
+        newest, digest = self._remembered.get(_key(file), (b"", ""))
         if problem:
             self._refuse(offer.sender, transfer, problem, is_final=True)
-        elif transfer in self._remembered:
-            self._tell(offer.sender, FileStored(transfer, self._remembered[transfer]))
+        elif transfer == newest:
+            self._tell(offer.sender, FileStored(transfer, digest))
         elif transfer in self._come:
             self._come[transfer].sender = offer.sender
         else:
@@ -325,7 +328,7 @@ class FileDesk:
             self._ask_again(arrival)
         elif isinstance(outcome, Known):
             self._leave(outcome.transfer)
-            self._remember(outcome.transfer, outcome.digest)
+            self._remember(arrival.file, outcome.digest)
             self._tell(arrival.sender, FileStored(outcome.transfer, outcome.digest))
         elif isinstance(outcome, Failed):
             self._leave(outcome.transfer)
@@ -383,7 +386,7 @@ class FileDesk:
             self.problem = ""
             self.counters.stored += 1
             self.counters.stored_bytes += file.size
-            self._remember(file.transfer, sealed.digest)
+            self._remember(file, sealed.digest)
             self._tell(come.sender, FileStored(file.transfer, sealed.digest))
             self._publish("files", file.run, {})
         for sealed in done.lost:
@@ -411,8 +414,9 @@ class FileDesk:
 
     # -- answers ---------------------------------------------------------------------------------------------------
 
-    def _remember(self, transfer: bytes, digest: str) -> None:
-        self._remembered[transfer] = digest
+    def _remember(self, file: FileInfo, digest: str) -> None:
+        self._remembered[_key(file)] = file.transfer, digest
+        self._remembered.move_to_end(_key(file))
         if len(self._remembered) > _MAX_REMEMBERED:
             self._remembered.popitem(last=False)
 
@@ -426,3 +430,7 @@ class FileDesk:
         if now - self._complained_at >= _COMPLAIN_S:
             self._complained_at = now
             logger.warning("a file cannot be stored, events can: %s", reason)
+
+
+def _key(file: FileInfo) -> _FileKey:
+    return file.run, file.host, file.name

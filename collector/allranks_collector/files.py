@@ -24,6 +24,9 @@ from allranks_collector.partials import Partial
 # What came of a transfer is kept for so long after the last piece of it, and of so many transfers at most.
 KEEP_PARTIAL_S = 86_400.0
 MAX_PARTIALS = 1000
+# What files leave free of a disk at the least, and which part of a large one.
+RESERVE_BYTES = 1024 * 1024 * 1024
+RESERVE_PART = 20
 
 _DIGEST = re.compile("[0-9a-f]{64}")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -37,11 +40,14 @@ class FileStore:
     """The folder `root`, which is made when the first file comes. For one thread, but for `blob`.
 
     Args:
-        reserve_bytes: what files leave free of the disk, so that events can be stored beside them.
+        reserve_bytes: what files leave free of the disk, for events and for whatever else lies there; None for
+            `default_reserve_bytes`.
+        versions: so many contents of each file are kept (file_rows.py); 0 keeps all.
     """
 
-    def __init__(self, root: Path, *, reserve_bytes: int = 0) -> None:
+    def __init__(self, root: Path, *, reserve_bytes: int | None = 0, versions: int = 0) -> None:
         self.root = root
+        self.versions = versions
         self._reserve_bytes = reserve_bytes
         self._blobs, self._partial = root / "blobs", root / "partial"
         # After the machine has gone down, a file may have its length and not its content.
@@ -76,11 +82,14 @@ class FileStore:
             NoRoom: it does not.
         """
         state = os.statvfs(self.root)
-        free = state.f_bavail * state.f_frsize
-        if wanted_bytes and free - wanted_bytes < self._reserve_bytes:
-            reserve = f", and {_size(self._reserve_bytes)} of them are for events" if self._reserve_bytes else ""
+        free, reserve = state.f_bavail * state.f_frsize, self._reserve_bytes
+        if reserve is None:
+            reserve = default_reserve_bytes(state.f_blocks * state.f_frsize)
+        if wanted_bytes and free - wanted_bytes < reserve:
             raise NoRoom(
-                f"no room for {_size(wanted_bytes)} more on the disk of {self.root}: {_size(free)} are free{reserve}"
+                f"no room for {_size(wanted_bytes)} more on the disk of {self.root}: {_size(free)} are free, and"
+                f" files leave {_size(reserve)} free for events and trainings: make room, or set files_reserve_mb"
+                " (ALLRANKS_FILES_RESERVE_MB)"
             )
 
     def forget(self, transfer: bytes) -> None:
@@ -140,6 +149,14 @@ class FileStore:
 
     def _path(self, transfer: bytes) -> Path:
         return self._partial / f"{transfer.hex()}.{self._boot}"
+
+
+def default_reserve_bytes(disk_bytes: int) -> int:
+    """What files leave free of a disk of this size, where nobody has said it.
+
+    It may be the one that a training writes its own checkpoints to, and those must never find it full of ours.
+    """
+    return max(RESERVE_BYTES, disk_bytes // RESERVE_PART)
 
 
 def reason_of(error: OSError | NoRoom) -> str:

@@ -94,7 +94,11 @@ class Collector:
             self.pipeline = Pipeline(
                 self.store,
                 self.sockets,
-                FileStore(settings.files, reserve_bytes=settings.files_reserve_mb * 1024 * 1024),
+                FileStore(
+                    settings.files,
+                    reserve_bytes=None if settings.files_reserve_mb is None else settings.files_reserve_mb << 20,
+                    versions=settings.file_versions,
+                ),
                 patience=Patience(settings.heartbeat_timeout_s, settings.stall_min_s, settings.stall_factor),
                 commit_interval_s=settings.commit_interval_s,
                 max_pending_bytes=settings.max_pending_mb * 1024 * 1024,

@@ -137,6 +137,7 @@ DATA_PORT = Kind("a port, 1 to 65534 (control is on the next one)", "PORT", lamb
 COUNT = Kind("a whole number of at least 1", "N", lambda raw: _whole(raw, 1, 2**31 - 1))
 POSITIVE = Kind("a number greater than 0", "X", _positive)
 OPTIONAL_COUNT = Kind("a whole number of at least 1, or none", "N", _or_none(lambda raw: _whole(raw, 1, 2**31 - 1)))
+COUNT_OR_ALL = Kind("a whole number, 0 for all", "N", lambda raw: _whole(raw, 0, 2**31 - 1))
 OPTIONAL_POSITIVE = Kind("a number greater than 0, or none", "X", _or_none(_positive))
 SWITCH = Kind("true or false", "BOOL", _switch)
 NAMES = Kind("names with commas between them", "NAME,…", _names)
@@ -178,7 +179,11 @@ class Settings:
     allowed_hosts: tuple[str, ...] = field(default=(), metadata=_row(NAMES, "more names to be called by in HTTP"))
     commit_interval_s: float = field(default=0.1, metadata=_row(POSITIVE, "longest wait of events for a commit"))
     max_pending_mb: int = field(default=64, metadata=_row(COUNT, "events in memory before senders have to wait"))
-    files_reserve_mb: int = field(default=256, metadata=_row(COUNT, "room on the disk that files leave to events"))
+    files_reserve_mb: int | None = field(
+        default=None,
+        metadata=_row(OPTIONAL_COUNT, "room on the disk that files leave free (default: 5 %, and 1 GiB)"),
+    )
+    file_versions: int = field(default=1, metadata=_row(COUNT_OR_ALL, "contents of each file that are kept; 0: all"))
     max_file_mb: int | None = field(
         default=None, metadata=_row(OPTIONAL_COUNT, "largest file that is taken (default: none)")
     )

@@ -111,7 +111,7 @@ def test_the_room_that_is_for_events_is_left_to_them(
         with file_sender(collector.address) as sender:
             refused = sender.send("a.ckpt", _BODY)
         assert isinstance(refused, FileRefused)
-        assert "are for events" in refused.reason
+        assert "free for events" in refused.reason
         assert _ack_s(one) < _HANG_S
         assert collector.ready()[0] == 200
 

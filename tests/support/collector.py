@@ -36,6 +36,8 @@ def clean_environment(home: Path, **more: str) -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
         "ALLRANKS_HOME": str(home),
         "ALLRANKS_SPOOL": str(home / "spool"),
+        # Tests run on nearly full disks too.
+        "ALLRANKS_FILES_RESERVE_MB": "64",
         **more,
     }
 

@@ -177,7 +177,7 @@ class FileAnswer(BaseModel):
     digest: str = Field(description="SHA-256 of the newest version, in hex")
     modified: float
     stored: float
-    versions: int = Field(description="contents that it has had; an older one is asked for by its digest")
+    versions: int = Field(description="contents of it that are kept; an older one is asked for by its digest")
 
 
 class ArrivingAnswer(BaseModel):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from allranks_collector.queries.select import RunRef
 
-# The newest row of each file, and how many contents it has had.
+# The newest row of each file, and how many contents of it are kept.
 _NEWEST = """
     SELECT host, name, rank, size, digest, modified_ns, stored_ns,
         count(DISTINCT digest) OVER (PARTITION BY host, name) AS versions

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
+import shutil
 import socket
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ from allranks_bus import processes
 from allranks_bus.home import Endpoint, write_endpoint
 from allranks_collector import cli, doctor_facts
 from allranks_collector.doctor_facts import Told, examine, folder_facts, held_bytes, port_facts
+from allranks_collector.files import default_reserve_bytes
 from allranks_collector.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -144,6 +147,13 @@ def test_files_wait_whose_training_is_gone(env: dict[str, str], tmp_path: Path) 
     with box.user():
         findings, _ = examine(env, Told())
     assert levels(findings, "orphaned files") == ["ok"]
+
+
+def test_what_files_leave_free_follows_from_the_disk_or_is_set(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, database=tmp_path, spool=tmp_path, files=tmp_path / "none" / "files")
+    disk = shutil.disk_usage(tmp_path).total
+    assert doctor_facts.reserve_bytes(settings) == default_reserve_bytes(disk)
+    assert doctor_facts.reserve_bytes(dataclasses.replace(settings, files_reserve_mb=3)) == 3 << 20
 
 
 def test_what_is_kept_of_files_is_counted(tmp_path: Path) -> None:

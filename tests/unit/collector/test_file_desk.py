@@ -198,6 +198,16 @@ async def test_a_file_that_is_given_up_leaves_nothing(store: Store, address: Add
     assert [path for path in (store.path.parent / "files").rglob("*") if path.is_file()] == []
 
 
+async def test_a_file_that_goes_back_to_what_it_was_is_listed_so(store: Store, address: Address) -> None:
+    async with running(store, address):
+        with peer(address, HandWriter()) as one, file_sender(address) as sender:
+            await _begin_run(one)
+            for body, modified_ns in ((b"first", 1), (b"second", 2), (b"first", 1)):
+                stored = await _do(sender.send, "a", body, modified_ns=modified_ns)
+                assert stored == FileStored(sender.transfer_of("a", len(body), modified_ns), _digest(body))
+                assert _rows(store)[-1] == ("a", _digest(body), len(body))
+
+
 @pytest.mark.parametrize("name", ["../up", "/etc/passwd", "a//b", "", "a\\b", "a\nb", "x" * 1025])
 async def test_a_name_that_leads_out_is_refused_for_ever(store: Store, address: Address, name: str) -> None:
     async with running(store, address) as pipeline:
@@ -243,7 +253,7 @@ async def test_without_room_a_file_waits_and_events_do_not(
             refused = await _do(sender.send, "a", BODY)
             assert isinstance(refused, FileRefused)
             assert not refused.is_final
-            assert "are for events" in refused.reason
+            assert "free for events" in refused.reason
             assert pipeline.files.problem == refused.reason
             assert pipeline.problem == ""
             assert [record.message for record in caplog.records if "a file cannot be stored" in record.message]

@@ -187,7 +187,7 @@ def test_the_reserve_is_kept_also_from_files_that_are_under_way(
     monkeypatch.setattr(files, "_reserve_bytes", 2**62)
     (failed,) = writer.work([_chunk(400, 1000)])
     assert isinstance(failed, Failed)
-    assert "are for events" in failed.reason
+    assert "free for events" in failed.reason
 
 
 def test_a_store_that_cannot_be_asked_is_no_crash(

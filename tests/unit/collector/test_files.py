@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from allranks_collector.files import KEEP_PARTIAL_S, FileStore, NoRoom, reason_of
+from allranks_collector.files import KEEP_PARTIAL_S, FileStore, NoRoom, default_reserve_bytes, reason_of
 from allranks_collector.partials import FLUSH_BYTES, Partial
 
 TRANSFER = bytes(range(16))
@@ -139,10 +139,33 @@ def test_only_a_digest_names_a_content(files: FileStore, digest: str) -> None:
 def test_what_does_not_fit_beside_the_reserve_is_not_begun(tmp_path: Path) -> None:
     free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
     files = FileStore(tmp_path / "files", reserve_bytes=free // 2)
-    with pytest.raises(NoRoom, match=r"no room for .*iB more on the disk of .*files: .* are for events"):
+    words = (
+        r"no room for .*iB more on the disk of .*files: .* are free, and .* free for events .* set files_reserve_mb"
+    )
+    with pytest.raises(NoRoom, match=words):
         files.open(TRANSFER, free // 2 + free // 4)
     assert _names(files.root) == []
     files.open(TRANSFER, 1000).close()
+
+
+@pytest.mark.parametrize(("disk_gib", "reserve_gib"), [(0.1, 1), (10, 1), (100, 5), (10_000, 500)])
+def test_by_default_a_part_of_the_disk_stays_free(disk_gib: float, reserve_gib: float) -> None:
+    assert default_reserve_bytes(round(disk_gib * 2**30)) == reserve_gib * 2**30
+
+
+def test_the_default_is_kept_free_where_nothing_else_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Blocks of 1 GiB: a disk of 100, of which 8 are free.
+    fields = (2**30, 2**30, 100, 8, 8, 0, 0, 0, 0, 255)
+    disk = os.statvfs_result(fields)
+
+    def state(_: Path) -> os.statvfs_result:
+        return disk
+
+    monkeypatch.setattr("allranks_collector.files.os.statvfs", state)
+    files = FileStore(tmp_path / "files", reserve_bytes=None)
+    files.check_room(3 << 30)
+    with pytest.raises(NoRoom, match=r"8\.0 GiB are free, and files leave 5\.0 GiB free for events"):
+        files.check_room((3 << 30) + 1)
 
 
 def test_what_has_come_already_needs_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ def test_defaults_need_nothing_but_a_home(env: dict[str, str], tmp_path: Path) -
     assert settings.spool == tmp_path / "spool"
     assert settings.files == tmp_path / "home" / "files"
     assert settings.max_file_mb is None
+    assert (settings.file_versions, settings.files_reserve_mb) == (1, None)
     assert settings.idle_exit_s is None
 
 

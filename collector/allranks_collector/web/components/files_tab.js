@@ -58,7 +58,7 @@ function File({ row, run }) {
   const { label, depth, file } = row;
   return html`<tr data-testid="file-row" data-name=${file.name} data-host=${file.host}>
     <td class="name" style=${{ "--depth": depth }}><a href=${fileUrl(run, file)} download=${label} title=${`Download ${file.name}`}>${label}</a>
-      ${file.versions > 1 && html`<small title="contents that it has had; the newest is shown">${plural(file.versions, "version")}</small>`}</td>
+      ${file.versions > 1 && html`<small title="contents of it that are kept; the newest is shown">${plural(file.versions, "version")}</small>`}</td>
     <td class="figure" title=${`${count(file.size)} bytes`}>${bytes(file.size)}</td>
     <td class="dim"><code>${file.host}</code></td><td class="figure">${file.rank ?? ""}</td>
     <td class="figure"><${Ago} time=${file.modified} /></td><td class="dim"><code title=${file.digest}>${file.digest.slice(0, 12)}</code></td></tr>`;
