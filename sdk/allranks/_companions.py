@@ -43,6 +43,7 @@ class Companion(Protocol):
 
     def finish(self, deadline: float) -> bool:
         """Brings in what is left, until `deadline` (monotonic seconds) at most; True where nothing is left."""
+        ...
 
     def leave(self) -> None:
         """Hands what is left over to whoever outlives this process, and waits for nothing."""
