@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 _COLUMNS = ("INTEGER", "VARCHAR", "VARCHAR", "VARCHAR", "BIGINT", "BIGINT", "BIGINT", "INTEGER", "VARCHAR")
 
 # Of the named files: the rows whose content is not among the newest ones, and those whose content a later row has.
-_REMOVE_OLD = """
+_OLD = """
     WITH named AS (
         SELECT DISTINCT unnest($runs::INTEGER[]) AS run, unnest($hosts::VARCHAR[]) AS host,
             unnest($names::VARCHAR[]) AS name),
     contents AS (
-        SELECT files.rowid AS number, run, host, name,
+        SELECT files.rowid AS number, run, host, name, digest,
             max(files.rowid) OVER (PARTITION BY run, host, name, digest) AS newest
         FROM files JOIN named USING (run, host, name)),
     aged AS (
-        SELECT number, number < newest AS is_again,
+        SELECT number, digest, number < newest AS is_again,
             dense_rank() OVER (PARTITION BY run, host, name ORDER BY newest DESC) AS age
         FROM contents)
-    DELETE FROM files WHERE rowid IN (SELECT number FROM aged WHERE is_again OR age > $versions) RETURNING digest"""
+    SELECT number, digest FROM aged WHERE is_again OR age > $versions"""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,13 @@ def _insert(store: Store, runs: Mapping[str, int], stored: Sequence[Sealed], *, 
         if not versions:
             return set()
         asked = {"runs": columns[0], "hosts": columns[1], "names": columns[2], "versions": versions}
-        return _unreferenced(connection, _digests(connection.execute(_REMOVE_OLD, asked).fetchall()))
+        old = connection.execute(_OLD, asked).fetchall()
+        if not old:
+            return set()
+        # Not by RETURNING: DuckDB 1.5 leaves out rows of this transaction there.
+        numbers = [number for number, _ in old]
+        connection.execute("DELETE FROM files WHERE rowid IN (SELECT unnest(?::BIGINT[]))", [numbers])
+        return _unreferenced(connection, {digest for _, digest in old})
 
 
 def digest_of(store: Store, files: FileStore, transfer: bytes) -> str | None:
