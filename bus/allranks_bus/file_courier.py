@@ -48,7 +48,6 @@ class Parcel:
 
     Attributes:
         owner: the user whose file it must be.
-        is_shared: it lies where several hosts see it, and each may send it: one of them is enough.
     """
 
     found: Found
@@ -58,11 +57,11 @@ class Parcel:
     host: str
     rank: int | None
     owner: int
-    is_shared: bool = False
 
     @property
     def transfer(self) -> bytes:
-        state, host = self.found.state, "" if self.is_shared else self.host
+        # Where several hosts see a file, it is enough that one of them sends it.
+        state, host = self.found.state, "" if self.found.is_shared else self.host
         return transfer_id(self.run, host, self.found.name, state.size, state.modified_ns, state.inode)
 
 

@@ -10,9 +10,11 @@ import glob
 import os
 import stat
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
+from allranks_bus import home
 from allranks_bus.errors import BadFileName
 from allranks_bus.file_names import check_file_name
 from allranks_bus.file_source import CannotSend, State, resolve, state_of
@@ -25,12 +27,14 @@ class Found(NamedTuple):
         path: where it is opened: what a link means, and not the link.
         name: under which it is stored.
         root: the folder that it lies in, without links in its path.
+        is_shared: that is on a network file system: other hosts may see the same file, and its inode means little.
     """
 
     path: str
     name: str
     root: str
     state: State
+    is_shared: bool = False
 
 
 class Unfit(NamedTuple):
@@ -81,6 +85,11 @@ def folder_of(pattern: str) -> str:
     return str(folder)
 
 
+@cache
+def _is_shared(root: str) -> bool:
+    return home.is_network(Path(root))
+
+
 def _look(path: str, name: str, root: str, status: os.stat_result) -> Finding | None:
     try:
         if stat.S_ISLNK(status.st_mode):
@@ -90,6 +99,6 @@ def _look(path: str, name: str, root: str, status: os.stat_result) -> Finding | 
             status = os.lstat(path)
         if not stat.S_ISREG(status.st_mode):
             return None
-        return Found(path, check_file_name(name), root, state_of(status))
+        return Found(path, check_file_name(name), root, state_of(status), _is_shared(root))
     except (BadFileName, CannotSend) as error:
         return Unfit(path, str(error))

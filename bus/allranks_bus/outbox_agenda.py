@@ -287,7 +287,7 @@ class Agenda:
     def _is_settled(self, wish: Wish) -> bool:
         if wish.policy is Policy.NOW:
             return self._ledger.was_settled(wish.key)
-        return self._ledger.is_settled(wish.key, wish.found.state)
+        return self._ledger.is_settled(wish.key, wish.found.state, by_inode=not wish.found.is_shared)
 
     def _may_try(self, key: Key, now: float) -> bool:
         trouble = self._troubles.get(key)

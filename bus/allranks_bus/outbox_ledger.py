@@ -129,9 +129,14 @@ class Ledger:
             else:
                 self._problems.add(news)
 
-    def is_settled(self, key: Key, state: State) -> bool:
-        """True where this state of a file is stored, or will never be."""
-        return self._settled.get(key) == state
+    def is_settled(self, key: Key, state: State, *, by_inode: bool) -> bool:
+        """True where this state of a file is stored, or will never be.
+
+        Args:
+            by_inode: False where a file may get another inode without having changed.
+        """
+        settled = self._settled.get(key)
+        return settled is not None and (settled if by_inode else settled._replace(inode=state.inode)) == state
 
     def was_settled(self, key: Key) -> bool:
         """True where any state of a file is."""

@@ -15,10 +15,10 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
-from allranks_bus import home, outbox
+from allranks_bus import outbox
 from allranks_bus.collector_finder import CollectorFinder
 from allranks_bus.errors import AllranksError, SpoolBusy, SpoolError
 from allranks_bus.file_courier import Fate, FileCourier, Outcome, Parcel
@@ -191,17 +191,8 @@ class _Shipping:
     def _fill(self, now: float) -> None:
         """Gives the courier what it has room for."""
         while (wish := self._agenda.next(now, self._courier.has_room_for)) is not None:
-            about, found = self._about, wish.found
-            parcel = Parcel(
-                found,
-                about.run,
-                about.project,
-                wish.launch,
-                about.host,
-                wish.rank,
-                self._owner,
-                is_shared=_is_network(found.root),
-            )
+            about = self._about
+            parcel = Parcel(wish.found, about.run, about.project, wish.launch, about.host, wish.rank, self._owner)
             if self._courier.carries(parcel):
                 self._agenda.later(wish)
                 continue
@@ -302,11 +293,6 @@ def main(arguments: list[str]) -> int:
     for problem in shipped.problems:
         print(f"allranks: {problem}", file=sys.stderr)
     return int(shipped.left > 0)
-
-
-@cache
-def _is_network(folder: str) -> bool:
-    return home.is_network(Path(folder))
 
 
 def _step_back() -> None:

@@ -146,7 +146,7 @@ def test_a_file_that_is_carried_already_is_known(root: Path, tcp_address: Addres
 def test_a_file_that_several_hosts_see_is_one_file(root: Path, tcp_address: Address) -> None:
     """It is sent by the first of them; those of hosts that do not share it are different, however alike."""
     parcel = _parcel(root, "a", b"x")
-    shared = replace(parcel, is_shared=True)
+    shared = replace(parcel, found=parcel.found._replace(is_shared=True))
     elsewhere = replace(shared, host="host-2")
     assert replace(parcel, host="host-2").transfer != parcel.transfer
     with FileReceiver(tcp_address) as receiver:

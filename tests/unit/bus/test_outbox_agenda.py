@@ -123,6 +123,25 @@ def test_what_is_stored_is_known_to_the_next_process_that_ships(desk: Desk) -> N
     assert desk.store_all() == ["b"]
 
 
+@pytest.mark.parametrize(("is_network", "again"), [(False, ["a"]), (True, [])])
+def test_a_new_inode_is_a_new_file_but_on_a_network_file_system(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, is_network: bool, again: list[str]
+) -> None:
+    """Some give a file another one whenever they like."""
+
+    def told(_: Path) -> bool:
+        return is_network
+
+    monkeypatch.setattr("allranks_bus.home.is_network", told)
+    path = desk.box.write("a", "1")
+    then = path.stat().st_mtime_ns
+    assert desk.store_all() == ["a"]
+    path.rename(desk.box.root / "old")  # so that its inode stays taken
+    desk.box.write("a", "1")
+    os.utime(path, ns=(then, then))
+    assert desk.store_all() == again
+
+
 def test_a_file_that_was_under_way_is_sent_by_the_next_process(desk: Desk) -> None:
     desk.box.write("a", "1")
     desk.due()
