@@ -43,7 +43,7 @@ class OutboxUser:
         self._directory = outbox_path(place.spool_root, about)
         self._user = User(place.writer.hex(), place.rank, place.launch)
         self._is_known = False
-        self._saves: list[Save] = []
+        self._saves: dict[Save, None] = {}
         outbox.join(self._directory, about)
         self._news = News(self._directory)
 
@@ -68,8 +68,10 @@ class OutboxUser:
             warn_once(f"save:{pattern}", f"save({str(pattern)!r}): {what}")
         self._introduce()
         save = Save(whole, base, Policy(policy), self._user)
-        want(self._directory, save)
-        self._saves.append(save)
+        # A program may ask for the same in each of a million steps.
+        if save not in self._saves or save.policy is Policy.NOW:
+            want(self._directory, save)
+            self._saves[save] = None
         return names
 
     def look(self, *, has_content: bool) -> None:

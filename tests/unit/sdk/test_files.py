@@ -357,6 +357,16 @@ def test_what_cannot_be_saved_gives_one_warning(
     files.leave()
 
 
+def test_what_is_asked_for_in_every_step_is_noted_once(training: Training) -> None:
+    Path("a").write_bytes(b"x")
+    files = training.files()
+    for _ in range(1000):
+        assert files.save("a") == ["a"]
+    assert training.outbox is not None
+    assert (training.outbox / "wanted.jsonl").stat().st_size < 2000
+    files.leave()
+
+
 def test_a_file_that_comes_later_arrives_too(training: Training) -> None:
     files = training.files()
     with training.receiver as receiver:
