@@ -30,8 +30,9 @@ def test_a_ctrl_c_at_any_moment_ends_a_program_as_python_does_and_costs_no_event
     told = {run: (int(code), int(events)) for run, code, events in map(str.split, ended.stdout.splitlines())}
     assert len(told) == interrupted_often.PROGRAMS
     codes = Tally(code for code, _ in told.values())
-    assert codes.keys() == {0, -signal.SIGINT}
-    assert codes[-signal.SIGINT] >= interrupted_often.PROGRAMS // 10
+    assert codes.keys() <= {0, -signal.SIGINT}
+    # At its end a program has done its work: there, an interrupt ends the waiting alone.
+    assert what == "exit" or codes[-signal.SIGINT] >= interrupted_often.PROGRAMS // 10
     scenario.await_ended(home)
     with scenario.stored(home) as stored:
         for run, (_, returned) in told.items():
