@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from allranks._companions import RunPlace
 from allranks._loading import load
 from allranks._publisher import may_schedule
+from allranks._signals import is_from_handler
 from allranks._streams import Captured, Pump, flush, key_of
 from allranks._tee import TeeProcess, library_path
 from allranks._warnings import warn_once
@@ -62,12 +63,14 @@ class Behind:
 
 
 def capture(place: RunPlace, cap_bytes: int = CAP_BYTES) -> Console | None:
-    """Begins to keep what this process prints; None where that cannot be, or is not its to keep. Never raises.
+    """Begins to keep what this process prints; None where that cannot be, or is not its to keep. Never raises,
+    but for what a signal handler of the program does.
 
     A rank's alone: a process that works for a rank prints into that one's pipe already. In a notebook nothing is
-    printed to a descriptor.
+    printed to a descriptor. And a program that is frozen together with its Python has none to run a tee.
     """
-    if place.role != "rank" or not sys.executable or type(sys.stdout).__module__.partition(".")[0] == "ipykernel":
+    is_notebook = type(sys.stdout).__module__.partition(".")[0] == "ipykernel"
+    if place.role != "rank" or is_notebook or not sys.executable or getattr(sys, "frozen", False):
         return None
     captured: list[Captured] = []
     try:
@@ -76,9 +79,11 @@ def capture(place: RunPlace, cap_bytes: int = CAP_BYTES) -> Console | None:
             if _is_to_capture(number, place, behind):
                 captured.append(Captured(number))
         return Console(place, captured, behind, cap_bytes) if captured else None
-    except (OSError, ValueError, RuntimeError, termios.error) as error:
+    except BaseException as error:
         for stream in captured:
             stream.close()
+        if not isinstance(error, (OSError, ValueError, RuntimeError, termios.error)) or is_from_handler(error):
+            raise
         warn_once("console", f"what is printed is not kept: {error}")
         return None
 
@@ -123,6 +128,7 @@ class Console:
         self._starts = 0
         self._is_ready = self._is_over = self._has_given_up = False
         self._size_at = 0.0
+        self._exported = ""
         # An order to flush has been given, and has been carried out. And: nobody can print any more.
         self._is_flush_due = False
         self._is_flushed = threading.Event()

@@ -11,6 +11,7 @@ import tty
 from collections.abc import Mapping
 
 from allranks._tee import LOWEST_FD, close, lifted, pipe, wait_readable
+from allranks_bus.processes import boot_id
 
 _PIPE_BYTES = 256 * 1024
 _PUMP_BYTES = 64 * 1024
@@ -61,7 +62,7 @@ class Captured:
     def follow_size(self) -> None:
         """Gives the pty the size of the terminal behind it."""
         if self.is_terminal:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, ValueError):  # closed meanwhile
                 size = fcntl.ioctl(self.original, termios.TIOCGWINSZ, bytes(8))
                 if size != fcntl.ioctl(self.source, termios.TIOCGWINSZ, bytes(8)):
                     fcntl.ioctl(self.source, termios.TIOCSWINSZ, size)
@@ -70,7 +71,7 @@ class Captured:
         """Whether anything that was printed has not been read yet."""
         try:
             return fcntl.ioctl(self.source, termios.FIONREAD, bytes(4)) != bytes(4)
-        except OSError:  # it is closed
+        except (OSError, ValueError):  # it is closed
             return False
 
     def close(self) -> None:
@@ -84,7 +85,8 @@ class Captured:
 def key_of(fd: int) -> str:
     """What tells the pipe or pty behind a descriptor from all others."""
     about = os.fstat(fd)
-    return f"{about.st_dev:x}-{about.st_ino:x}-{about.st_rdev:x}"
+    # Numbers of inodes are small: those of another host may be the same.
+    return f"{boot_id()[:8]}-{about.st_dev:x}-{about.st_ino:x}-{about.st_rdev:x}"
 
 
 class Pump:
