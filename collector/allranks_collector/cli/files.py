@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import os
 import time
@@ -127,16 +128,18 @@ def place(folder: Path, name: str) -> Path:
 
 def _bring(reader: Reader, run: str, places: Iterable[tuple[dict[str, Any], Path]], folder: Path) -> None:
     places = list(places)
-    with Progress(
+    err = console(stderr=True)
+    progress = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(binary_units=True),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
-        console=console(stderr=True),
-        disable=not console(stderr=True).is_terminal,
+        console=err,
         transient=True,
-    ) as progress:
+    )
+    # One that is disabled prints an empty line at its end, in rich before 14.3.
+    with progress if err.is_terminal else contextlib.nullcontext():
         whole = progress.add_task("all", total=sum(file["size"] for file, _ in places))
         before = 0
         for file, path in places:
