@@ -56,6 +56,16 @@ class OutboxDrainer:
                 await self._ship(found)
             await anyio.sleep(_EVERY_S)
 
+    async def last_look(self, timeout_s: float) -> None:
+        """One more look, at everything, when `run` has ended: what is left in a pod's own disk dies with the pod.
+
+        What does not come in by then goes on another time where it was.
+        """
+        self._not_before.clear()
+        with anyio.move_on_after(timeout_s):
+            for found in await anyio.to_thread.run_sync(self._orphans):
+                await self._ship(found)
+
     def _orphans(self) -> list[Found]:
         """Those whose trainings and shippers are gone, and that are due."""
         now = time.monotonic()

@@ -146,19 +146,23 @@ class Collector:
                 server.should_exit = True
                 with anyio.move_on_after(_HTTP_GRACE_S + 1):
                     await server.ended.wait()
-                # Step 2: nobody ships files to here any more; that goes on another time.
-                logger.info("ending: files")
+                # Step 2: the watch for what was left, and whatever it is at.
+                logger.info("ending: watch")
                 outer.cancel_scope.cancel()
-            # Step 3: what writers left that ended a moment ago.
+            # Step 3: what writers left that ended a moment ago; first their events, which make their runs known.
             if settings.drain_orphans:
+                began = time.monotonic()
                 logger.info("ending: spools")
                 await drainer.last_look(_LAST_LOOK_S)
-            # Step 4: no more messages; what has been received is stored.
+                # Step 4: and their files, in the time that is left.
+                logger.info("ending: files that were left")
+                await self.outboxes.last_look(_LAST_LOOK_S - (time.monotonic() - began))
+            # Step 5: no more messages; what has been received is stored.
             logger.info("ending: events")
             inner.cancel_scope.cancel()
         with anyio.CancelScope(shield=True), anyio.move_on_after(_DRAIN_GRACE_S):
             await self.pipeline.drain()
-        # Step 5, by the exit stack: the sockets, the store (which checkpoints), the lock.
+        # Step 6, by the exit stack: the sockets, the store (which checkpoints), the lock.
         logger.info("ending: store")
 
     def stop(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import signal
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -14,7 +15,7 @@ from tests.faults.programs.saving import LEFT
 from tests.support import small_disk
 from tests.support.collector import CollectorProcess
 from tests.support.file_senders import CHUNK_BYTES, FileSender, file_sender
-from tests.support.outboxes import kill_shippers_of, shippers_of
+from tests.support.outboxes import kill_shippers_of, make_box, shippers_of
 from tests.support.pipelines import Peer, peer
 from tests.support.processes import resident_bytes
 from tests.support.progress import PHASE
@@ -182,3 +183,20 @@ def test_what_a_killed_rank_and_its_killed_shipper_left_comes_in(collector: Coll
     files = collector.get(f"/api/runs/{RUN}/files")["files"]
     assert "checkpoints/epoch=1.ckpt" in {file["name"] for file in files}
     assert max(file["size"] for file in files) > 300 * CHUNK_BYTES
+
+
+def test_what_is_left_at_the_end_of_the_collector_comes_in_with_its_last_look(home: Path) -> None:
+    """In a pod it would be gone with it."""
+    collector = CollectorProcess(home)
+    with collector, _begun(collector):
+        box = make_box(home, collector.address)
+        box.write("a.ckpt", _BODY[:CHUNK_BYTES])
+        # While it is in use it is let be; then there is no time for a look but the last one.
+        with box.user():
+            collector.send(signal.SIGSTOP)
+        collector.send(signal.SIGTERM)
+        collector.send(signal.SIGCONT)
+        wait_until(lambda: not collector.is_running, "it has ended", timeout_s=60.0)
+        assert not box.directory.exists()
+        collector.start()
+        assert [file["name"] for file in collector.get(f"/api/runs/{_RUN}/files")["files"]] == ["a.ckpt"]

@@ -98,6 +98,38 @@ async def test_no_shipper_outlives_the_drainer(address: Address, tmp_path: Path)
     assert box.directory.exists()
 
 
+async def test_the_last_look_is_at_what_was_to_wait_too(
+    store: Store, address: Address, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = make_box(tmp_path, address)
+    box.write("a.ckpt", b"weights")
+    box.make()
+    drainer = OutboxDrainer((box.root,), address, accepts=lambda _: True)
+    async with running(store, address):
+        await _begin_run(address)
+        monkeypatch.setattr("allranks_collector.outbox_drainer.sys.executable", "/bin/false")
+        await drainer.last_look(60.0)
+        assert box.directory.exists()
+        monkeypatch.undo()
+        await drainer.last_look(60.0)
+    assert _names(store) == ["a.ckpt"]
+    assert not box.directory.exists()
+
+
+async def test_the_last_look_ends_in_time_and_leaves_no_shipper(address: Address, tmp_path: Path) -> None:
+    """Here the shipper waits for a collector that is not there."""
+    boxes = [make_box(tmp_path, address, run=run) for run in ("run-1", "run-2")]
+    for box in boxes:
+        box.write("a.ckpt", b"weights")
+        box.make()
+    drainer = OutboxDrainer((boxes[0].root,), address, accepts=lambda _: True)
+    with anyio.fail_after(30):
+        await drainer.last_look(1.0)
+    assert [shippers_of(box.directory) for box in boxes] == [[], []]
+    assert not drainer.is_busy
+    assert all(box.directory.exists() for box in boxes)
+
+
 async def test_what_could_not_be_shipped_is_tried_again_later(
     address: Address, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
