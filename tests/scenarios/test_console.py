@@ -37,13 +37,17 @@ import allranks
 
 COUNT = 3
 
+def say(line):
+    # In one write, also where nothing is buffered: lines of several processes must not mix.
+    print(f"{line}\\n", end="", flush=True)
+
 def train(rank):
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(COUNT), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
-    print(f"rank {rank} before init", flush=True)
+    say(f"rank {rank} before init")
     run = allranks.init(project="boring")
     assert (run.rank, run.world_size) == (rank, COUNT)
     for line in range(20):
-        print(f"rank {rank} line {line}", flush=True)
+        say(f"rank {rank} line {line}")
         os.system(f"echo rank {rank} shell {line} >&2")
     run.finish()
 
@@ -51,7 +55,7 @@ def main():
     if sys.argv[1:] and sys.argv[1].isdecimal():
         return train(int(sys.argv[1]))
     allranks.init(project="boring")
-    print("parent", flush=True)
+    say("parent")
     if sys.argv[1] == "spawn":
         context = multiprocessing.get_context("spawn")
         ranks = [context.Process(target=train, args=(rank,)) for rank in range(COUNT)]
@@ -63,7 +67,7 @@ def main():
         ranks = [subprocess.Popen([sys.executable, __file__, str(rank)]) for rank in range(COUNT)]
         for rank in ranks:
             assert rank.wait() == 0
-    print("parent again", flush=True)
+    say("parent again")
 
 if __name__ == "__main__":
     main()
