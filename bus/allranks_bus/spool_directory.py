@@ -8,12 +8,15 @@ import fcntl
 import os
 import re
 import stat
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 from allranks_bus.limits import WRITER_ID_BYTES
 
 LOCK = "lock"
+# struct flock of 64-bit Linux: type, whence, start, length, pid; with the padding that C puts in (fcntl(2)).
+_FLOCK = struct.Struct("@hh4xqqi4x")
 _WRITER_NAME = re.compile(f"[0-9a-f]{{{2 * WRITER_ID_BYTES}}}")
 
 
@@ -47,6 +50,22 @@ def take_lock(directory: Path) -> int:
             raise BlockingIOError(error.errno, error.strerror) from error
         raise
     return fd
+
+
+def is_locked(directory: Path) -> bool:
+    """Asked with F_GETLK, which takes no lock: a writer that is just coming up must find its spool free."""
+    try:
+        fd = os.open(directory / LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        answer = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, question))
+        return bool(answer[0] != fcntl.F_UNLCK)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
 
 
 def remove_segments(directory: Path) -> None:

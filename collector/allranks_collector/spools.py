@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from allranks_bus.spool_directory import find_spools
+from allranks_bus.spool_directory import find_spools, is_locked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
-
-# struct flock of 64-bit Linux: type, whence, start, length, pid; with the padding that C puts in (fcntl(2)).
-_FLOCK = struct.Struct("@hh4xqqi4x")
 
 
 @dataclass(frozen=True)
@@ -37,7 +32,7 @@ class SpoolState:
 def look_at_spools(roots: Iterable[Path]) -> list[SpoolState]:
     """The state of every spool under `roots` that belongs to this user."""
     found = {path.resolve(): path for root in roots for path in find_spools(root)}
-    return [SpoolState(path, _held_bytes(path), _is_locked(path)) for path in found.values()]
+    return [SpoolState(path, _held_bytes(path), is_locked(path)) for path in found.values()]
 
 
 def orphans(spools: Iterable[SpoolState]) -> list[SpoolState]:
@@ -52,19 +47,3 @@ def _held_bytes(directory: Path) -> int:
             if entry.name.endswith(".seg"):
                 total += entry.stat().st_size
     return total
-
-
-def _is_locked(directory: Path) -> bool:
-    """Asked with F_GETLK, which takes no lock: a writer that is just coming up must find its spool free."""
-    try:
-        fd = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-        answer = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, question))
-        return bool(answer[0] != fcntl.F_UNLCK)
-    except OSError:
-        return False
-    finally:
-        os.close(fd)

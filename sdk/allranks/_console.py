@@ -28,7 +28,7 @@ from allranks_bus import events
 from allranks_bus.events import Kind
 from allranks_bus.limits import WRITER_ID_BYTES
 from allranks_bus.spool import CAP_BYTES
-from allranks_bus.tee.spec import BROKEN, CLOSED, DONE, FLUSH, FLUSHED, READY, SHARED, STREAMS, Spec
+from allranks_bus.tee.spec import BROKEN, CLOSED, DONE, FLUSH, FLUSHED, IN_VAIN, READY, SHARED, STREAMS, Spec
 
 if TYPE_CHECKING:
     from allranks._console_feed import Feed
@@ -339,7 +339,7 @@ class Console:
     def _spare_delivery(self) -> None:
         """Where a collector elsewhere does not answer, the tee need not try that again at its end."""
         if self._feed is not None and self._feed.waits_in_vain:
-            self._tee.order(DONE)
+            self._tee.order(IN_VAIN)
 
     # -- those that this process starts ----------------------------------------------------------------------------
 

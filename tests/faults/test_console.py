@@ -171,6 +171,33 @@ def test_what_a_dead_rank_left_is_delivered_to_a_collector_elsewhere(home: Path,
             assert list(stored.values("i").values()) == [[0.0]]
 
 
+_CHILDREN = """
+import os
+import allranks
+
+run = allranks.init(project="boring")
+for number in range(3):
+    if not os.fork():
+        run.log({"i": number})
+        os._exit(0)
+for number in range(3):
+    os.wait()
+run.finish()
+"""
+
+
+def test_what_children_left_is_delivered_though_their_rank_has_finished(home: Path) -> None:
+    settings = {"ALLRANKS_DRAIN_ORPHANS": "false"}
+    quiet = {"PYTHONWARNINGS": "ignore::DeprecationWarning"}
+    with CollectorProcess(home.parent / "elsewhere", settings) as collector:
+        with scenario.started(home, _CHILDREN, env={"ALLRANKS_URL": collector.url, **quiet}) as program:
+            program.wait().must_be_well()
+        scenario.await_drained(home)
+        collector.stop()
+        with stored_in(collector.database) as stored:
+            assert sorted(stored.values("i").values()) == [[0.0], [1.0], [2.0]]
+
+
 _ORPHANED = """
 import os, signal, time
 import allranks

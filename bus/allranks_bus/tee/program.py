@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from allranks_bus.spool_directory import find_spools, is_locked
 from allranks_bus.tee import handover
 from allranks_bus.tee.copying import GATHER_S, Copier, Gathered
 from allranks_bus.tee.keeping import Keeper
@@ -21,6 +22,7 @@ from allranks_bus.tee.spec import (
     FIRST_FREE,
     FLUSH,
     FLUSHED,
+    IN_VAIN,
     ORIGINALS,
     READY,
     SHARED,
@@ -64,9 +66,10 @@ class Tee:
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._listener = handover.listen(spec.door)
         self._is_flushing = False
-        # Nobody tells it anything any more; and it has been told that all is stored.
+        # Nobody tells it anything any more; it has been told that its own spool is stored, or that none ever will be.
         self._is_alone = False
         self._is_done = False
+        self._is_in_vain = False
         self._bring_in_at = 0.0
 
     def run(self) -> None:
@@ -89,7 +92,7 @@ class Tee:
         _tell(CLOSED)
         while not (self._is_alone or self._is_done):
             self._look(None)
-        if not self._is_done:
+        if not self._is_done or _has_left_spools(Path(self._spec.root)):
             self._deliver()
 
     def _go_behind(self) -> bool:
@@ -118,7 +121,7 @@ class Tee:
 
     def _deliver(self, name: bytes | None = None) -> None:
         """Has a spool that is complete brought to its collector, where nobody on this host will."""
-        if self._spec.destination.startswith(("tcp://", "ipc://")):
+        if not self._is_in_vain and self._spec.destination.startswith(("tcp://", "ipc://")):
             from allranks_bus.tee.delivery import arguments
 
             with contextlib.suppress(OSError):
@@ -154,6 +157,8 @@ class Tee:
             self._is_flushing = True
         if DONE in orders:
             self._is_done = True
+        if IN_VAIN in orders:
+            self._is_in_vain = True
 
     def _keep_due(self) -> None:
         if self._is_flushing:
@@ -176,6 +181,11 @@ class Tee:
     def _wake(self) -> None:
         with contextlib.suppress(OSError):
             os.write(self._wake_write, b".")
+
+
+def _has_left_spools(root: Path) -> bool:
+    """Whether there is anything whose writer is gone: children of the rank may have ended by `os._exit`."""
+    return any(not is_locked(directory) for directory in find_spools(root))
 
 
 def _tell(word: bytes) -> None:

@@ -18,7 +18,8 @@ FIRST_FREE = 9
 
 # From the process to its tee, one byte each. At the end of its control pipe the tee is on its own.
 FLUSH = b"F"  # everything that has been printed by now is to be shown and kept: answered with FLUSHED or CLOSED
-DONE = b"D"  # nothing that is kept here needs to be brought anywhere
+DONE = b"D"  # what is kept here is stored
+IN_VAIN = b"V"  # nobody is there who would store anything
 
 # From the tee to its process.
 READY = b"r"
