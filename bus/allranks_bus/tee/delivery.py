@@ -40,17 +40,34 @@ def ship(root: Path, name: str, destination: str, run: str, launch: str) -> None
     from allranks_bus.errors import AllranksError
     from allranks_bus.spool_directory import find_spools
 
-    def is_of_launch(identity: Mapping[str, Any]) -> bool:
-        told = tuple(identity.get(key) for key in ("run", "launch", "destination"))
-        return told == (run, launch, destination)
-
     address = parse_address(destination)
     own = root / name
     others = (directory for directory in find_spools(root) if directory != own)
     for directory in (own, *others):
+        told = _identity_in(directory)
+        if tuple(told.get(key) for key in ("run", "launch", "destination")) != (run, launch, destination):
+            continue
         try:
-            drained = drain(directory, address, timeout_s=PATIENCE_S, accepts=is_of_launch)
+            drained = drain(directory, address, timeout_s=PATIENCE_S)
         except AllranksError:  # its writer lives, or somebody else is at it
             continue
-        if not drained.is_done and not drained.is_elsewhere:
+        if not drained.is_done:
             return
+
+
+def _identity_in(directory: Path) -> Mapping[str, Any]:
+    """Whose spool it is, by its first record alone: others may be as large as a disk."""
+    from allranks_bus import events, records
+    from allranks_bus.errors import ProtocolError
+    from allranks_bus.segments import is_segment
+
+    try:
+        first = min((path for path in directory.iterdir() if is_segment(path)), default=None)
+        if first is None:
+            return {}
+        with open(first, "rb") as file:
+            body = file.read(records.HEADER.size + records.MAX_PAYLOAD_BYTES)
+        begin, end = next(records.scan(body))
+        return events.check_identity(events.unpack(body[begin:end])[2])
+    except (OSError, StopIteration, ProtocolError, IndexError):
+        return {}
