@@ -63,11 +63,14 @@ def main() -> None:
     assert main_thread is not None
     kept = interruptions = 0
     handled: list[bool] = []
+    # False where nothing of this program would catch it.
+    may_raise = False
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
-        if sys.argv[2] == "raise":
+        if sys.argv[2] != "raise":
+            handled.append(log.append(HANDLED))
+        elif may_raise:
             raise Interrupted
-        handled.append(log.append(HANDLED))
 
     storm_ends = threading.Event()
 
@@ -86,12 +89,10 @@ def main() -> None:
         lasted_s = time.monotonic() - began
         return lasted_s < _STORM_S or (interruptions + sum(handled) <= _ENOUGH and lasted_s < _STORM_AT_MOST_S)
 
-    try:
-        sender.start()
-    except Interrupted:
-        interruptions += 1
+    sender.start()
     while is_stormy():
         try:
+            may_raise = True
             while is_stormy():
                 try:
                     log.metrics(data, None)
@@ -101,14 +102,12 @@ def main() -> None:
                     kept += 1
                 else:
                     time.sleep(0.001)
+            may_raise = False
         except Interrupted:
+            may_raise = False
             interruptions += 1
-    while sender.is_alive():
-        try:
-            storm_ends.set()
-            sender.join()
-        except Interrupted:
-            interruptions += 1
+    storm_ends.set()
+    sender.join()
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     while not log.append(LAST):
         time.sleep(0.01)
