@@ -41,6 +41,6 @@ def test_everything_that_was_accepted_before_the_end_is_stored(collector: Collec
                     )
                     assert np.array_equal([step for (step,) in steps], np.arange(len(steps)))
         # One run after the other leaves nothing open.
-        assert report[-1]["descriptors"] == report[1]["descriptors"]
+        assert report[-1]["descriptors"] <= report[1]["descriptors"]
         for line in ranks[0].stderr.splitlines():
             assert "has ended: what is logged now is not kept" in line or "the spool is closed" in line
