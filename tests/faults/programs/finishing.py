@@ -45,7 +45,7 @@ def _one_run(name: str) -> dict[str, Any]:
 
 
 def _descriptors(at_most: float) -> int:
-    """How many are open, once no more than `at_most` are: what a thread of the SDK closes may be open for a moment."""
+    """How many are open, once no more than `at_most` are: a thread of the SDK may close some a moment later."""
     deadline = time.monotonic() + _SETTLE_S
     while (count := len(os.listdir("/proc/self/fd"))) > at_most and time.monotonic() < deadline:  # noqa: PTH208
         time.sleep(0.01)
