@@ -12,6 +12,8 @@ from allranks_bus.tee.spec import ORIGINALS, SOURCES
 
 # One read: what a killed tee can lose of what somebody would have seen.
 READ_BYTES = 64 * 1024
+# Between two reads: else each write of the program would be a change of process, where there is no core to spare.
+PAUSE_S = 0.001
 # One record, and the time between two of them while there is not so much. Who prints after a pause is kept at once:
 # it may be a last word, in a container that ends with it.
 CHUNK_BYTES = 32 * 1024
@@ -132,6 +134,7 @@ class Copier(threading.Thread):
             if self._gathered.put(self._stream, part):
                 self._wake()
         self._is_busy = False
+        time.sleep(PAUSE_S if part else 0.0)
         return bool(part)
 
     def _show(self, part: bytes) -> None:
