@@ -84,6 +84,9 @@ class Tee:
             self._keep_due()
             self._bring_in_due()
         self._keep()
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
         # Whoever reads on the other side waits for the end of these.
         for fd in (*SOURCES.values(), *ORIGINALS.values()):
             with contextlib.suppress(OSError):
@@ -102,7 +105,7 @@ class Tee:
         for door in set(wanted.values()):
             for stream, fd in handover.ask(door, BEHIND_S).items():
                 if wanted.get(stream) == door:
-                    os.dup2(fd, ORIGINALS[stream])
+                    os.dup2(fd, ORIGINALS[stream], inheritable=False)
                     taken.add(stream)
                 os.close(fd)
         return taken == set(wanted)
@@ -214,5 +217,5 @@ def _keep_to_itself() -> None:
 
 def _replace(fd: int, path: str) -> None:
     other = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    os.dup2(other, fd)
+    os.dup2(other, fd, inheritable=False)
     os.close(other)
