@@ -4,6 +4,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Most tests wait for processes most of the time.
+WORKERS ?= $(shell cores=$$(nproc); echo $$(( cores < 7 ? cores + 1 : 8 )))
+PYTEST := pytest -n $(WORKERS) --dist loadscope
 BROWSER := $(shell command -v chromium chromium-browser google-chrome 2>/dev/null | head -1)
 
 .PHONY: help demo test check lowest bench browser format clean
@@ -15,7 +18,7 @@ demo: $(VENV)/.demo ## train a small model on 4 ranks, watched live
 	@$(BIN)/allranks demo
 
 test: $(VENV)/.dev browser ## the whole test suite
-	@$(BIN)/pytest
+	@$(BIN)/$(PYTEST)
 
 check: $(VENV)/.dev ## lint, format, types (mypy and pyright, strict)
 	@$(BIN)/ruff check --output-format concise .
@@ -24,7 +27,7 @@ check: $(VENV)/.dev ## lint, format, types (mypy and pyright, strict)
 	@$(BIN)/pyright
 
 lowest: $(VENV)-lowest/.lowest ## unit tests against the oldest dependencies that we claim to support
-	@$(VENV)-lowest/bin/pytest -q tests/unit/bus tests/unit/sdk tests/unit/collector
+	@$(VENV)-lowest/bin/$(PYTEST) -q tests/unit/bus tests/unit/sdk tests/unit/collector
 
 bench: $(VENV)-bench/.bench $(VENV)/.dev ## the figures, against ceilings and peers; results in benchmarks/results
 	@$(BIN)/python -m benchmarks --peers

@@ -16,7 +16,8 @@ from allranks_bus.home import read_endpoint
 from allranks_bus.processes import is_alive
 from allranks_bus.spool_directory import find_spools
 
-_ENV = {"ALLRANKS_IDLE_EXIT": "1"}
+# Longer than the last of eight ranks takes to come after the first has gone.
+_ENV = {"ALLRANKS_IDLE_EXIT": "4"}
 _EVENTS = 10_000
 
 

@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.support import processes
 from tests.support.collector import CollectorProcess, clean_environment, nobody_listens
 from tests.support.draining import drain_all
 from tests.support.stored import assert_all_stored, stored_in
 from tests.support.training import RUN, Job
+from tests.support.waiting import wait_until
 
 # finish() waits 5 s for a collector; the rest is for a machine that is shared.
 EXIT_WITHIN_S = 7.0
@@ -30,6 +32,8 @@ def test_training_ends_in_time_says_where_its_events_are_and_sync_brings_them_in
             assert rank.stop() <= EXIT_WITHIN_S
             (line,) = rank.stderr.splitlines()
             assert str(home / "spool") in line
+        # What is left of the ranks tries to deliver their last words, and holds the spools meanwhile.
+        wait_until(lambda: not processes.with_home(home), "all that belongs to the ranks has ended", timeout_s=60)
         with collector:
             first = list(drain_all(home / "spool", collector.address))
             assert {drained.problem for drained in first} == {""}
