@@ -49,7 +49,7 @@ def test_a_ctrl_c_at_any_moment_ends_a_program_as_python_does_and_costs_no_event
 def _exceptions_ignored(stderr: str) -> list[str]:
     """What Python has told of each exception that it could not pass on."""
     return [
-        re.split("^KeyboardInterrupt", told, maxsplit=1, flags=re.M)[0]
+        re.split("^KeyboardInterrupt", told, maxsplit=1, flags=re.MULTILINE)[0]
         for told in stderr.split("Exception ignored")[1:]
     ]
 

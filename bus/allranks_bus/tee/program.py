@@ -79,7 +79,7 @@ class Tee:
         _tell(READY)
         for copier in self._copiers:
             copier.start()
-        while not all(copier.has_ended for copier in self._copiers):
+        while not self._has_ended:
             self._look(self._patience_s())
             self._keep_due()
             self._bring_in_due()
@@ -98,6 +98,11 @@ class Tee:
         if not self._is_done or _has_left_spools(Path(self._spec.root)):
             self._deliver()
 
+    @property
+    def _has_ended(self) -> bool:
+        """True where nobody can print any more."""
+        return all(copier.has_ended for copier in self._copiers)
+
     def _go_behind(self) -> bool:
         """Takes the descriptors behind the pipes of other ranks' tees for those of the pipes, where there are any."""
         wanted = self._spec.behind
@@ -112,7 +117,7 @@ class Tee:
 
     def _bring_in_due(self) -> None:
         """Lets go of what the rank has printed once it is gone: whoever else can print may go on for ever."""
-        if not self._is_alone or self._keeper.is_empty or time.monotonic() < self._bring_in_at:
+        if self._has_ended or not self._is_alone or self._keeper.is_empty or time.monotonic() < self._bring_in_at:
             return
         if not self._bring_in_at and not all(copier.has_copied_all() for copier in self._copiers):
             return
@@ -169,7 +174,7 @@ class Tee:
                 self._is_flushing = False
                 self._keep()
                 # Where nobody can print any more, CLOSED follows in its place.
-                if not all(copier.has_ended for copier in self._copiers):
+                if not self._has_ended:
                     _tell(FLUSHED)
         elif self._gathered.wait_s() == 0.0:
             self._keep()
