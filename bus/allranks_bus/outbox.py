@@ -37,7 +37,7 @@ from allranks_bus.spool_directory import LOCK, take_lock
 ABOUT, USERS, WANTED, SENT, TOLD = "about.json", "users", "wanted.jsonl", "sent.jsonl", "told.jsonl"
 START, LOG = "start", "shipper.log"
 # To remove an outbox takes less than a millisecond.
-_JOIN_TRIES, _JOIN_AGAIN_S = 20, 0.002
+_JOIN_TRIES, _JOIN_AGAIN_S = 100, 0.002
 _NAME = re.compile("outbox-[0-9a-f]{32}")
 # struct flock of fcntl(2): type, whence, start, length, pid.
 _FLOCK = struct.Struct("@hhqqi0q")

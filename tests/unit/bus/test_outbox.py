@@ -186,8 +186,8 @@ def test_an_outbox_that_is_used_is_not_removed(box: Box) -> None:
 def test_who_comes_while_it_is_removed_gets_a_new_one(box: Box) -> None:
     """Again and again: no use may end up in an outbox that is gone."""
     code = (
-        "import sys; from pathlib import Path; from allranks_bus import outbox\n"
-        "while True: outbox.remove(Path(sys.argv[1]))"
+        "import sys, time; from pathlib import Path; from allranks_bus import outbox\n"
+        "while True: outbox.remove(Path(sys.argv[1])); time.sleep(0.0005)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(box.directory)]) as remover:
         try:
