@@ -357,17 +357,17 @@ def _renumber(connection: duckdb.DuckDBPyConnection, book: RunBook) -> None:
     """Gives the stored attempts and writers of a run the numbers that they have now."""
     launches = list(book.attempts)
     columns = [launches, [book.attempts[launch] for launch in launches], [book.starts[launch] for launch in launches]]
-    now = "(SELECT unnest(?::VARCHAR[]) AS launch, unnest(?::INTEGER[]) AS attempt, unnest(?::BIGINT[]) AS started_ns) now"
     connection.execute(
-        f"UPDATE attempts SET attempt = now.attempt, started_ns = now.started_ns FROM {now}"
+        "UPDATE attempts SET attempt = now.attempt, started_ns = now.started_ns FROM (SELECT"
+        " unnest(?::VARCHAR[]) AS launch, unnest(?::INTEGER[]) AS attempt, unnest(?::BIGINT[]) AS started_ns) now"
         " WHERE attempts.run = ? AND attempts.launch = now.launch",
         [*columns, book.run],
     )
-    # Not from `attempts`: DuckDB 1.5 joins what this transaction has just updated there as it was before.
+    # In parentheses, because `->>` binds more loosely than `=` up to DuckDB 1.5.
     connection.execute(
-        f"UPDATE writers SET attempt = now.attempt FROM {now}"
-        " WHERE writers.run = ? AND now.launch = writers.identity->>'launch'",
-        [*columns, book.run],
+        "UPDATE writers SET attempt = now.attempt FROM attempts now"
+        " WHERE writers.run = ? AND now.run = writers.run AND now.launch = (writers.identity->>'launch')",
+        [book.run],
     )
 
 
