@@ -27,6 +27,8 @@ _START_TIMEOUT_S = 30.0
 _END_TIMEOUT_S = 20.0
 # What would make a process of ours someone else's rank, or write somewhere else.
 _FOREIGN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "SLURM_JOB_ID")
+# Else each process would compile our modules anew, which are compiled once where they are installed.
+_UNLIKE_INSTALLED = ("PYTHONDONTWRITEBYTECODE",)
 
 
 class WorkerFailed(Exception):
@@ -48,7 +50,7 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("ALLRANKS_", "WANDB_", "SWANLAB_", "TRACKIO_")) and name not in _FOREIGN
+        if not name.startswith(("ALLRANKS_", "WANDB_", "SWANLAB_", "TRACKIO_")) and name not in (*_FOREIGN, *_UNLIKE_INSTALLED)
     }
     # A safety net: should a worker ever start a collector by itself, that one does not stay.
     return {**kept, "ALLRANKS_HOME": str(home), "ALLRANKS_IDLE_EXIT": "5", **more}
