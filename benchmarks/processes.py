@@ -50,7 +50,8 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("ALLRANKS_", "WANDB_", "SWANLAB_", "TRACKIO_")) and name not in (*_FOREIGN, *_UNLIKE_INSTALLED)
+        if not name.startswith(("ALLRANKS_", "WANDB_", "SWANLAB_", "TRACKIO_"))
+        and name not in (*_FOREIGN, *_UNLIKE_INSTALLED)
     }
     # A safety net: should a worker ever start a collector by itself, that one does not stay.
     return {**kept, "ALLRANKS_HOME": str(home), "ALLRANKS_IDLE_EXIT": "5", **more}
