@@ -389,6 +389,8 @@ def test_what_is_behind_a_stream_fails_as_without_us(home: Path, script: str, pr
         # What had been printed by then; the rest went to where it failed.
         assert len(lines) >= at_least
         assert lines[:-1] == [f"line {n}" for n in range(1, len(lines))]
+        assert lines[-1]
+        assert f"line {len(lines)}".startswith(lines[-1])
 
 
 _NAMING = """

@@ -29,9 +29,9 @@ _STOP_S = 30.0
 def clean_environment(home: Path, **more: str) -> dict[str, str]:
     """This process's environment without what a launcher or a setting has left in it, and with this home."""
     foreign = ("ALLRANKS_", "SLURM_", "OMPI_", "PMI", "TORCHELASTIC_", "KUBERNETES_", "JOB_COMPLETION_")
-    names = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "PYTHONPATH"}
+    place = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
     # Hundreds of processes need not compile our modules each.
-    names.add("PYTHONDONTWRITEBYTECODE")
+    names = (*place, "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
     kept = {name: text for name, text in os.environ.items() if not name.startswith(foreign) and name not in names}
     return {
         **kept,
