@@ -6,13 +6,13 @@ must not outlive a fork.
 
 from __future__ import annotations
 
-import select
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from allranks_bus.addresses import Address
 from allranks_bus.link import Link
+from allranks_bus.polling import wait_readable
 from allranks_bus.shipping import Shipment
 from allranks_bus.spool import Log
 from allranks_bus.wire import Ack, Beat, Command, Refused, pack_batch_header, pack_beat
@@ -20,14 +20,6 @@ from allranks_bus.wire import Ack, Beat, Command, Refused, pack_batch_header, pa
 # Few, because a batch is about 128 KiB and what lies in ZeroMQ's queue must be sent again after a reconnect.
 SEND_HIGH_WATER_MARK = 64
 _MUCH_BYTES = 32 * 1024
-
-
-def wait_readable(fd: int | None, timeout_s: float) -> bool:
-    """Waits until `fd` can be read, or the time is over; False in the second case, and where there is no `fd`."""
-    poller = select.poll()  # select() takes no descriptor from 1024 on
-    if fd is not None:
-        poller.register(fd, select.POLLIN)
-    return bool(poller.poll(timeout_s * 1000))
 
 
 class Courier:
@@ -101,7 +93,7 @@ class Courier:
         if hear and self._link.is_connected:
             return self._link.wait(timeout_s, wake_fd)
         # Many times cheaper than ZeroMQ's own poll, and what a steady training waits in.
-        return wait_readable(wake_fd, timeout_s)
+        return bool(wait_readable(() if wake_fd is None else (wake_fd,), timeout_s))
 
     def hear(self) -> list[Command | Refused]:
         """Takes in what the collector has said; acks move the shipment, the rest is for the caller."""

@@ -26,6 +26,8 @@ from allranks_bus.file_launch import note_that_it_works
 from allranks_bus.file_transfer import WINDOW_BYTES
 from allranks_bus.outbox import USERS, About
 from allranks_bus.outbox_agenda import Agenda, Wish
+from allranks_bus.priority import step_back
+from allranks_bus.sandbox import may_schedule
 from allranks_bus.spool_directory import take_lock
 from allranks_bus.wire import MAX_CHUNK_BYTES
 
@@ -37,7 +39,6 @@ _FIND_AGAIN_S = 10.0
 # Without the trainings: how long a collector may say nothing, and how long it may get no further with any file.
 _WORD_S, _PROGRESS_S = 3.0, 600.0
 _IDLE_S = 5.0
-_NICE = 5
 # mallopt(3)
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -280,7 +281,10 @@ def main(arguments: list[str]) -> int:
     """Ships the outbox; 0 where nothing is left of it, or somebody else ships it."""
     # A Ctrl-C in the training's terminal is not meant for this process, which goes on with what is left.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _step_back()
+    step_back()
+    if not may_schedule():
+        print("allranks: the sandbox denies sched_setscheduler, which ZeroMQ needs: no file is sent", file=sys.stderr)
+        return 1
     _keep_memory()
     directory, address = Path(arguments[0]), arguments[1] if len(arguments) > 1 else None
     try:
@@ -293,14 +297,6 @@ def main(arguments: list[str]) -> int:
     for problem in shipped.problems:
         print(f"allranks: {problem}", file=sys.stderr)
     return int(shipped.left > 0)
-
-
-def _step_back() -> None:
-    """Lets the training go first, wherever there is not enough of a processor for both."""
-    os.nice(_NICE)
-    # Where sessions share the processors evenly, a priority counts within the session alone: sched(7), autogroup.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(_NICE))
 
 
 def _keep_memory() -> None:

@@ -2,7 +2,8 @@
 
 import sys
 
-from allranks_collector.service import main
+from allranks_bus.priority import import_stepping_back
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    # A program's ranks may be starting beside it.
+    sys.exit(import_stepping_back("allranks_collector.service").main(sys.argv[1:]))

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 from allranks._companions import RunPlace
 from allranks._loading import load
-from allranks._publisher import may_schedule
 from allranks._signals import is_from_handler
 from allranks._streams import Captured, Pump, flush, key_of
 from allranks._tee import TeeProcess, library_path
@@ -27,6 +26,7 @@ from allranks._warnings import warn_once
 from allranks_bus import events
 from allranks_bus.events import Kind
 from allranks_bus.limits import WRITER_ID_BYTES
+from allranks_bus.sandbox import may_schedule
 from allranks_bus.spool import CAP_BYTES
 from allranks_bus.tee.spec import BROKEN, CLOSED, DONE, FLUSH, FLUSHED, IN_VAIN, READY, SHARED, STREAMS, Spec
 

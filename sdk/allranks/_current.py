@@ -184,7 +184,7 @@ def _taken_up(told: _Told, settings: RunSettings, *, is_implied: bool) -> Run:
 def _one_at_a_time() -> Generator[None]:
     """What threads that call `init` at once wait for: they get one run."""
     global _beginner
-    with _beginning.setdefault(os.getpid(), threading.RLock()):
+    with _beginning.setdefault(os.getpid(), threading.RLock()), _loading.undisturbed():
         before, _beginner = _beginner, threading.get_ident()
         try:
             _set_hooks()

@@ -7,9 +7,12 @@ through `load`, and a fork in any thread lets that finish first: some millisecon
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib
 import sys
 import threading
+from collections.abc import Generator
 from typing import Any
 
 # A fork is not held up for longer than this, whatever an import does.
@@ -27,6 +30,22 @@ def load(name: str) -> Any:
         return module
     with _lock:
         return importlib.import_module(name)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Generator[None]:
+    """Holds garbage collection off while the training waits for our imports: what they make lives for ever.
+
+    Behind torch and its like a full collection takes longer than all that `init` does. Only for the thread that the
+    training itself is in: while another one imports, it may decide by itself when garbage is to be collected.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def before_fork() -> None:

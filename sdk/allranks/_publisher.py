@@ -3,6 +3,10 @@
 It wakes ten times a second, whatever the training does: `log()` never wakes it, for a system call per event is what
 the spool saves. It is made in the process that it serves, and never crosses a fork. Offline it ships nothing, and
 does the rest.
+
+What it needs for that, ZeroMQ above all, is imported by it, and not at once where this user's own collector is meant:
+when the ranks of a program start there is not enough of a processor for anything, and many a process ends soon. That
+collector brings in what is left in the spools, so seeing that there is one is all that must be done.
 """
 
 from __future__ import annotations
@@ -19,16 +23,20 @@ from allranks._log import RankLog
 from allranks._warnings import warn_once
 from allranks_bus import events, processes
 from allranks_bus.addresses import Address, parse_address
-from allranks_bus.courier import Courier, wait_readable
 from allranks_bus.errors import AllranksError
 from allranks_bus.events import Kind
-from allranks_bus.wire import Refused
+from allranks_bus.polling import wait_readable
+from allranks_bus.sandbox import may_schedule
 
 if TYPE_CHECKING:
     from allranks.system import SystemSampler
+    from allranks_bus.courier import Courier
     from allranks_bus.home import Endpoint
+    from allranks_bus.wire import Refused
 
 TICK_S = 0.1
+# A program that starts is left to itself for so long.
+QUIET_S = 1.0
 BEAT_S = 1.0
 SAMPLE_S = 10.0
 # Acks are taken in this often where nothing hangs on them.
@@ -78,7 +86,7 @@ class Publisher:
         self._sampler: SystemSampler | None = None
         # The process whose figures are sampled; None for this one.
         self._observed: int | None = None
-        self._sample_at = 0.0
+        self._sample_at = time.monotonic() + QUIET_S
         self._launch_at = 0.0
         self._look_at = 0.0
         self._connected_at = 0.0
@@ -153,6 +161,8 @@ class Publisher:
             )
             self._keep()
             return
+        if self._address is None and self._is_over_before_it_begins():
+            return
         while not self._try_to_ship():
             # Whatever it was (no descriptors left, say) may pass: the spool keeps everything until then.
             self._ending.wait(_TRY_AGAIN_S)
@@ -161,11 +171,23 @@ class Publisher:
             if self._ending.is_set():
                 time.sleep(TICK_S)
 
+    def _is_over_before_it_begins(self) -> bool:
+        """Lets the program start, and sees to it that there is a collector; True where it has ended by then."""
+        until = time.monotonic() + QUIET_S
+        while (now := time.monotonic()) < until and not self._ending.is_set():
+            if self._endpoint is None:
+                self._embedded(now)
+            look_for_a_program()
+            wait_readable((self._wake_read,), TICK_S)
+        if self._is_leaving and self._endpoint is None:
+            self._embedded(time.monotonic())
+        return self._is_out_of_time(is_connected=False)
+
     def _keep(self) -> None:
         """All that there is to do where nothing is sent."""
         while not self._ending.is_set():
             self._look_around(time.monotonic())
-            if wait_readable(self._wake_read, TICK_S):
+            if wait_readable((self._wake_read,), TICK_S):
                 return
 
     def _look_around(self, now: float) -> None:
@@ -180,7 +202,7 @@ class Publisher:
 
     def _try_to_ship(self) -> bool:
         """Ships until the end; False where something came in the way."""
-        courier = Courier(self._name, self._log)
+        courier: Courier = load("allranks_bus.courier").Courier(self._name, self._log)
         try:
             self._ship(courier)
         except Exception as error:  # the training must go on
@@ -218,8 +240,9 @@ class Publisher:
                 os.read(self._wake_read, 16)
 
     def _hear(self, courier: Courier) -> None:
+        refused: type[Refused] = load("allranks_bus.wire").Refused
         for message in courier.hear():
-            if isinstance(message, Refused):
+            if isinstance(message, refused):
                 self.refusal = message.reason
                 warn_once(f"refused:{message.reason}", f"the collector refuses this rank's events: {message.reason}")
         self.acked = courier.shipment.acked
@@ -289,18 +312,3 @@ class Publisher:
         sample = self._sampler.sample()
         if sample:
             self._log.append(events.pack(Kind.SYSTEM, time.time_ns(), max(0, self._log.step), sample))
-
-
-def may_schedule() -> bool:
-    """Whether a thread may set its scheduling to what it is.
-
-    libzmq does this at the start of each of its threads, and aborts the process where a seccomp filter denies it
-    (zmq::thread_t::applySchedulingParameters): the training must not die of that.
-    """
-    try:
-        os.sched_setscheduler(0, os.sched_getscheduler(0), os.sched_getparam(0))
-    except PermissionError:
-        return False
-    except (OSError, AttributeError):
-        return True
-    return True

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from allranks import values
 from allranks._config import Config, Summary, entries, plain
-from allranks._loading import load
+from allranks._loading import load, undisturbed
 from allranks._log import RankLog
 from allranks._publisher import Publisher
 from allranks._settings import RunSettings
@@ -24,8 +24,8 @@ from allranks._warnings import say, warn_once
 from allranks_bus import events, home, processes
 from allranks_bus.errors import ProtocolError, SpoolError
 from allranks_bus.events import Kind
+from allranks_bus.limits import WRITER_ID_BYTES
 from allranks_bus.version import __version__
-from allranks_bus.wire import WRITER_ID_BYTES
 
 # What only `init` and the end of a program need is imported by them: `import allranks` is in every program's start.
 if TYPE_CHECKING:
@@ -670,8 +670,11 @@ class Run:
             with self._starting:
                 if self._is_finished:
                     warn_once("finished", f"the run {self.id} has ended: what is logged now is not kept")
-                elif self._log is None and (self.role == "child" or self._is_implied) and not self._join():
-                    warn_once("no run", "log() was called before init(): nothing is kept")
+                elif self._log is None and (self.role == "child" or self._is_implied):
+                    with undisturbed():
+                        has_joined = self._join()
+                    if not has_joined:
+                        warn_once("no run", "log() was called before init(): nothing is kept")
         return self._log
 
     def _log_slowly(self, data: object, step: object, time_ns: int | None = None) -> None:

@@ -10,7 +10,8 @@ import termios
 import tty
 from collections.abc import Mapping
 
-from allranks._tee import LOWEST_FD, close, lifted, pipe, wait_readable
+from allranks._tee import LOWEST_FD, close, lifted, pipe
+from allranks_bus.polling import wait_readable
 from allranks_bus.processes import boot_id
 
 _PIPE_BYTES = 256 * 1024

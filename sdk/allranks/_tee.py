@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import select
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
+from allranks_bus.polling import wait_readable
 from allranks_bus.tee.spec import CONTROL, ORIGINALS, SOURCES, STATUS, STREAMS, Spec
 
 _STARTER_S = 0.25
@@ -123,23 +124,10 @@ def close(fd: int) -> None:
             os.close(fd)
 
 
-def wait_readable(fds: Iterable[int], timeout_s: float | None) -> list[int]:
-    """Those of `fds` that can be read, or are at their end; waits for one so long, None for ever.
-
-    Not by `select`, which takes no descriptor from 1024 on: a training may have more open.
-    """
-    poller = select.poll()
-    for fd in fds:
-        poller.register(fd, select.POLLIN)
-    return [fd for fd, _ in poller.poll(None if timeout_s is None else 1000 * timeout_s)]
-
-
 def library_path() -> list[str]:
     """Where what ships spools is imported from."""
-    import msgpack
-    import zmq
-
-    places = (str(Path(module.__file__ or "").parents[1]) for module in (msgpack, zmq))
+    # ZeroMQ is found, and not imported: a program's start would wait for that.
+    places = (str(Path(spec.origin or "").parents[1]) for spec in map(find_spec, ("msgpack", "zmq")) if spec)
     return list(dict.fromkeys((_bus_path(), *places)))
 
 

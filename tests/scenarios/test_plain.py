@@ -22,3 +22,20 @@ def test_without_allranks_the_same_program_ends_too(home: Path) -> None:
     ended = scenario.run(home, "plain.py", is_without=True)
     ended.must_be_well()
     assert not home.exists()
+
+
+SHORT = """
+import sys
+import allranks
+allranks.init(project="p")
+allranks.log({"i": 0})
+print(*sorted({"zmq", "psutil", "asyncio", "ctypes", "socket"} & set(sys.modules)))
+"""
+
+
+def test_a_program_that_ends_soon_loads_nothing_that_ships_and_loses_nothing(home: Path) -> None:
+    ended = scenario.run(home, SHORT)
+    ended.must_be_well()
+    assert ended.stdout == "\n"
+    with scenario.stored(home) as stored:
+        assert [list(values) for values in stored.values("i").values()] == [[0.0]]

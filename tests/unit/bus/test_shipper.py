@@ -15,6 +15,7 @@ from tests.support.outboxes import Box, make_box
 from tests.support.waiting import wait_until
 
 from allranks_bus import outbox
+from allranks_bus import shipper as shippers
 from allranks_bus.addresses import Address
 from allranks_bus.errors import SpoolBusy, SpoolError
 from allranks_bus.outbox import is_locked
@@ -143,6 +144,28 @@ def test_it_lets_the_training_go_first(box: Box, tcp_address: Address) -> None:
     with box.user(), box.shipper() as shipper:
         wait_until(lambda: is_locked(box.directory / LOCK), "it is at work")
         assert os.getpriority(os.PRIO_PROCESS, shipper.pid) > os.getpriority(os.PRIO_PROCESS, 0)
+
+
+def test_in_a_sandbox_that_would_make_zeromq_abort_it_sends_nothing_and_says_so(
+    box: Box, tcp_address: Address, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def denied(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setscheduler", denied)
+
+    def nothing(*_: object) -> None:
+        """What it does to its own process is not for that of the tests."""
+
+    monkeypatch.setattr(shippers, "step_back", nothing)
+    monkeypatch.setattr(signal, "signal", nothing)
+    box.write("a", "1")
+    box.make()
+    with FileReceiver(tcp_address) as receiver:
+        assert shippers.main([str(box.directory)]) == 1
+        assert receiver.names == set()
+    assert "sched_setscheduler" in capsys.readouterr().err
+    assert (box.directory / "about.json").exists()
 
 
 def test_where_no_collector_answers_it_ends_and_leaves_the_outbox(box: Box) -> None:

@@ -16,6 +16,7 @@ from allranks import _console, _tee
 from allranks._companions import RunPlace
 from allranks._console import BEHIND_VARIABLE, Behind, capture
 from allranks._streams import key_of
+from allranks_bus.polling import wait_readable
 
 
 def _place(tmp_path: Path, **other: Any) -> RunPlace:
@@ -118,7 +119,7 @@ def test_descriptors_stay_away_from_the_numbers_that_have_a_meaning() -> None:
         assert min(read, write) >= _tee.LOWEST_FD
         assert not os.get_inheritable(read)
         os.write(write, b"x")
-        assert _tee.wait_readable((read,), 0.0) == [read]
+        assert wait_readable((read,), 0.0) == [read]
     finally:
         _tee.close(read)
         _tee.close(write)
