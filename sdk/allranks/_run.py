@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import sys
@@ -13,19 +12,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from allranks import values
 from allranks._config import Config, Summary, entries, plain
+from allranks._ending import FINISH_TIMEOUT_S, describe, end_log, end_map, say_where
 from allranks._loading import load, undisturbed
 from allranks._log import RankLog
+from allranks._log_any import log_any
+from allranks._opening import destination_of, open_log, open_map
 from allranks._publisher import Publisher
 from allranks._settings import RunSettings
 from allranks._signals import is_from_handler
-from allranks._warnings import say, warn_once
-from allranks_bus import events, home, processes
-from allranks_bus.errors import ProtocolError, SpoolError
+from allranks._warnings import warn_once
+from allranks_bus import events, home
 from allranks_bus.events import Kind
 from allranks_bus.limits import WRITER_ID_BYTES
-from allranks_bus.version import __version__
 
 # What only `init` and the end of a program need is imported by them: `import allranks` is in every program's start.
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from allranks.facts import Facts
     from allranks.identity import Identity
 
-FINISH_TIMEOUT_S = 5.0
 # At the end of a program that did not call finish(): this user's collector brings in what is left.
 EXIT_TIMEOUT_S = 0.1
 # ... but only this process can read what is on its device.
@@ -43,8 +41,6 @@ DEVICE_TIMEOUT_S = 2.0
 SUMMARIES = ("last", "min", "max", "mean")
 ALERT_LEVELS = ("INFO", "WARN", "ERROR")
 _MAX_ALERT_CHARS = 16_384
-_MAX_TRACEBACK_CHARS = 16_384
-_MAX_ARGV = 64
 # What a log is accompanied by: imported where a fork waits for it.
 _NEEDED = ("allranks._companions", "allranks._files", "allranks._console")
 
@@ -324,7 +320,7 @@ class Run:
             return
         with self._starting:
             if self._publisher is not None:  # it had joined by logging
-                self._append(Kind.OPEN, self._open_map())
+                self._append(Kind.OPEN, self._opening())
             elif self.settings.mode != "disabled":
                 self._open()
                 self._record_settings()
@@ -403,22 +399,11 @@ class Run:
         self.name = self.name if name is None else name
         self.notes = self.notes if notes is None else notes
         self.tags = self.tags if tags is None else tags
-        self._append(Kind.OPEN, {**self._open_map(), "told": time.time_ns()})
+        self._append(Kind.OPEN, {**self._opening(), "told": time.time_ns()})
 
     def record_failure(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         """Keeps an exception that ends the program, for the record that closes the run."""
-        import traceback
-
-        try:
-            lines = "".join(traceback.format_exception(kind, error, trace))
-            message = str(error)
-        except Exception:  # an exception whose __str__ raises
-            lines = message = "<unprintable>"
-        self._failure = {
-            "type": f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."),
-            "message": message[:_MAX_TRACEBACK_CHARS],
-            "traceback": lines[-_MAX_TRACEBACK_CHARS:],
-        }
+        self._failure = describe(kind, error, trace)
 
     def forget_failure(self) -> None:
         """The program has gone on after the exception that was recorded."""
@@ -508,7 +493,10 @@ class Run:
         _current.watch_end_of_child()
         for name in _NEEDED:
             load(name)
-        log = self._log if self._log is not None else self._new_log()
+        if self._log is None:
+            self._writer = os.urandom(WRITER_ID_BYTES)
+            self._log = open_log(self._writer, self._opening(), self.settings)
+        log = self._log
         if log is None:
             return
         self._accompany(log, log.directory.parent)
@@ -523,21 +511,6 @@ class Run:
         )
         publisher.start()
         self._publisher = publisher
-
-    def _new_log(self) -> RankLog | None:
-        _hold_standard_descriptors()
-        self._writer = os.urandom(WRITER_ID_BYTES)
-        identity = self._open_map()
-        problems: list[str] = []
-        for root in home.spool_roots(self.settings.env):
-            try:
-                identity["spool"] = str(root / self._writer.hex())
-                self._log = RankLog(root, self._writer, identity, cap_bytes=self.settings.spool_cap_bytes)
-                return self._log
-            except (SpoolError, ProtocolError) as error:
-                problems.append(str(error))
-        warn_once("spool", f"nothing can be kept: {'; '.join(problems)}. Set ALLRANKS_SPOOL; training goes on")
-        return None
 
     def _accompany(self, log: RankLog, root: Path) -> None:
         """Makes what lives beside the log."""
@@ -567,7 +540,7 @@ class Run:
             role=self.role,
             directory=self._directory_path(),
             spool_root=root,
-            destination=self._destination(),
+            destination=destination_of(self.settings),
             env=self.settings.env,
         )
 
@@ -586,46 +559,18 @@ class Run:
                 name = type(companion).__name__
                 warn_once(f"companion:{name}", f"{name.lower()}: {type(error).__name__}: {error}; training goes on")
 
-    def _open_map(self) -> dict[str, Any]:
-        me, identity = processes.current(), self.identity
-        optional: dict[str, Any] = {
-            "local_rank": identity.local_rank,
-            "node_rank": identity.node_rank,
+    def _opening(self) -> dict[str, Any]:
+        told = {
             "group": self.group,
             "name": self.name,
             "notes": self.notes,
             "tags": list(self.tags),
             "parent": self._parent or None,
             "implied": self._is_implied or None,
-        }
-        return {
-            "run": self.id,
-            "project": self.project,
-            "launch": identity.launch,
-            "rank": self.rank,
-            "world_size": self.world_size,
-            "role": self.identity.role,
-            "host": self._facts.hostname,
-            "pid": me.pid,
-            "pid_start": me.start,
-            "boot_id": me.boot_id,
-            "pid_ns": me.pid_ns,
-            "launcher": identity.launcher,
             "started": self._started_ns,
-            "python": ".".join(map(str, sys.version_info[:3])),
-            "allranks": __version__,
-            "argv": [str(argument)[:1024] for argument in sys.argv[:_MAX_ARGV]],
-            "cwd": _cwd(),
-            "destination": self._destination(),
-            **{key: value for key, value in optional.items() if value is not None},
+            "destination": destination_of(self.settings),
         }
-
-    def _destination(self) -> str:
-        """Where the spool is meant to go, for whoever finds it."""
-        settings = self.settings
-        if settings.mode == "offline":
-            return "offline"
-        return str(settings.address or f"embedded:{home.home_dir(settings.env)}")
+        return open_map(self.identity, self._facts, told)
 
     def _beat(self) -> dict[str, Any]:
         log = self._log
@@ -681,46 +626,14 @@ class Run:
         """`log` for whatever is not a dict of plain numbers under known names."""
         try:
             log = self._ready_log()
-            if log is None:
-                return
-            flat = values.flatten(data)
-            for key, reason in flat.problems:
-                warn_once(f"value:{key}", f"log(): {key!r} is not stored: {reason}")
-            given = self._whole_step(step)
-            is_counted = given is None
-            at = log.next_step() if given is None else given
-            names = tuple(flat.numbers)
-            if time_ns is None and names and log.define(names):
-                log.metrics(flat.numbers, at, is_counted)
-                fields: dict[str, Any] = dict(flat.others)
-            else:
-                fields = {**flat.numbers, **flat.others}
-            if fields or flat.on_device:
-                log.follow(at, is_counted)
-                log.append_fields(time.time_ns() if time_ns is None else time_ns, at, fields)
-            if flat.on_device:
-                log.pending.copy(at, flat.on_device, time_ns)
+            if log is not None:
+                log_any(log, data, step, time_ns)
         except Exception as error:
             if is_from_handler(error):
                 raise
             warn_once(
                 f"log:{type(error).__name__}", f"log() could not keep an event: {type(error).__name__}: {error}"
             )
-
-    def _whole_step(self, step: object) -> int | None:
-        """The step that the program gave, if it is one."""
-        if step is not None:
-            try:
-                number = int(step)  # type: ignore[call-overload]
-                if number == step and -(2**63) <= number < 2**63:
-                    return int(number)
-            except Exception as error:  # whatever it is, it is no step
-                if is_from_handler(error):
-                    raise
-            # The `repr` of anything else may raise, or be long.
-            what = repr(step) if type(step) in (str, float) else f"a {type(step).__name__}"
-            warn_once("step", f"log(): step must be a whole number, not {what[:80]}; the next one is used")
-        return None
 
     def _end(self, exit_code: int | None, timeout: float, *, is_exit: bool = False) -> None:
         """Ends it; with `is_exit` as the program does, whose last words are still to come."""
@@ -746,54 +659,13 @@ class Run:
     def _end_log(self, exit_code: int | None, timeout: float, *, is_exit: bool) -> None:
         log, publisher = self._log, self._publisher
         if log is not None:
-            end: dict[str, Any] = {"exit_code": exit_code}
-            if self._failure is not None:
-                end = {"exit_code": 1 if exit_code is None else exit_code, "exception": self._failure}
-            log.try_again()
-            # A device that does not answer must not cost what can still be shipped.
-            log.pending.finish(time.monotonic() + timeout / 2)
-            log.report_drops()
-            # Sealed, because other threads may go on logging: all that came before is waited for, and nothing after.
-            log.seal(events.pack(Kind.CLOSE, time.time_ns(), end))
-            if publisher is None:
-                is_stored = False
-            elif is_exit and self.settings.address is None:
-                is_stored = publisher.leave(timeout, FINISH_TIMEOUT_S if timeout else 0.0)
-            else:
-                is_stored = publisher.finish(timeout)
+            leaves = is_exit and self.settings.address is None
+            is_stored = end_log(log, publisher, end_map(exit_code, self._failure), timeout, leaves=leaves)
             self._is_finished = True
             self._last_status = self.status()
             self._log = None
             if is_stored:
                 log.remove()
             else:
-                self._say_where(log, publisher)
+                say_where(self.id, log, publisher, is_offline=self.settings.mode == "offline")
                 log.close()
-
-    def _say_where(self, log: RankLog, publisher: Publisher | None) -> None:
-        if self.settings.mode == "offline":
-            say(f"run {self.id}: offline; events are in {log.directory}: `allranks sync` ships them")
-        elif publisher is None or not publisher.is_taken_over:
-            waiting = log.end - (publisher.acked if publisher is not None else 0)
-            say(
-                f"run {self.id}: no collector took the last {waiting:,} events in time; they are kept in "
-                f"{log.directory}: `allranks sync` ships them"
-            )
-
-
-def _hold_standard_descriptors() -> None:
-    """Opens what is closed of stdin, stdout and stderr, on nothing.
-
-    A file of ours would get the number, and whatever prints to it without asking Python would write into that file.
-    """
-    with contextlib.suppress(OSError):
-        while (fd := os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) <= 2:
-            pass
-        os.close(fd)
-
-
-def _cwd() -> str:
-    try:
-        return str(Path.cwd())
-    except OSError:  # it has been removed
-        return ""

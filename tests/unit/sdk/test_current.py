@@ -19,7 +19,7 @@ import pytest
 from tests.support.spools import Event, events_of, logged, of_kind, spooled
 
 import allranks
-from allranks import _current, _loading
+from allranks import _current, _loading, _run
 from allranks._publisher import Publisher
 from allranks._run import Run
 from allranks_bus.events import Kind
@@ -291,8 +291,8 @@ def test_a_child_that_is_ended_by_os_exit_keeps_what_it_logged(sdk_home: Path) -
 # -- interrupts -----------------------------------------------------------------------------------------------------
 
 
-def interrupt_once(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
-    """Has the first call of this method interrupted before it does anything."""
+def interrupt_once(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> None:
+    """Has the first call of this function interrupted before it does anything."""
     method = getattr(owner, name)
 
     def interrupted(*arguments: Any) -> Any:
@@ -303,12 +303,12 @@ def interrupt_once(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> N
 
 
 @pytest.mark.parametrize(
-    "method", [(Run, "_new_log"), (Publisher, "start"), (Run, "export")], ids=lambda pair: pair[1]
+    "function", [(_run, "open_log"), (Publisher, "start"), (Run, "export")], ids=lambda pair: pair[1]
 )
 def test_init_after_one_that_was_interrupted_begins_the_run(
-    sdk_home: Path, monkeypatch: pytest.MonkeyPatch, method: tuple[type, str]
+    sdk_home: Path, monkeypatch: pytest.MonkeyPatch, function: tuple[object, str]
 ) -> None:
-    interrupt_once(monkeypatch, *method)
+    interrupt_once(monkeypatch, *function)
     with pytest.raises(KeyboardInterrupt):
         offline(config={"lr": 1})
     run = offline(config={"lr": 2})
