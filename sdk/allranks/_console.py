@@ -27,11 +27,11 @@ from allranks_bus import events
 from allranks_bus.events import Kind
 from allranks_bus.limits import WRITER_ID_BYTES
 from allranks_bus.sandbox import may_schedule
-from allranks_bus.spool import CAP_BYTES
 from allranks_bus.tee.spec import BROKEN, CLOSED, DONE, FLUSH, FLUSHED, IN_VAIN, READY, SHARED, STREAMS, Spec
 
 if TYPE_CHECKING:
     from allranks._console_feed import Feed
+    from allranks._settings import RunSettings
 
 # What a captured process tells those that it starts: whose pipe they print into.
 BEHIND_VARIABLE = "ALLRANKS_CONSOLE_BEHIND"
@@ -62,7 +62,7 @@ class Behind:
         return cls(door, rank, {int(number): key for number, _, key in pairs if number in ("1", "2")})
 
 
-def capture(place: RunPlace, cap_bytes: int = CAP_BYTES) -> Console | None:
+def capture(place: RunPlace, settings: RunSettings) -> Console | None:
     """Begins to keep what this process prints; None where that cannot be, or is not its to keep. Never raises,
     but for what a signal handler of the program does.
 
@@ -70,7 +70,9 @@ def capture(place: RunPlace, cap_bytes: int = CAP_BYTES) -> Console | None:
     printed to a descriptor. And a program that is frozen together with its Python has none to run a tee.
     """
     is_notebook = type(sys.stdout).__module__.partition(".")[0] == "ipykernel"
-    if place.role != "rank" or is_notebook or not sys.executable or getattr(sys, "frozen", False):
+    if settings.console == "off" or place.role != "rank" or is_notebook:
+        return None
+    if not sys.executable or getattr(sys, "frozen", False):
         return None
     captured: list[Captured] = []
     try:
@@ -78,7 +80,7 @@ def capture(place: RunPlace, cap_bytes: int = CAP_BYTES) -> Console | None:
         for number in STREAMS:
             if _is_to_capture(number, place, behind):
                 captured.append(Captured(number))
-        return Console(place, captured, behind, cap_bytes) if captured else None
+        return Console(place, captured, behind, settings.spool_cap_bytes) if captured else None
     except BaseException as error:
         for stream in captured:
             stream.close()

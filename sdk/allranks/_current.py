@@ -69,8 +69,8 @@ def init(
         mode: `online`, `offline` (the spool alone, for `allranks sync`) or `disabled`; None means ALLRANKS_MODE.
         url: of the collector, `tcp://HOST:PORT` or `ipc:///PATH`; None means ALLRANKS_URL, else this user's own
             collector, which is started if it does not run.
-        console: `fd`: what this process, its C code and its children print is kept too; `off`; None means
-            ALLRANKS_CONSOLE, else `fd`.
+        console: `fd`: what this process, its C code and its children print is kept too; `wrap`: what its Python
+            prints (in a notebook `fd` does that too); `off`; None means ALLRANKS_CONSOLE, else `fd`.
         rank, world_size: this process's place, where no launcher tells it.
         resume: `allow`: an id that is known already gets a further attempt; `never`: a run of its own.
 

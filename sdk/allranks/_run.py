@@ -518,7 +518,7 @@ class Run:
 
         if self._files is None:
             self._files = self._new_files(root)
-        console = capture(self._place(root), self.settings.spool_cap_bytes) if self.settings.console == "fd" else None
+        console = capture(self._place(root), self.settings)
         self._companions = (log.pending, self._files, *([console] if console is not None else []))
 
     def _new_files(self, root: Path) -> RunFiles:

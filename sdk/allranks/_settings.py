@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -9,10 +10,12 @@ from allranks._warnings import warn_once
 from allranks_bus.addresses import Address, parse_address
 from allranks_bus.errors import AddressError, SettingError
 from allranks_bus.spool import CAP_BYTES
+from allranks_bus.tee.limits import Limits
 
 MODES = ("online", "offline", "disabled")
-CONSOLES = ("fd", "off")
-_MIN_CAP_BYTES = 1024 * 1024
+CONSOLES = ("fd", "wrap", "off")
+_MIB = 1024 * 1024
+_MIN_CAP_BYTES = _MIB
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,9 @@ class RunSettings:
         mode: `online`, `offline` (the spool alone) or `disabled` (nothing is kept).
         address: of the collector; None means this user's embedded one.
         env: the environment at `init`: helpers get it, whatever the program does to its own later.
-        console: `fd` (what is printed is kept) or `off`.
+        console: `fd` (what is printed is kept), `wrap` (what is printed by Python's streams) or `off`.
         spool_cap_bytes: how large the spool may grow while no collector takes what is in it.
+        console_limits: how much is kept of a rank that prints without end.
     """
 
     mode: str
@@ -32,6 +36,7 @@ class RunSettings:
     env: Mapping[str, str] = field(repr=False)
     console: str = "fd"
     spool_cap_bytes: int = CAP_BYTES
+    console_limits: Limits = field(default_factory=Limits)
 
 
 def run_settings(env: Mapping[str, str], mode: str | None, url: str | None, console: str | None) -> RunSettings:
@@ -51,7 +56,14 @@ def run_settings(env: Mapping[str, str], mode: str | None, url: str | None, cons
         except AddressError as error:
             warn_once("url", f"ALLRANKS_URL: {error}; events stay in the spool until `allranks sync` ships them")
             chosen = "offline" if chosen == "online" else chosen
-    return RunSettings(chosen, address, dict(env), _word("console", CONSOLES, console, env), _spool_cap(env))
+    return RunSettings(
+        chosen,
+        address,
+        dict(env),
+        _word("console", CONSOLES, console, env),
+        max(_MIN_CAP_BYTES, _mebibytes("ALLRANKS_SPOOL_CAP_MB", CAP_BYTES, env)),
+        _console_limits(env),
+    )
 
 
 def _word(name: str, words: tuple[str, ...], given: str | None, env: Mapping[str, str]) -> str:
@@ -66,12 +78,25 @@ def _word(name: str, words: tuple[str, ...], given: str | None, env: Mapping[str
     return chosen
 
 
-def _spool_cap(env: Mapping[str, str]) -> int:
-    text = env.get("ALLRANKS_SPOOL_CAP_MB", "")
+def _console_limits(env: Mapping[str, str]) -> Limits:
+    usual = Limits()
+    return Limits(
+        rate=_mebibytes("ALLRANKS_CONSOLE_RATE_MB", usual.rate, env),
+        burst=_mebibytes("ALLRANKS_CONSOLE_BURST_MB", usual.burst, env),
+        most=_mebibytes("ALLRANKS_CONSOLE_MAX_MB", usual.most, env),
+    )
+
+
+def _mebibytes(variable: str, usual: int, env: Mapping[str, str]) -> int:
+    """The variable, a number of MiB, in bytes; `usual` where it is not set, or is none."""
+    text = env.get(variable, "")
     if not text:
-        return CAP_BYTES
+        return usual
     try:
-        return max(_MIN_CAP_BYTES, int(float(text) * 1024 * 1024))
-    except (ValueError, OverflowError):
-        warn_once("cap", f"ALLRANKS_SPOOL_CAP_MB={text!r} is not a number of MiB; {CAP_BYTES >> 20} is used")
-        return CAP_BYTES
+        size = float(text) * _MIB
+    except ValueError:
+        size = math.nan
+    if not 0 <= size < math.inf:
+        warn_once(variable, f"{variable}={text!r} is not a number of MiB; {usual / _MIB:g} is used")
+        return usual
+    return int(size)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from allranks import _console, _tee
 from allranks._companions import RunPlace
 from allranks._console import BEHIND_VARIABLE, Behind, capture
+from allranks._settings import RunSettings
 from allranks._streams import key_of
 from allranks_bus.polling import wait_readable
 
@@ -53,7 +54,7 @@ def _nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _captured(place: RunPlace) -> list[int]:
-    console: Any = capture(place)
+    console: Any = capture(place, RunSettings("online", None, {}))
     return [] if console is None else console.numbers
 
 
