@@ -27,6 +27,7 @@ BENCHMARKS = (
     "start_stop",
     "exit_delay",
     "file_transfer",
+    "console_lines",
     "training_cost",
 )
 # For logs, where rich finds no terminal to ask.
