@@ -268,7 +268,7 @@ class Ledger:
         line = book.open_lines.get(stream)
         if line is None:
             line = book.open_lines[stream] = OpenLine()
-            self.new.open_lines.append((book.writer, stream, 0, 0, b"", 0, False))
+            self.new.terminals.append((book.writer, stream, line.state()))
         return line
 
     def number_lines(self, count: int) -> int:

@@ -64,15 +64,43 @@ class LineBuffer:
             )
 
     def _move(self, connection: duckdb.DuckDBPyConnection) -> None:
-        rows = [(*of, one.line, one.time_ns, one.raw, one.cut, one.is_returned) for of, one in self._open.items()]
+        """Brings `open_lines` and `terminals` to where the streams are now; rows that stay are moved in place."""
+        moved: list[tuple[Any, ...]] = []
+        added: list[tuple[Any, ...]] = []
+        gone: list[tuple[int, int, int]] = []
+        for of, one in self._open.items():
+            now = one.open_lines()
+            moved += [(*of, was, *row) for was, row in zip(one.stored, now, strict=False)]
+            added += [(*of, *row) for row in now[len(one.stored) :]]
+            gone += [(*of, was) for was in one.stored[len(now) :]]
+            one.stored = [line for line, *_ in now]
+        of_same = "open_lines.writer = moved.writer AND open_lines.stream = moved.stream"
+        if gone:
+            connection.execute(
+                "DELETE FROM open_lines USING (SELECT unnest(?::INTEGER[]) AS writer,"
+                " unnest(?::UTINYINT[]) AS stream, unnest(?::BIGINT[]) AS was) moved"
+                f" WHERE {of_same} AND open_lines.line = moved.was",
+                _columns(gone),
+            )
+        if moved:
+            connection.execute(
+                "UPDATE open_lines SET line = moved.line, time_ns = moved.time_ns, text = moved.text FROM (SELECT"
+                " unnest(?::INTEGER[]) AS writer, unnest(?::UTINYINT[]) AS stream, unnest(?::BIGINT[]) AS was,"
+                " unnest(?::BIGINT[]) AS line, unnest(?::BIGINT[]) AS time_ns, unnest(?::VARCHAR[]) AS text) moved"
+                f" WHERE {of_same} AND open_lines.line = moved.was",
+                _columns(moved),
+            )
+        if added:
+            connection.execute(
+                "INSERT INTO open_lines SELECT unnest(?::INTEGER[]), unnest(?::UTINYINT[]), unnest(?::BIGINT[]),"
+                " unnest(?::BIGINT[]), unnest(?::VARCHAR[])",
+                _columns(added),
+            )
         connection.execute(
-            "UPDATE open_lines SET line = moved.line, time_ns = moved.time_ns, raw = moved.raw, cut = moved.cut,"
-            " is_returned = moved.is_returned FROM (SELECT"
-            " unnest(?::INTEGER[]) AS writer, unnest(?::UTINYINT[]) AS stream, unnest(?::BIGINT[]) AS line,"
-            " unnest(?::BIGINT[]) AS time_ns, unnest(?::BLOB[]) AS raw, unnest(?::BIGINT[]) AS cut,"
-            " unnest(?::BOOLEAN[]) AS is_returned) moved"
-            " WHERE open_lines.writer = moved.writer AND open_lines.stream = moved.stream",
-            [list(column) for column in zip(*rows, strict=True)],
+            "UPDATE terminals SET state = moved.state FROM (SELECT unnest(?::INTEGER[]) AS writer,"
+            " unnest(?::UTINYINT[]) AS stream, unnest(?::BLOB[]) AS state) moved"
+            " WHERE terminals.writer = moved.writer AND terminals.stream = moved.stream",
+            _columns([(*of, one.state()) for of, one in self._open.items()]),
         )
 
 
@@ -80,9 +108,18 @@ def load_open_lines(
     connection: duckdb.DuckDBPyConnection, writers: Iterable[int]
 ) -> Iterable[tuple[int, int, OpenLine]]:
     """The open lines of these writers, as (writer, stream, line)."""
-    rows = connection.execute(
-        "SELECT writer, stream, line, time_ns, raw, cut, is_returned FROM open_lines"
-        " WHERE writer IN (SELECT unnest(?::INTEGER[]))",
-        [list(writers)],
-    ).fetchall()
-    return [(writer, stream, OpenLine(*fields)) for writer, stream, *fields in rows]
+    wanted = "WHERE writer IN (SELECT unnest(?::INTEGER[]))"
+    numbers = [list(writers)]
+    stored: dict[tuple[int, int], list[int]] = {}
+    for writer, stream, line in connection.execute(
+        f"SELECT writer, stream, line FROM open_lines {wanted} ORDER BY line", numbers
+    ).fetchall():
+        stored.setdefault((writer, stream), []).append(line)
+    rows = connection.execute(f"SELECT writer, stream, state FROM terminals {wanted}", numbers).fetchall()
+    return [
+        (writer, stream, OpenLine.restored(state, stored.get((writer, stream), []))) for writer, stream, state in rows
+    ]
+
+
+def _columns(rows: Iterable[tuple[Any, ...]]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]

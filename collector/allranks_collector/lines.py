@@ -8,7 +8,9 @@ sequences too, is text. However the bytes are cut into chunks, the lines are the
 from __future__ import annotations
 
 import codecs
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import msgpack
 
 MAX_LINE_BYTES = 64 * 1024
 
@@ -22,6 +24,7 @@ class OpenLine:
         time_ns: when its newest bytes were printed.
         raw: what it holds, from its last carriage return on; at most MAX_LINE_BYTES.
         cut: how many bytes more there were.
+        stored: the numbers of the lines that table `open_lines` has.
         is_returned: a carriage return has come, and nothing after it: what comes next begins the line anew.
     """
 
@@ -30,6 +33,20 @@ class OpenLine:
     raw: bytes = b""
     cut: int = 0
     is_returned: bool = False
+    stored: list[int] = field(default_factory=list[int], compare=False)
+
+    def state(self) -> bytes:
+        """All of it, for `restored`."""
+        return msgpack.packb([self.line, self.time_ns, self.raw, self.cut, self.is_returned])
+
+    @classmethod
+    def restored(cls, state: bytes, stored: list[int]) -> OpenLine:
+        """The line whose `state` this is."""
+        return cls(*msgpack.unpackb(state), stored)
+
+    def open_lines(self) -> list[tuple[int, int, str]]:
+        """The lines that may still change: number, time and text of each."""
+        return [(self.line, self.time_ns, self.text)]
 
     @property
     def text(self) -> str:

@@ -34,7 +34,7 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
     "summary": ("INTEGER", "INTEGER", "BIGINT", "VARCHAR", "VARCHAR"),
     "definitions": ("INTEGER", "BIGINT", "VARCHAR", "VARCHAR", "VARCHAR"),
     "events": ("BIGINT", "INTEGER", "INTEGER", "BIGINT", "VARCHAR", "VARCHAR"),
-    "open_lines": ("INTEGER", "UTINYINT", "BIGINT", "BIGINT", "BLOB", "BIGINT", "BOOLEAN"),
+    "terminals": ("INTEGER", "UTINYINT", "BLOB"),
 }
 
 
@@ -44,7 +44,7 @@ def _rows() -> list[Row]:
 
 @dataclass
 class NewRows:
-    """Rows of all tables but points and lines; the fields are the tables' names."""
+    """Rows of all tables but points, lines and open lines; the fields are the tables' names."""
 
     runs: list[Row] = field(default_factory=_rows)
     attempts: list[Row] = field(default_factory=_rows)
@@ -58,7 +58,7 @@ class NewRows:
     summary: list[Row] = field(default_factory=_rows)
     definitions: list[Row] = field(default_factory=_rows)
     events: list[Row] = field(default_factory=_rows)
-    open_lines: list[Row] = field(default_factory=_rows)
+    terminals: list[Row] = field(default_factory=_rows)
 
     def write(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Inserts all rows; in the caller's transaction."""

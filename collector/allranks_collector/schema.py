@@ -137,13 +137,13 @@ MIGRATIONS: tuple[Migration, ...] = (
             """CREATE TABLE lines (
                 number BIGINT,           -- in the order of arrival, over all runs
                 writer INTEGER,
-                stream UTINYINT,         -- 1 stdout, 2 stderr
+                stream UTINYINT,         -- 1 stdout, 2 stderr; 0 a note of ours on what was not kept
                 line BIGINT, time_ns BIGINT, text VARCHAR)""",
-            # One row per (writer, stream), the line that has not ended; moved in the transaction that stores lines.
-            """CREATE TABLE open_lines (
-                writer INTEGER, stream UTINYINT, line BIGINT, time_ns BIGINT,
-                raw BLOB, cut BIGINT, is_returned BOOLEAN  -- as in lines.OpenLine
-                )""",
+            # The lines that may still change: the one that has not ended, and what the cursor may go up to. Moved in
+            # the transaction that stores lines.
+            "CREATE TABLE open_lines (writer INTEGER, stream UTINYINT, line BIGINT, time_ns BIGINT, text VARCHAR)",
+            # One row per (writer, stream): what a collector that starts again needs to go on with their lines.
+            "CREATE TABLE terminals (writer INTEGER, stream UTINYINT, state BLOB)",
         ),
     ),
 )

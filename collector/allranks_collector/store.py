@@ -277,7 +277,7 @@ class Store:
                     " (SELECT series FROM series JOIN writers USING (writer) WHERE run = $run)",
                     {"run": run},
                 )
-            for table in ("series", "keysets", "positions", "states", "lines", "open_lines"):
+            for table in ("series", "keysets", "positions", "states", "lines", "open_lines", "terminals"):
                 cursor.execute(
                     f"DELETE FROM {table} WHERE writer IN (SELECT writer FROM writers WHERE run = $run)",
                     {"run": run},

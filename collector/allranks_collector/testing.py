@@ -164,10 +164,10 @@ class DatabaseBuilder:
         self._insert("lines", number, writer, stream, line, T0_NS + round(second * SECOND_NS), text)
         return number
 
-    def open_line(self, writer: int, raw: bytes, *, stream: int = 1, line: int = 0, second: float = 0.0) -> None:
-        """A line that has not ended."""
+    def open_line(self, writer: int, text: str, *, stream: int = 1, line: int = 0, second: float = 0.0) -> None:
+        """A line that may still change."""
         time_ns = T0_NS + round(second * SECOND_NS)
-        self._insert("open_lines", writer, stream, line, time_ns, raw, 0, False)
+        self._insert("open_lines", writer, stream, line, time_ns, text)
 
     def file(
         self,

@@ -14,8 +14,6 @@ import numpy as np
 import numpy.typing as npt
 from tests.support.training import Rank
 
-from allranks_collector.lines import open_text
-
 
 @dataclass(frozen=True)
 class Counter:
@@ -109,8 +107,8 @@ class Stored:
         of_run = "JOIN writers w USING (writer) JOIN runs r USING (run) WHERE r.id = ? AND stream = ?"
         number = {"stdout": 1, "stderr": 2}[stream]
         ended = self.rows(f"SELECT time_ns, number, w.rank, text FROM lines {of_run}", run, number)
-        opened = self.rows(f"SELECT time_ns, w.rank, raw, cut FROM open_lines {of_run}", run, number)
-        ended += [(time_ns, 2**63, rank, open_text(raw, cut)) for time_ns, rank, raw, cut in opened if raw]
+        opened = self.rows(f"SELECT time_ns, line, w.rank, text FROM open_lines {of_run} AND text <> ''", run, number)
+        ended += [(2**63, 2**63 + line, rank, text) for _, line, rank, text in opened]
         for _, _, rank, text in sorted(ended):
             found.setdefault(rank, []).append(text)
         return found

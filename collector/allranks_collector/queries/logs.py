@@ -7,7 +7,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from allranks_collector.lines import open_text
 from allranks_collector.queries.runs import seconds
 from allranks_collector.queries.select import BadQuery
 
@@ -31,8 +30,8 @@ _LINES = f"""{_MINE}
     WHERE number <= $newest AND ($stream IS NULL OR stream = $stream)"""
 
 _OPEN = f"""{_MINE}
-    SELECT time_ns, 0, rank, attempt, host, stream, line, raw, cut FROM open_lines JOIN mine USING (writer)
-    WHERE ($stream IS NULL OR stream = $stream) AND raw <> ''::BLOB ORDER BY time_ns, rank, stream"""
+    SELECT time_ns, 0, rank, attempt, host, stream, line, text FROM open_lines JOIN mine USING (writer)
+    WHERE ($stream IS NULL OR stream = $stream) AND text <> '' ORDER BY time_ns, rank, stream, line"""
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def list_logs(cursor: duckdb.DuckDBPyConnection, run: RunRef, wanted: LogRequest
     rows.sort()
     lines = [_line(row, row[-1]) for row in rows]
     if not follows:
-        lines += [_line(row, open_text(*row[-2:]), is_open=True) for row in cursor.execute(_OPEN, of).fetchall()]
+        lines += [_line(row, row[-1], is_open=True) for row in cursor.execute(_OPEN, of).fetchall()]
     is_paged = follows and wanted.after is not None
     return {"lines": lines, "next": f"{rows[-1][0]}.{rows[-1][1]}" if is_paged else None, "newest": newest}
 

@@ -23,7 +23,7 @@ def client(store: Store, build: DatabaseBuilder, tmp_path: Path) -> Iterator[App
     tees = [build.writer(build.run("a/b") if rank == 0 else 1, rank, role="console") for rank in range(2)]
     for second, text in enumerate(["one", "two", "three"]):
         build.line(tees[second % 2], text, second=second, line=second)
-    build.open_line(tees[0], b"and on\x1b[0m", second=9)
+    build.open_line(tees[0], "and on\x1b[0m", second=9)
     settings = Settings(tmp_path, tmp_path / "test.duckdb", tmp_path / "spool", tmp_path / "files")
     with asking(create_app(ApiContext(store, StillLive(), settings)), "http://127.0.0.1:5570") as client:
         yield client

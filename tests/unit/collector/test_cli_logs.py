@@ -61,7 +61,7 @@ def test_each_line_begins_with_its_host_and_rank(
     monkeypatch.setattr(logs, "PAGE_LINES", 2)
     for second in (3, 1, 2):
         build.line(reader.tees[second % 2], f"at {second}", second=second)
-    build.open_line(reader.tees[0], b"50 %", second=9)
+    build.open_line(reader.tees[0], "50 %", second=9)
     assert _run(monkeypatch, reader) == 0
     assert capsys.readouterr().out == "node-1:1 at 1\nnode-0:0 at 2\nnode-1:1 at 3\nnode-0:0 50 %\n"
     assert _run(monkeypatch, reader, "-n", "1", "--json") == 0
@@ -81,7 +81,7 @@ def test_what_comes_is_followed_once_until_the_run_has_ended(
     reader = Growing(store, build, ["one", "two", "three"])
     for text in ("a", "b", "c"):
         build.line(reader.tees[0], text, second=5)
-    build.open_line(reader.tees[0], b"the end", second=9)
+    build.open_line(reader.tees[0], "the end", second=9)
     assert _run(monkeypatch, reader, *arguments) == 0
     told = [line.partition(" ")[2] for line in capsys.readouterr().out.splitlines()]
     # Those that come have an earlier time: they may lie in a page, or come later, and never both.

@@ -73,7 +73,7 @@ def test_all_is_read_page_by_page(
 ) -> None:
     for second in (5, 1, 1, 4, 2, 3, 1):
         build.line(ranks[0], str(second), second=second)
-    build.open_line(ranks[0], b"at the end")
+    build.open_line(ranks[0], "at the end")
     pages: list[list[str]] = []
     after: str | None = "0"
     while after is not None:
@@ -109,8 +109,8 @@ def test_a_line_that_has_not_ended_is_shown_as_it_stands(
     build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection, ranks: list[int]
 ) -> None:
     build.line(ranks[0], "epoch 1", second=1)
-    build.open_line(ranks[0], b"50 % caf" + b"\xc3", line=1, second=2)
-    build.open_line(ranks[1], b"", line=9, second=3)
+    build.open_line(ranks[0], "50 % caf", line=1, second=2)
+    build.open_line(ranks[1], "", line=9, second=3)
     assert [(line["text"], line["open"]) for line in _ask(cursor)["lines"]] == [
         ("epoch 1", False),
         ("50 % caf", True),
@@ -122,7 +122,7 @@ def test_only_what_is_asked_for(build: DatabaseBuilder, cursor: duckdb.DuckDBPyC
     build.line(first, "first life", second=0)
     build.line(ranks[0], "out 0", second=1)
     build.line(ranks[1], "err 1", second=2, stream=STDERR)
-    build.open_line(ranks[1], b"open 1", second=3)
+    build.open_line(ranks[1], "open 1", second=3)
     other = build.writer(build.run("other"), role="console")
     build.line(other, "another run")
     assert _texts(_ask(cursor)) == ["out 0", "err 1", "open 1"]

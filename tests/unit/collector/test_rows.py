@@ -59,7 +59,7 @@ _SAMPLES: dict[str, tuple[Any, ...]] = {
     "summary": (1, 1, 5, "k", "1"),
     "definitions": (1, 5, "n", None, "min"),
     "events": (2**62, 1, 1, 5, "k", "{}"),
-    "open_lines": (1, 2, 2**62, 5, b"\xff\0\n", 0, True),
+    "terminals": (1, 2, b"\xff\0\n"),
 }
 
 
