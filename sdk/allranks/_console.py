@@ -80,7 +80,7 @@ def capture(place: RunPlace, settings: RunSettings) -> Console | None:
         for number in STREAMS:
             if _is_to_capture(number, place, behind):
                 captured.append(Captured(number))
-        return Console(place, captured, behind, settings.spool_cap_bytes) if captured else None
+        return Console(place, captured, behind, settings) if captured else None
     except BaseException as error:
         for stream in captured:
             stream.close()
@@ -111,10 +111,10 @@ class Console:
         OSError, ValueError, RuntimeError: it cannot begin; all is as before, and the streams are the caller's.
     """
 
-    def __init__(self, place: RunPlace, streams: Sequence[Captured], behind: Behind, cap_bytes: int) -> None:
+    def __init__(self, place: RunPlace, streams: Sequence[Captured], behind: Behind, settings: RunSettings) -> None:
         self._place = place
         self._streams = streams
-        self._cap_bytes = cap_bytes
+        self._settings = settings
         # A name that nobody guesses, for as long as this capture lasts.
         self._door = os.urandom(WRITER_ID_BYTES).hex()
         numbers = (stream.number for stream in streams)
@@ -207,7 +207,8 @@ class Console:
         spec = Spec(
             root=str(place.spool_root),
             name=self._name,
-            cap_bytes=self._cap_bytes,
+            cap_bytes=self._settings.spool_cap_bytes,
+            limits=self._settings.console_limits,
             door=self._door,
             streams=[stream.number for stream in self._streams],
             behind=self._behind,

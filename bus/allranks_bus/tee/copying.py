@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from allranks_bus.tee.limits import Loss
 from allranks_bus.tee.spec import ORIGINALS, SOURCES
 
 # One read: what a killed tee can lose of what somebody would have seen.
@@ -43,8 +44,7 @@ class Gathered:
     """What has been copied and is not kept yet. `put` from any thread, `take` from one."""
 
     def __init__(self) -> None:
-        self._lost = 0
-        self._lost_bytes = 0
+        self._loss = Loss()
         self._lock = threading.Lock()
         self._chunks: list[Chunk] = []
         self._open: dict[int, Chunk] = {}
@@ -55,8 +55,7 @@ class Gathered:
         """Adds what one read gave; True where somebody should look when it is due."""
         with self._lock:
             if self._held >= MAX_HELD_BYTES:
-                self._lost += 1
-                self._lost_bytes += len(part)
+                self._loss.add(part)
                 return False
             was = self._held
             for begin in range(0, len(part), CHUNK_BYTES):
@@ -76,16 +75,15 @@ class Gathered:
                 return None
             return 0.0 if self._held >= CHUNK_BYTES else max(0.0, self._due_at - time.monotonic())
 
-    def take(self) -> tuple[list[Chunk], int, int]:
-        """All of it, by the time at which each chunk began; and how many reads, of how many bytes, had no room."""
+    def take(self) -> tuple[list[Chunk], Loss]:
+        """All of it, by the time at which each chunk began; and what had no room after that."""
         with self._lock:
             taken, self._chunks = self._chunks, []
-            lost, self._lost = self._lost, 0
-            lost_bytes, self._lost_bytes = self._lost_bytes, 0
+            loss, self._loss = self._loss, Loss()
             self._open.clear()
             self._held = 0
             self._due_at = time.monotonic() + GATHER_S
-        return taken, lost, lost_bytes
+        return taken, loss
 
 
 class Copier(threading.Thread):

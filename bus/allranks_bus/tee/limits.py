@@ -1,9 +1,9 @@
-"""Limits: how much of what a rank prints is kept, when it prints without end. Pure: who calls tells the time.
+"""Limits: how much of what a rank prints is kept, when it prints without end; and what is lost. Pure.
 
-    burst ▔▔▔╲                  ╱╲            kept until the burst is used up; then nothing, until a second's worth is
-              ╲      ╱╲     ╱╲ ╱  ╲           free again: so what is kept comes in pieces that can be read, and a
-        0 ▁▁▁▁▁╲▁▁▁▁╱▁▁╲▁▁▁╱▁▁╲▁▁▁▁▁          loss is told once a second, and not once a read
-               kept ┊ not ┊ kept
+burst ▔▔▔╲                  ╱╲            kept until the burst is used up; then nothing, until a second's worth is
+          ╲      ╱╲     ╱╲ ╱  ╲           free again: so what is kept comes in pieces that can be read, and a
+    0 ▁▁▁▁▁╲▁▁▁▁╱▁▁╲▁▁▁╱▁▁╲▁▁▁▁▁          loss is told once a second, and not once a read
+           kept ┊ not ┊ kept
 """
 
 from __future__ import annotations
@@ -28,8 +28,34 @@ class Limits:
         self.most = most
 
 
+class Loss:
+    """What could not be kept, counted.
+
+    Attributes:
+        records: pieces of it.
+        size: in bytes.
+        lines: how many ended in it.
+    """
+
+    def __init__(self) -> None:
+        self.records = self.size = self.lines = 0
+
+    def __bool__(self) -> bool:
+        return self.records > 0
+
+    def add(self, body: bytes) -> None:
+        self.records += 1
+        self.size += len(body)
+        self.lines += body.count(b"\n")
+
+    def join(self, other: Loss) -> None:
+        self.records += other.records
+        self.size += other.size
+        self.lines += other.lines
+
+
 class Allowance:
-    """What may be kept now, by `Limits`; `now` is in monotonic seconds."""
+    """What may be kept now, by `Limits`; who calls tells the time, in monotonic seconds."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import struct
 
+from allranks_bus.tee.limits import Loss
+
 _OPEN, _CLOSE, _DROPPED, _CONSOLE = 0, 8, 9, 10
 _HEAD = struct.Struct(">BBBQ")
 _CHUNK_HEAD = struct.Struct(">BBBQBBH")
@@ -29,12 +31,13 @@ def close(time_ns: int) -> bytes:
     return _HEAD.pack(_ARRAY | 3, _CLOSE, _UINT64, time_ns) + b"\x80"
 
 
-def dropped(time_ns: int, records: int, lost_bytes: int, reason: str) -> bytes:
+def dropped(time_ns: int, loss: Loss, reason: str) -> bytes:
     """A DROPPED payload."""
     text = reason.encode("utf-8", "replace")[:1024]
     fields = (
-        *(b"\x83", b"\xa7records", struct.pack(">BQ", _UINT64, records)),
-        *(b"\xa5bytes", struct.pack(">BQ", _UINT64, lost_bytes)),
+        *(b"\x84", b"\xa7records", struct.pack(">BQ", _UINT64, loss.records)),
+        *(b"\xa5bytes", struct.pack(">BQ", _UINT64, loss.size)),
+        *(b"\xa5lines", struct.pack(">BQ", _UINT64, loss.lines)),
         *(b"\xa6reason", struct.pack(">BH", 0xDA, len(text)), text),
     )
     return _HEAD.pack(_ARRAY | 3, _DROPPED, _UINT64, time_ns) + b"".join(fields)

@@ -57,7 +57,7 @@ class Tee:
 
     def __init__(self, spec: Spec) -> None:
         self._spec = spec
-        self._keeper = Keeper(spec)
+        self._keeper = Keeper(Path(spec.root), spec.name, spec.opening, cap_bytes=spec.cap_bytes, limits=spec.limits)
         self._gathered = Gathered()
         self._copiers = [
             Copier(stream, self._gathered, on_failed=lambda failed: _tell(BROKEN[failed]), wake=self._wake)
@@ -138,7 +138,7 @@ class Tee:
     def _patience_s(self) -> float | None:
         if self._is_flushing:
             return _LOOK_S
-        waits = [self._gathered.wait_s()]
+        waits = [self._gathered.wait_s(), self._keeper.wait_s()]
         if self._is_alone and not self._keeper.is_empty:
             waits.append(max(GATHER_S, self._bring_in_at - time.monotonic()))
         return min((wait_s for wait_s in waits if wait_s is not None), default=None)
@@ -178,12 +178,13 @@ class Tee:
                     _tell(FLUSHED)
         elif self._gathered.wait_s() == 0.0:
             self._keep()
+        self._keeper.look()
 
     def _keep(self) -> None:
-        chunks, lost, lost_bytes = self._gathered.take()
+        chunks, loss = self._gathered.take()
         for chunk in chunks:
             self._keeper.keep(chunk.time_ns, chunk.stream, chunk.body())
-        self._keeper.lose(lost, lost_bytes)
+        self._keeper.lose(time.time_ns(), loss, "the disk was too slow")
         self._keeper.forget_released()
 
     def _wake(self) -> None:

@@ -6,6 +6,8 @@ import os
 import struct
 from collections.abc import Mapping, Sequence
 
+from allranks_bus.tee.limits import Limits
+
 STDOUT, STDERR = 1, 2
 STREAMS = (STDOUT, STDERR)
 
@@ -37,6 +39,7 @@ class Spec:
 
     Args:
         root, name, cap_bytes: of its spool.
+        limits: of what it keeps.
         door: the name under which other tees ask it for its originals.
         streams: those that it reads.
         behind: for each stream whose original is the pipe of another tee, the door of that one.
@@ -52,6 +55,7 @@ class Spec:
         root: str,
         name: bytes,
         cap_bytes: int,
+        limits: Limits,
         door: str,
         streams: Sequence[int],
         behind: Mapping[int, str],
@@ -64,6 +68,7 @@ class Spec:
         self.root = root
         self.name = name
         self.cap_bytes = cap_bytes
+        self.limits = limits
         self.door = door
         self.streams = tuple(streams)
         self.behind = dict(behind)
@@ -79,8 +84,9 @@ class Spec:
         Raises:
             ValueError: it is too much for a pipe.
         """
+        sizes = (self.cap_bytes, self.limits.rate, self.limits.burst, self.limits.most)
         texts = (
-            *(self.root, self.name.hex(), str(self.cap_bytes), self.door),
+            *(self.root, self.name.hex(), ",".join(map(str, sizes)), self.door),
             ",".join(f"{stream}={self.behind.get(stream, '')}" for stream in self.streams),
             *(self.destination, self.run, self.launch, os.pathsep.join(self.path)),
         )
@@ -98,12 +104,14 @@ class Spec:
         """
         (length,) = _LENGTH.unpack(_read_exactly(fd, _LENGTH.size))
         *texts, opening = _read_exactly(fd, length).split(b"\0", 9)
-        root, name, cap, door, streams, destination, run, launch, path = map(os.fsdecode, texts)
+        root, name, sizes, door, streams, destination, run, launch, path = map(os.fsdecode, texts)
+        cap_bytes, rate, burst, most = map(int, sizes.split(","))
         behind = {int(stream): other for stream, _, other in (told.partition("=") for told in streams.split(","))}
         return cls(
             root=root,
             name=bytes.fromhex(name),
-            cap_bytes=int(cap),
+            cap_bytes=cap_bytes,
+            limits=Limits(rate, burst, most),
             door=door,
             streams=tuple(behind),
             behind={stream: other for stream, other in behind.items() if other},

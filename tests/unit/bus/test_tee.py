@@ -14,12 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.spools import events_of
+from tests.support.waiting import wait_until
 
 from allranks_bus import events
 from allranks_bus.events import Kind
 from allranks_bus.tee import copying, handover, keeping, payloads
 from allranks_bus.tee.copying import CHUNK_BYTES, Gathered
-from allranks_bus.tee.keeping import Keeper
+from allranks_bus.tee.keeping import LAST_WORDS_BYTES, Keeper
+from allranks_bus.tee.limits import Allowance, Limits, Loss
 from allranks_bus.tee.spec import STDERR, STDOUT, Spec
 
 T0_NS = 1_700_000_000_000_000_000
@@ -32,6 +34,7 @@ def _spec(root: Path, **other: object) -> Spec:
         "root": str(root),
         "name": b"t" * 16,
         "cap_bytes": 1 << 30,
+        "limits": Limits(1, 2, 3),
         "door": "door",
         "streams": (STDOUT, STDERR),
         "behind": {STDERR: "another"},
@@ -45,6 +48,10 @@ def _spec(root: Path, **other: object) -> Spec:
     return Spec(**told)  # type: ignore[arg-type]  # as told
 
 
+def _keeper(root: Path, cap_bytes: int = 1 << 30, limits: Limits | None = None) -> Keeper:
+    return Keeper(root, b"t" * 16, _OPENING, cap_bytes=cap_bytes, limits=limits or Limits())
+
+
 # -- what it is told ----------------------------------------------------------------------------------------------
 
 
@@ -53,7 +60,9 @@ def test_a_spec_comes_through_a_pipe_as_it_was() -> None:
     read, write = os.pipe()
     os.write(write, spec.pack())
     os.close(write)
-    assert vars(Spec.read(read)) == vars(spec)
+    told = Spec.read(read)
+    assert vars(told) == {**vars(spec), "limits": told.limits}
+    assert vars(told.limits) == {"rate": 1, "burst": 2, "most": 3}
     os.close(read)
 
 
@@ -70,10 +79,14 @@ def test_console_records_are_what_any_reader_understands(time_ns: int, stream: i
     assert events.unpack(payloads.console(time_ns, stream, chunk)) == [Kind.CONSOLE, time_ns, stream, chunk]
 
 
-@given(time_ns=_TIMES, count=st.integers(0, 2**60), size=st.integers(0, 2**60), reason=st.text(max_size=400))
-def test_losses_are_told_as_any_reader_understands(time_ns: int, count: int, size: int, reason: str) -> None:
-    event = events.unpack(payloads.dropped(time_ns, count, size, reason))
-    assert event == [Kind.DROPPED, time_ns, {"records": count, "bytes": size, "reason": reason}]
+@given(time_ns=_TIMES, lost=st.lists(st.binary(max_size=40)), reason=st.text(max_size=400))
+def test_losses_are_told_as_any_reader_understands(time_ns: int, lost: list[bytes], reason: str) -> None:
+    loss = Loss()
+    for body in lost:
+        loss.add(body)
+    told = {"records": len(lost), "bytes": sum(map(len, lost)), "lines": b"".join(lost).count(b"\n")}
+    event = events.unpack(payloads.dropped(time_ns, loss, reason))
+    assert event == [Kind.DROPPED, time_ns, {**told, "reason": reason}]
 
 
 @given(time_ns=_TIMES)
@@ -90,13 +103,13 @@ def test_nothing_is_lost_or_mixed_between_streams(parts: list[tuple[int, bytes]]
     gathered = Gathered()
     for stream, part in parts:
         gathered.put(stream, part)
-    chunks, lost, _ = gathered.take()
-    assert not lost
+    chunks, loss = gathered.take()
+    assert not loss
     assert all(0 < chunk.size == len(chunk.body()) <= CHUNK_BYTES for chunk in chunks)
     for stream in (1, 2):
         told = b"".join(chunk.body() for chunk in chunks if chunk.stream == stream)
         assert told == b"".join(part for of, part in parts if of == stream)
-    assert gathered.take() == ([], 0, 0)
+    assert gathered.take()[0] == []
 
 
 def test_the_first_part_is_due_at_once_as_large_ones_are_and_small_ones_are_gathered() -> None:
@@ -116,18 +129,19 @@ def test_the_first_part_is_due_at_once_as_large_ones_are_and_small_ones_are_gath
 
 def test_what_a_slow_disk_leaves_no_room_for_is_counted() -> None:
     gathered = Gathered()
-    part = b"x" * CHUNK_BYTES
+    part = b"x" * (CHUNK_BYTES - 1) + b"\n"
     for _ in range(copying.MAX_HELD_BYTES // CHUNK_BYTES + 3):
         gathered.put(1, part)
-    chunks, lost, lost_bytes = gathered.take()
-    assert (sum(chunk.size for chunk in chunks), lost, lost_bytes) == (copying.MAX_HELD_BYTES, 3, 3 * CHUNK_BYTES)
+    chunks, loss = gathered.take()
+    assert sum(chunk.size for chunk in chunks) == copying.MAX_HELD_BYTES
+    assert vars(loss) == {"records": 3, "size": 3 * CHUNK_BYTES, "lines": 3}
 
 
 # -- what it keeps ------------------------------------------------------------------------------------------------
 
 
 def test_what_is_kept_lies_in_a_spool_that_anybody_can_drain(tmp_path: Path) -> None:
-    keeper = Keeper(_spec(tmp_path))
+    keeper = _keeper(tmp_path)
     assert not list(tmp_path.iterdir())  # nothing has been printed
     keeper.keep(T0_NS, STDOUT, b"hello\n")
     keeper.close()
@@ -138,12 +152,12 @@ def test_what_is_kept_lies_in_a_spool_that_anybody_can_drain(tmp_path: Path) -> 
 
 
 def test_nothing_is_left_of_a_tee_that_had_nothing_to_keep(tmp_path: Path) -> None:
-    Keeper(_spec(tmp_path)).close()
+    _keeper(tmp_path).close()
     assert not list(tmp_path.iterdir())
 
 
 def test_what_is_kept_after_a_spool_was_let_go_lies_in_another(tmp_path: Path) -> None:
-    keeper = Keeper(_spec(tmp_path))
+    keeper = _keeper(tmp_path)
     keeper.keep(T0_NS, STDOUT, b"before\n")
     first = keeper.name
     keeper.begin_another()
@@ -155,7 +169,7 @@ def test_what_is_kept_after_a_spool_was_let_go_lies_in_another(tmp_path: Path) -
 
 
 def test_what_found_no_room_is_told_in_its_place(tmp_path: Path) -> None:
-    keeper = Keeper(_spec(tmp_path, cap_bytes=200_000))
+    keeper = _keeper(tmp_path, cap_bytes=200_000)
     for _ in range(10):
         keeper.keep(T0_NS, STDOUT, b"x" * CHUNK_BYTES)
     # Others have shipped what there was, but for the newest segment.
@@ -177,13 +191,129 @@ def test_a_spool_that_cannot_be_made_is_tried_again(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(keeping, "_RETRY_S", 0.0)
     blocked = tmp_path / "spool"
     blocked.write_text("a file is in the way")
-    keeper = Keeper(_spec(blocked))
+    keeper = _keeper(blocked)
     keeper.keep(T0_NS, STDOUT, b"lost\n")
     blocked.unlink()
     keeper.keep(T0_NS, STDOUT, b"kept\n")
     keeper.close()
     _, dropped, kept, _ = events_of(blocked / (b"t" * 16).hex())
     assert (dropped[0], dropped[2]["records"], kept[3]) == (Kind.DROPPED, 1, b"kept\n")
+
+
+# -- and how much of it ------------------------------------------------------------------------------------------
+
+
+def test_what_usual_programs_print_is_within_the_limits() -> None:
+    """100,000 lines of 100 bytes at full speed."""
+    allowance = Allowance(Limits())
+    assert all(allowance.take(CHUNK_BYTES, 0.0) for _ in range(100_000 * 101 // CHUNK_BYTES + 1))
+
+
+def test_who_prints_without_end_is_kept_at_the_rate_for_long() -> None:
+    limits = Limits(rate=1000, burst=10_000, most=10**9)
+    allowance = Allowance(limits)
+    kept = [at for at in range(60_000) if allowance.take(100, at / 1000)]  # 100 kB/s for a minute
+    assert 100 * len(kept) == pytest.approx(limits.burst + 60 * limits.rate, rel=0.02)
+    # In pieces of about a second's worth, and not byte by byte.
+    pieces = 1 + sum(later - before > 1 for before, later in zip(kept, kept[1:], strict=False))
+    assert 40 <= pieces <= 62
+
+
+def test_a_pause_gives_the_burst_back_and_no_more() -> None:
+    allowance = Allowance(Limits(rate=1000, burst=10_000, most=10**9))
+    for begin in (0.0, 1000.0):
+        assert sum(allowance.take(1000, begin) for _ in range(100)) == 10
+        wait_s = allowance.wait_s(begin)
+        assert wait_s == pytest.approx(1.0)
+        assert not allowance.is_open(begin + 0.9)
+        assert allowance.is_open(begin + 1.1)
+
+
+def test_what_is_kept_of_a_rank_in_all_has_an_end() -> None:
+    allowance = Allowance(Limits(rate=1000, burst=1000, most=2500))
+    assert [allowance.take(1000, float(at)) for at in range(0, 100, 10)] == [True] * 3 + [False] * 7
+    assert allowance.wait_s(1e9) is None
+    assert "ALLRANKS_CONSOLE_MAX_MB" in allowance.reason
+
+
+@given(
+    limits=st.builds(Limits, *[st.integers(0, 5000)] * 3),
+    prints=st.lists(st.tuples(st.integers(1, 2000), st.floats(0, 5)), max_size=60),
+)
+def test_no_setting_lets_more_through_than_it_says(limits: Limits, prints: list[tuple[int, float]]) -> None:
+    allowance = Allowance(limits)
+    now, kept = 0.0, 0
+    for size, pause_s in prints:
+        now += pause_s
+        if allowance.take(size, now):
+            kept += size
+        # Not more than one print beyond it.
+        assert kept <= min(limits.most, limits.burst + limits.rate * now) + 2000 + 1e-6
+
+
+def _kept_of(directory: Path) -> list[bytes | dict[str, object]]:
+    """What was kept and what was told of losses, in its order."""
+    wanted = (Kind.CONSOLE, Kind.DROPPED)
+    return [event[-1] for event in events_of(directory) if event[0] in wanted]
+
+
+def test_what_is_beyond_the_limits_is_counted_in_its_place_and_the_last_words_are_kept(tmp_path: Path) -> None:
+    keeper = _keeper(tmp_path, limits=Limits(rate=0, burst=1000, most=1 << 30))
+    chunks = [
+        b"".join(b"line %08d %s\n" % (at, b"x" * 85) for at in range(begin, begin + 100))
+        for begin in range(0, 10_000, 100)
+    ]
+    for chunk in chunks:
+        keeper.keep(T0_NS, STDOUT, chunk)
+    keeper.keep(T0_NS, STDERR, b"no newline: Killed")
+    keeper.close()
+    first, end_of_line, told, *last, word = _kept_of(tmp_path / (b"t" * 16).hex())
+    assert isinstance(told, dict)
+    assert (first, word) == (chunks[0], b"no newline: Killed")
+    kept = b"".join(part for part in (first, end_of_line, *last) if isinstance(part, bytes))
+    numbers = [int(line.split()[1]) for line in kept.splitlines()]
+    assert all(line.endswith(b"x" * 85) for line in kept.splitlines())
+    # The first are there, then one gap as large as it is told, then the last.
+    assert numbers[:101] == list(range(101))
+    assert numbers[101:] == list(range(10_000 - len(numbers) + 101, 10_000))
+    assert told["lines"] == 10_000 - len(numbers)
+    assert told["bytes"] == sum(map(len, chunks)) - len(kept)
+    assert "ALLRANKS_CONSOLE_RATE_MB" in str(told["reason"])
+    assert LAST_WORDS_BYTES // 2 < len(b"".join(part for part in last if isinstance(part, bytes))) <= LAST_WORDS_BYTES
+
+
+def test_a_rank_that_goes_quiet_is_kept_on_without_printing_again(tmp_path: Path) -> None:
+    keeper = _keeper(tmp_path, limits=Limits(rate=1000, burst=100, most=1 << 30))
+    keeper.keep(T0_NS, STDOUT, b"x" * 109 + b"\n")
+    keeper.keep(T0_NS, STDOUT, b"put off\n")
+    waits_s = keeper.wait_s()
+    assert waits_s is not None
+    assert 0 < waits_s <= 1.0
+    directory = tmp_path / (b"t" * 16).hex()
+
+    def looks() -> bool:
+        keeper.look()
+        return keeper.wait_s() is None
+
+    wait_until(looks, "it is kept")
+    assert _kept_of(directory)[1:] == [b"put off\n"]
+    keeper.close()
+
+
+def test_a_loss_that_goes_on_is_told_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeping, "TELL_FIRST_S", 0.0)
+    keeper = _keeper(tmp_path, limits=Limits(rate=0, burst=0, most=1))
+    for _ in range(5):
+        keeper.keep(T0_NS, STDOUT, b"x" * CHUNK_BYTES)
+    assert keeper.wait_s() == 0.0
+    keeper.look()
+    assert [part for part in _kept_of(tmp_path / (b"t" * 16).hex()) if isinstance(part, dict)]
+    assert keeper.wait_s() is None
+    keeper.keep(T0_NS, STDOUT, b"x" * CHUNK_BYTES)
+    waits_s = keeper.wait_s()
+    assert waits_s is not None
+    assert waits_s > keeping.TELL_EVERY_S / 2
+    keeper.close()
 
 
 # -- what it hands over -------------------------------------------------------------------------------------------
