@@ -1,19 +1,22 @@
 """Letting the training go first, wherever there is not enough of a processor for both.
 
-Where sessions share the processors evenly, a priority counts within the session alone (sched(7), autogroup): a helper
-in a session of its own would get as much as all ranks together. So that of the session is lowered too.
+Where Linux shares the processors evenly among sessions, a priority counts within the session alone (sched(7),
+autogroup): a helper in a session of its own would get as much as all ranks together. So that of the session is
+lowered too.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import threading
+from collections.abc import Generator
 from pathlib import Path
-from types import ModuleType
 
-_NICE = 10
+_NICE = 5
+# Of a session, for a while.
+_NICE_AT_START = 10
+_START_S = 2.0
 _OF_SESSION = Path("/proc/self/autogroup")
 
 
@@ -23,34 +26,24 @@ def step_back() -> None:
     _set_of_session(_NICE)
 
 
-def import_stepping_back(name: str) -> ModuleType:
-    """The module of this name, imported at a lower priority; afterwards that is as it was.
+@contextlib.contextmanager
+def stepping_back() -> Generator[None]:
+    """Lowers the priority of this session while the process starts, but for no longer than two seconds.
 
-    Programs whose ranks start do so beside the import, and are not to wait for it. A thread does it, for without
-    privileges none gets back what it gave up.
+    Ranks may be starting beside it, and are not to wait for it; but on a machine that always has more to do than it
+    can, it must come to its start too.
     """
-    errors: list[BaseException] = []
-
-    def load() -> None:
-        try:
-            with contextlib.suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
-            importlib.import_module(name)
-        except BaseException as error:
-            errors.append(error)
-
-    _set_of_session(_NICE)
+    _set_of_session(_NICE_AT_START)
+    end = threading.Timer(_START_S, _set_of_session, (0,))
+    end.daemon = True
+    end.start()
     try:
-        thread = threading.Thread(target=load)
-        thread.start()
-        thread.join()
+        yield
     finally:
+        end.cancel()
         _set_of_session(0)
-    if errors:
-        raise errors[0]
-    return importlib.import_module(name)
 
 
 def _set_of_session(nice: int) -> None:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # there is no such thing; or another process has just done it, and so may soon
         _OF_SESSION.write_text(str(nice))

@@ -2,8 +2,9 @@
 
 import sys
 
-from allranks_bus.priority import import_stepping_back
+from allranks_bus.priority import stepping_back
 
 if __name__ == "__main__":
-    # A program's ranks may be starting beside it.
-    sys.exit(import_stepping_back("allranks_collector.service").main(sys.argv[1:]))
+    with stepping_back():
+        from allranks_collector.service import main
+    sys.exit(main(sys.argv[1:]))

@@ -37,13 +37,13 @@ ROLES = ("rank", "child", "console")
 class RunBook:
     """A run: its number, and the launches that have been seen of it.
 
-    `is_implied` while only ranks have been seen that never called `init`: they do not know its project and name.
+    `told_by`: how well who has told its project and name so far knew them, by `_KNOWS`.
     `told_ns`: when it was last renamed by its program. `starts`: when each launch began, as far as is known yet.
     """
 
     run: int
     id: str
-    is_implied: bool = False
+    told_by: int = 0
     told_ns: int = 0
     starts: dict[str, int] = field(default_factory=dict[str, int])
     attempts: dict[str, int] = field(default_factory=dict[str, int])
@@ -303,7 +303,7 @@ class Ledger:
             row = cursor.execute("SELECT run FROM runs WHERE id = ?", [run_id]).fetchone()
             if row is not None:
                 return self._run_book(cursor, row[0], run_id)
-        book = self._runs[run_id] = RunBook(self._number("run"), run_id, _is_implied(identity))
+        book = self._runs[run_id] = RunBook(self._number("run"), run_id, _knowledge(identity))
         self.new.runs.append((book.run, run_id, *_told_of_run(identity), time_ns))
         return book
 
@@ -312,8 +312,9 @@ class Ledger:
         told_ns = told if isinstance(told, int) else 0
         is_renamed = told_ns > run.told_ns
         run.told_ns = max(run.told_ns, told_ns)
-        if is_renamed or (run.is_implied and not _is_implied(identity)):
-            run.is_implied = False
+        knowledge = _knowledge(identity)
+        if is_renamed or knowledge > run.told_by:
+            run.told_by = max(run.told_by, knowledge)
             self._told.append((*_told_of_run(identity), run.run))
 
     def _run_book(self, cursor: duckdb.DuckDBPyConnection, run: int, run_id: str) -> RunBook:
@@ -326,9 +327,10 @@ class Ledger:
             book.attempts = {launch: attempt for launch, attempt, _ in rows}
             book.starts = {launch: started_ns for launch, _, started_ns in rows}
             told = cursor.execute(
-                "SELECT bool_and(coalesce((identity->>'implied') = 'true', false)) FROM writers WHERE run = ?", [run]
+                "SELECT DISTINCT role, coalesce((identity->>'implied') = 'true', false) FROM writers WHERE run = ?",
+                [run],
             ).fetchall()
-            book.is_implied = bool(told[0][0])
+            book.told_by = max((_KNOWS[role == "console", is_implied] for role, is_implied in told), default=0)
         return book
 
     def _number(self, table: str) -> int:
@@ -337,8 +339,13 @@ class Ledger:
         return number
 
 
-def _is_implied(identity: Mapping[str, Any]) -> bool:
-    return identity.get("implied") is True
+# How well a writer knows what its run is called, by whether it is a console, and whether nobody has called `init` in
+# it: a console does not know the name, and may be heard first; a rank that never called it knows what others told.
+_KNOWS = {(False, False): 2, (False, True): 1, (True, False): 0, (True, True): 0}
+
+
+def _knowledge(identity: Mapping[str, Any]) -> int:
+    return _KNOWS[identity.get("role") == "console", identity.get("implied") is True]
 
 
 def _told_of_run(identity: Mapping[str, Any]) -> tuple[Any, ...]:

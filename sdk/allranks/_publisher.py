@@ -88,6 +88,8 @@ class Publisher:
         self._observed: int | None = None
         self._sample_at = time.monotonic() + QUIET_S
         self._launch_at = 0.0
+        # One that is on its way is waited for.
+        self._waits_for_launch = False
         self._look_at = 0.0
         self._connected_at = 0.0
         # Read by other threads, written by this one: plain values, each replaced whole.
@@ -174,19 +176,24 @@ class Publisher:
     def _is_over_before_it_begins(self) -> bool:
         """Lets the program start, and sees to it that there is a collector; True where it has ended by then."""
         until = time.monotonic() + QUIET_S
-        while (now := time.monotonic()) < until and not self._ending.is_set():
-            if self._endpoint is None:
-                self._embedded(now)
-            look_for_a_program()
-            wait_readable((self._wake_read,), TICK_S)
-        if self._is_leaving and self._endpoint is None:
+        try:
             self._embedded(time.monotonic())
+            while time.monotonic() < until and not self._ending.is_set():
+                self._look_around(time.monotonic())
+                wait_readable((self._wake_read,), TICK_S)
+        except Exception:  # it will be met again, and said, when there is something to ship
+            return False
+        finally:
+            self._waits_for_launch = True
+        if self.is_taken_over:
+            self._launch_at = 0.0
         return self._is_out_of_time(is_connected=False)
 
     def _keep(self) -> None:
         """All that there is to do where nothing is sent."""
         while not self._ending.is_set():
             self._look_around(time.monotonic())
+            self._tick()
             if wait_readable((self._wake_read,), TICK_S):
                 return
 
@@ -198,7 +205,6 @@ class Publisher:
         self._log.report_drops()
         self._log.look_for_tensors()
         look_for_a_program()
-        self._tick()
 
     def _try_to_ship(self) -> bool:
         """Ships until the end; False where something came in the way."""
@@ -224,6 +230,7 @@ class Publisher:
             now, ending = time.monotonic(), self._ending.is_set()
             self._keep_connected(courier, now)
             self._look_around(now)
+            self._tick()
             if courier.is_connected and now >= beat_at:
                 beat_at = now + BEAT_S
                 courier.beat(self._status())
@@ -293,7 +300,7 @@ class Publisher:
     def _gives_up_waiting(self, is_coming: bool) -> bool:
         """Asked while a collector is started."""
         self._is_settled = self.is_taken_over = is_coming
-        return self._is_out_of_time(is_connected=False)
+        return (is_coming and not self._waits_for_launch) or self._is_out_of_time(is_connected=False)
 
     def _is_out_of_time(self, *, is_connected: bool) -> bool:
         """Whether what is not stored by now stays in the spool."""

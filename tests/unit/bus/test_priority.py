@@ -2,32 +2,58 @@
 
 from __future__ import annotations
 
-import os
+import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 
+PROGRAM = """
+import sys
+from pathlib import Path
 from allranks_bus import priority
+from allranks_bus.priority import stepping_back
+
+def nice():
+    return int(Path("/proc/self/autogroup").read_text().split()[-1])
+
+priority._START_S = float(sys.argv[1])
+before = nice()
+with stepping_back():
+    if sys.argv[1] == "60":
+        meanwhile = nice()
+    else:
+        while nice() != before:
+            pass
+        meanwhile = before
+print(before, meanwhile, nice())
+"""
 
 
-def test_a_module_is_imported_at_a_lower_priority_which_is_then_as_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "heavy_module.py").write_text(
-        "import os, threading\nnice = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())\n"
+def _niceness(start_s: int) -> list[int]:
+    """Of a session before, while and after it steps back; a session of its own, for it is changed."""
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(start_s)],
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+        timeout=60,
+        check=True,
     )
-    monkeypatch.syspath_prepend(tmp_path)
-    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    try:
-        module = priority.import_stepping_back("heavy_module")
-    finally:
-        sys.modules.pop("heavy_module", None)
-    assert module.nice > before
-    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
+    return list(map(int, result.stdout.split()))
 
 
-def test_what_goes_wrong_in_the_import_is_told() -> None:
-    with pytest.raises(ModuleNotFoundError, match="no_such_module_of_ours"):
-        priority.import_stepping_back("no_such_module_of_ours")
+has_autogroups = Path("/proc/self/autogroup").exists()
+
+
+@pytest.mark.skipif(not has_autogroups, reason="this kernel shares the processors among processes alone")
+def test_a_session_that_starts_steps_back_and_is_then_as_before() -> None:
+    before, meanwhile, after = _niceness(60)
+    assert meanwhile > before
+    assert after == before
+
+
+@pytest.mark.skipif(not has_autogroups, reason="this kernel shares the processors among processes alone")
+def test_a_start_that_takes_long_gets_its_share_after_a_while() -> None:
+    before, _, after = _niceness(1)
+    assert after == before

@@ -101,6 +101,19 @@ def test_a_rank_that_called_init_tells_of_the_run_what_others_only_implied(store
     assert _told(store) == [("p", "p-name")]
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_rank_knows_the_name_that_its_console_does_not(store: Store, restarted: bool) -> None:
+    console = HandWriter(1, role="console", parent=bytes(16), implied=True)
+    console.identity.pop("name", None)
+    rank = HandWriter(2, name="of the logger", implied=True)
+    ingest = Ingest(store)
+    ingest.commit([console.batch([console.open()])])
+    if restarted:
+        ingest = Ingest(store)
+    ingest.commit([rank.batch([rank.open(), number(0)])])
+    assert [name for _, name in _told(store)] == ["of the logger"]
+
+
 def test_a_rank_that_calls_init_after_it_has_logged_tells_it_then(store: Store) -> None:
     writer = HandWriter(project="default", implied=True)
     ingest = Ingest(store)
