@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, cast
 from fastapi import Depends, Request
 
 from allranks_bus.errors import AllranksError
+from allranks_collector.queries import LineOrders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -77,12 +78,14 @@ class ApiContext:
     Attributes:
         remove_run: removes the run with this number from memory and store, called in a worker thread; None means
             `store.remove_run`, which is right only where nothing is ingested.
+        orders: what questions for lines have found out of their order.
     """
 
     store: Store
     live: LiveView
     settings: Settings
     remove_run: Callable[[int], None] | None = None
+    orders: LineOrders = field(default_factory=LineOrders)
     _turns: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(QUERIES_AT_ONCE))
     _seats: threading.Semaphore = field(
         default_factory=lambda: threading.Semaphore(QUERIES_AT_ONCE + QUERIES_WAITING)

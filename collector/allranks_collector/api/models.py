@@ -157,16 +157,21 @@ class LineAnswer(BaseModel):
     rank: int
     attempt: int
     host: str
-    stream: str = Field(description="stdout or stderr")
+    stream: str = Field(description="stdout or stderr; or note: what the collector says in this place")
     line: int = Field(description="its number in this stream of this process")
-    text: str = Field(description="as printed, escape sequences too; of what a carriage return overwrote, the last")
+    text: str = Field(description="as people see it; with its colours (ESC [ … m), and no other escape sequence")
     open: bool = Field(description="it has not ended, and may change")
+    ranks: list[int] | None = Field(None, description="folded: all that printed it, ascending")
+    count: int | None = Field(None, description="folded: how many lines this is")
 
 
 class LogsAnswer(BaseModel):
     lines: list[LineAnswer]
     next: str | None = Field(description="for `after`; null where nothing follows")
+    previous: str | None = Field(description="for `before`; null where nothing comes before")
     newest: int = Field(description="for `since`")
+    total: int | None = Field(description="how many lines there are, less open ones; null if not asked for")
+    offset: int | None = Field(description="how many come before; null unless asked for by offset, at or step")
 
 
 class FileAnswer(BaseModel):

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from allranks_collector.cli.common import CommandError, Http, Json, RunName, UsageError
-from allranks_collector.cli.escapes import shown
 from allranks_collector.cli.output import clean
 from allranks_collector.cli.reader import LocalReader, open_reader
+from allranks_collector.escapes import shown
 from allranks_collector.health import ENDED
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from allranks_collector.queries.export import FORMATS, MEDIA_TYPES, WHAT, export
 from allranks_collector.queries.figures import LiveStats, computed_stats
 from allranks_collector.queries.files import FileAmbiguous, FileNotStored, find_file, list_files
 from allranks_collector.queries.keys import list_keys
+from allranks_collector.queries.line_order import LineOrders, TooManyLines
 from allranks_collector.queries.logs import LogRequest, list_logs
 from allranks_collector.queries.ranks import list_ranks
 from allranks_collector.queries.records import list_events, list_objects
@@ -33,12 +34,14 @@ __all__ = [
     "CurveRequest",
     "FileAmbiguous",
     "FileNotStored",
+    "LineOrders",
     "LiveStats",
     "LogRequest",
     "QueryError",
     "RunAmbiguous",
     "RunNotFound",
     "RunRef",
+    "TooManyLines",
     "TooMuch",
     "computed_stats",
     "export",

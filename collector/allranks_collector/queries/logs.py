@@ -2,49 +2,72 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import duckdb
+
+from allranks_collector.folding import fold
+from allranks_collector.queries.line_order import LIKENESS, KnownOrder, LineFilter, LineOrders, StoredOrder
 from allranks_collector.queries.runs import seconds
 from allranks_collector.queries.select import BadQuery
 
 if TYPE_CHECKING:
-    import duckdb
-
+    from allranks_collector.queries.line_order import Key, Order
     from allranks_collector.queries.select import RunRef
+
+    Line = dict[str, Any]
+    # Rank, attempt and host of each.
+    _Writers = dict[int, tuple[int, int, str]]
 
 MAX_LINES = 10_000
 STREAMS = {"stdout": 1, "stderr": 2}
-_NAMES = {number: name for name, number in STREAMS.items()}
+NOTE = 0
+_NAMES = {NOTE: "note", **{number: name for name, number in STREAMS.items()}}
 
-_MINE = """
-    WITH mine AS (
-        SELECT writer, rank, attempt, host FROM writers WHERE run = $run
+# Beyond all lines, as a place.
+_END: Key = (2**63 - 1, 2**63 - 1)
+
+_OF_LINE = "writer, stream, line, time_ns, text"
+
+# The lines in play of one stream stay together, in their order.
+_OPEN = f"""
+    SELECT 0, {_OF_LINE}, {LIKENESS} FROM open_lines WHERE {{condition}} AND text <> ''
+    ORDER BY max(time_ns) OVER (PARTITION BY writer, stream), writer, stream, line"""
+
+_STEP_TIME = """
+    SELECT quantile_disc(time_ns, 0.5) FROM (
+        SELECT series, time_ns, step FROM points UNION ALL SELECT series, time_ns, step FROM objects)
+    WHERE step = $step AND series IN (
+        SELECT series FROM series JOIN writers USING (writer) WHERE run = $run AND kind <> 'system'
             AND ($attempt IS NULL OR attempt = $attempt)
             AND ($ranks IS NULL OR list_contains($ranks::INTEGER[], rank)))"""
-
-_LINES = f"""{_MINE}
-    SELECT time_ns, number, rank, attempt, host, stream, line, text FROM lines JOIN mine USING (writer)
-    WHERE number <= $newest AND ($stream IS NULL OR stream = $stream)"""
-
-_OPEN = f"""{_MINE}
-    SELECT time_ns, 0, rank, attempt, host, stream, line, text FROM open_lines JOIN mine USING (writer)
-    WHERE ($stream IS NULL OR stream = $stream) AND text <> '' ORDER BY time_ns, rank, stream, line"""
 
 
 @dataclass(frozen=True)
 class LogRequest:
-    """Which lines are wanted: the newest `limit` of them, or the first `limit` behind a place.
+    """Which lines are wanted, and which page of them: the newest `limit`, if no place is named.
 
     Attributes:
         ranks: None for all.
-        stream: `stdout` or `stderr`; None for both.
+        stream: `stdout` or `stderr`, and notes beside them; None for all.
         attempt: a number, `all`, or None for the newest.
+        grep: a regular expression (RE2), searched in the text without its colours.
+        begin: the first time wanted, in Unix seconds.
+        end: the first not wanted.
+        odd: only lines that one rank alone has printed in its attempt; numbers in them are taken as equal.
         after: what an answer before gave as its `next`, or `0`, the beginning: on from there, by time.
+        before: what an answer before gave as its `previous`: the last lines before it.
         since: what an answer before gave as its `newest`: what has arrived after it. So lines are followed that come
             in late, too.
+        offset: from the line on that has so many before it.
+        at: with the line of this number in the middle.
+        step: with the time in the middle at which the chosen ranks logged this step.
+        fold: identical lines of different ranks on the page are one.
+        total: count all lines.
 
     Raises:
         BadQuery: an argument makes no sense.
@@ -53,8 +76,18 @@ class LogRequest:
     ranks: Collection[int] | None = None
     stream: str | None = None
     attempt: int | str | None = None
+    grep: str | None = None
+    begin: float | None = None
+    end: float | None = None
+    odd: bool = False
     after: str | None = None
+    before: str | None = None
     since: int | None = None
+    offset: int | None = None
+    at: int | None = None
+    step: int | None = None
+    fold: bool = False
+    total: bool = False
     limit: int = 1000
 
     def __post_init__(self) -> None:
@@ -62,62 +95,217 @@ class LogRequest:
             raise BadQuery("limit", self.limit, f"1 to {MAX_LINES}")
         if self.stream is not None and self.stream not in STREAMS:
             raise BadQuery("stream", self.stream, " or ".join(STREAMS))
-        if self.after is not None and self.since is not None:
-            raise BadQuery("since", self.since, "either after or since, not both")
-        self.place()
+        named = [name for name in _PLACES if getattr(self, name) is not None]
+        if len(named) > 1:
+            raise BadQuery(named[1], getattr(self, named[1]), f"no more than one place, and there is {named[0]}")
+        for name in ("after", "before"):
+            _key(name, getattr(self, name))
+        for name in ("since", "offset", "at"):
+            _bounded(name, getattr(self, name), 0)
+        _bounded("step", self.step, -(2**63))
+        begin, end = _ns("begin", self.begin), _ns("end", self.end)
+        if begin is not None and end is not None and begin >= end:
+            raise BadQuery("end", self.end, f"a time after the begin, {self.begin}")
 
-    def place(self) -> tuple[int, int]:
-        """The time and the number that `after` names."""
-        match = re.fullmatch(r"(\d{1,19})(?:\.(\d{1,18}))?", self.after or "0")
-        if match is None:
-            raise BadQuery("after", self.after, "0, or what an answer gave as next")
-        return int(match[1]), int(match[2] or 0)
+    @property
+    def is_by_position(self) -> bool:
+        """Whether all lines must be counted for the answer."""
+        return self.total or self.is_placed
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether the page has an offset."""
+        return not (self.offset is self.at is self.step is None)
 
 
-def list_logs(cursor: duckdb.DuckDBPyConnection, run: RunRef, wanted: LogRequest) -> dict[str, Any]:
+_PLACES = ("after", "before", "since", "offset", "at", "step")
+
+
+@dataclass(frozen=True)
+class _Page:
+    """Lines by their keys, in order, and what is around them: places, None where nothing is."""
+
+    keys: list[Key]
+    previous: Key | None = None
+    next: Key | None = None
+    offset: int | None = None
+
+
+def list_logs(
+    cursor: duckdb.DuckDBPyConnection, run: RunRef, wanted: LogRequest, orders: LineOrders | None = None
+) -> dict[str, Any]:
     """Lines, merged by time.
 
+    Args:
+        cursor: of the database.
+        run: whose ranks.
+        wanted: which lines.
+        orders: what earlier questions to this database have found out of the order of lines, and this one does.
+
     Returns:
-        `lines`: each with number (None where it is open), time, rank, attempt, host, stream, line (its number in its
-        stream), text, and open: whether it may still go on. Those come last, where nothing else follows.
-        `next`: for `after`; None where nothing follows. `newest`: for `since`, of all that this answer knows of.
+        `lines`: each with number (None where it is open), time, rank, attempt, host, stream (or `note`, where lines
+        were not kept), line (its number in its stream), text, and open: whether it may still go on. Those come last,
+        where nothing else follows. Folded: also `ranks` and `count`.
+        `next`: for `after`; None where nothing follows. `previous`: for `before`; None where nothing comes before.
+        `newest`: for `since`, of all that this answer knows of.
+        `total`: of all lines but the open ones; None if not asked for. `offset`: how many of them come before;
+        None if neither offset, at nor step was asked for.
+
+    Raises:
+        BadQuery: the regular expression is none; the line or the step does not exist.
+        TooManyLines: they cannot be counted or searched at once.
     """
-    of = {
-        "run": run.run,
-        "ranks": None if wanted.ranks is None else list(wanted.ranks),
-        "attempt": _attempt(cursor, run, wanted.attempt),
-        "stream": None if wanted.stream is None else STREAMS[wanted.stream],
-    }
+    orders = LineOrders() if orders is None else orders
+    attempt = _attempt(cursor, run, wanted.attempt)
+    writers, filter_ = _resolve(cursor, run, wanted, attempt)
     # Asked first, and nothing beyond it is given: what arrives meanwhile comes with the next `since`, and only then.
     ((newest,),) = cursor.execute("SELECT coalesce(max(number), 0) FROM lines").fetchall()
+    known: KnownOrder | None = None
+    if wanted.is_by_position or filter_.odd or filter_.grep is not None:
+        known = orders.order(cursor, filter_, newest)
+    order: Order = StoredOrder(cursor, filter_, newest) if known is None else known
     if wanted.since is not None:
-        condition, order = "number > $place", "number"
-        place: dict[str, int] = {"place": wanted.since}
-    elif wanted.after is not None:
-        condition, order = "(time_ns, number) > ($time_ns, $number)", "time_ns, number"
-        place = dict(zip(("time_ns", "number"), wanted.place(), strict=True))
+        page, follows = _arrived(order, wanted.since, wanted.limit)
+        newest_told = max(number for _, number in page.keys) if follows else newest
     else:
-        condition, order = "true", "time_ns DESC, number DESC"
-        place = {}
-    # One more than is wanted tells whether anything follows.
-    rows = cursor.execute(
-        f"{_LINES} AND {condition} ORDER BY {order} LIMIT $limit",
-        {**of, **place, "newest": newest, "limit": wanted.limit + 1},
-    ).fetchall()
-    follows = len(rows) > wanted.limit and bool(place)
-    rows = rows[: wanted.limit]
-    if follows and wanted.since is not None:
-        newest = rows[-1][1]
-    rows.sort()
-    lines = [_line(row, row[-1]) for row in rows]
+        if known is not None and wanted.is_placed:
+            offset = wanted.offset
+            if offset is None:
+                middle = known.index(_middle(cursor, run, wanted, attempt))
+                offset = max(0, min(middle - wanted.limit // 2, len(known) - wanted.limit))
+            page = _from_offset(known, offset, wanted.limit)
+        elif wanted.after is not None:
+            page = _after(order, _key("after", wanted.after), wanted.limit)
+        else:
+            page = _before(order, _END if wanted.before is None else _key("before", wanted.before), wanted.limit)
+        follows, newest_told = page.next is not None, newest
+    lines = _texts(cursor, writers, page.keys)
     if not follows:
-        lines += [_line(row, row[-1], is_open=True) for row in cursor.execute(_OPEN, of).fetchall()]
-    is_paged = follows and wanted.after is not None
-    return {"lines": lines, "next": f"{rows[-1][0]}.{rows[-1][1]}" if is_paged else None, "newest": newest}
+        lines += _open_lines(cursor, writers, filter_, orders, newest)
+    return {
+        "lines": fold(lines) if wanted.fold else lines,
+        "next": _place(page.next),
+        "previous": _place(page.previous),
+        "newest": newest_told,
+        "total": len(known) if known is not None and wanted.total else None,
+        "offset": page.offset,
+    }
 
 
-def _line(row: Sequence[Any], text: str, *, is_open: bool = False) -> dict[str, Any]:
-    time_ns, number, rank, attempt, host, stream, line, *_ = row
+def _arrived(order: Order, number: int, limit: int) -> tuple[_Page, bool]:
+    """What has come in after a number; and whether there is more of it."""
+    keys = order.arrived(number, limit + 1)
+    return _Page(sorted(keys[:limit])), len(keys) > limit
+
+
+def _after(order: Order, place: Key, limit: int) -> _Page:
+    keys = order.after(place, limit + 1)
+    # Where there is nothing, all up to this place comes before.
+    first = keys[0] if keys else (place[0], min(place[1] + 1, _END[1]))
+    return _Page(keys[:limit], first if order.has_before(first) else None, keys[limit - 1] if keys[limit:] else None)
+
+
+def _before(order: Order, place: Key, limit: int) -> _Page:
+    keys = order.before(place, limit + 1)
+    last = keys[-1] if keys else (place[0], max(place[1] - 1, 0))
+    follows = place != _END and bool(order.after(last, 1))
+    return _Page(keys[-limit:], keys[-limit] if keys[limit:] else None, last if follows else None)
+
+
+def _from_offset(order: KnownOrder, offset: int, limit: int) -> _Page:
+    keys = order.keys(offset, limit)
+    first = keys[0] if keys else _END
+    follows = bool(keys) and offset + limit < len(order)
+    return _Page(keys, first if order.has_before(first) else None, keys[-1] if follows else None, offset)
+
+
+def _middle(cursor: duckdb.DuckDBPyConnection, run: RunRef, wanted: LogRequest, attempt: int | None) -> Key:
+    """The place that a page is to have in its middle."""
+    if wanted.at is not None:
+        rows = cursor.execute(
+            "SELECT time_ns FROM lines WHERE number = $number"
+            " AND writer IN (SELECT writer FROM writers WHERE run = $run)",
+            {"number": wanted.at, "run": run.run},
+        ).fetchall()
+        if not rows:
+            raise BadQuery("at", wanted.at, "the number of a line of this run")
+        return int(rows[0][0]), wanted.at
+    asked = {
+        "step": wanted.step,
+        "run": run.run,
+        "attempt": attempt,
+        "ranks": None if wanted.ranks is None else list(wanted.ranks),
+    }
+    ((time_ns,),) = cursor.execute(_STEP_TIME, asked).fetchall()
+    if time_ns is None:
+        raise BadQuery("step", wanted.step, "a step that one of these ranks has logged")
+    return int(time_ns), 0
+
+
+def _resolve(
+    cursor: duckdb.DuckDBPyConnection, run: RunRef, wanted: LogRequest, attempt: int | None
+) -> tuple[_Writers, LineFilter]:
+    """Whose lines these are: rank, attempt and host of each writer of the attempt; and the filter."""
+    rows = cursor.execute(
+        "SELECT writer, rank, attempt, host FROM writers WHERE run = $run"
+        " AND ($attempt IS NULL OR attempt = $attempt) ORDER BY writer",
+        {"run": run.run, "attempt": attempt},
+    ).fetchall()
+    writers: _Writers = {writer: (rank, number, host) for writer, rank, number, host in rows}
+    if wanted.grep:
+        _check_pattern(cursor, wanted.grep)
+    return writers, LineFilter(
+        run=(run.id, run.created_ns),
+        writers=tuple(writer for writer, of in writers.items() if wanted.ranks is None or of[0] in wanted.ranks),
+        everyone=tuple((writer, of[0]) for writer, of in writers.items()),
+        stream=None if wanted.stream is None else STREAMS[wanted.stream],
+        grep=wanted.grep or None,
+        begin_ns=_ns("begin", wanted.begin),
+        end_ns=_ns("end", wanted.end),
+        odd=wanted.odd,
+    )
+
+
+def _texts(cursor: duckdb.DuckDBPyConnection, writers: _Writers, keys: list[Key]) -> list[Line]:
+    """The lines at these places."""
+    if not keys:
+        return []
+    numbers = [number for _, number in keys]
+    rows = cursor.execute(
+        f"SELECT number, {_OF_LINE} FROM lines WHERE number BETWEEN $first AND $last"
+        " AND number IN (SELECT unnest($numbers::BIGINT[]))",
+        {"first": min(numbers), "last": max(numbers), "numbers": numbers},
+    ).fetchall()
+    found = {row[0]: row for row in rows}
+    # One may have been removed meanwhile, with its run.
+    return [_line(writers, found[number]) for number in numbers if number in found]
+
+
+def _open_lines(
+    cursor: duckdb.DuckDBPyConnection,
+    writers: _Writers,
+    filter_: LineFilter,
+    orders: LineOrders,
+    newest: int,
+) -> list[Line]:
+    """The lines that may still change."""
+    condition, parameters = filter_.condition()
+    rows = cursor.execute(_OPEN.format(condition=condition), parameters).fetchall()
+    if filter_.odd and rows:
+        likes = [(row[-1], writers[row[1]][0]) for row in rows]
+        printed = orders.others(cursor, filter_, newest, likes)
+        shared = {like for like, rank in likes if any(a == like and b != rank for a, b in likes)}
+        rows = [
+            row
+            for row, (like, _), is_printed in zip(rows, likes, printed, strict=True)
+            if not is_printed and like not in shared
+        ]
+    return [_line(writers, row, is_open=True) for row in rows]
+
+
+def _line(writers: _Writers, row: Sequence[Any], *, is_open: bool = False) -> Line:
+    number, writer, stream, line, time_ns, text, *_ = row
+    rank, attempt, host = writers[writer]
     return {
         "number": None if is_open else number,
         "time": seconds(time_ns),
@@ -139,3 +327,39 @@ def _attempt(cursor: duckdb.DuckDBPyConnection, run: RunRef, wanted: int | str |
         return int(wanted)
     ((newest,),) = cursor.execute("SELECT max(attempt) FROM writers WHERE run = ?", [run.run]).fetchall()
     return None if newest is None else int(newest)
+
+
+def _check_pattern(cursor: duckdb.DuckDBPyConnection, pattern: str) -> None:
+    try:
+        cursor.execute("SELECT regexp_matches('', $1)", [pattern]).fetchall()
+    except duckdb.InvalidInputException as error:
+        reason = str(error).removeprefix("Invalid Input Error: ")
+        raise BadQuery("grep", pattern, f"a regular expression as RE2 takes it ({reason})") from None
+
+
+def _key(name: str, place: str | None) -> Key:
+    """The time and the number that a place names."""
+    match = re.fullmatch(r"(\d{1,19})(?:\.(\d{1,19}))?", place or "0", re.ASCII)
+    key = (int(match[1]), int(match[2] or 0)) if match else (_END[0] + 1, 0)
+    if max(key) > _END[0]:
+        raise BadQuery(name, place, "0, or what an answer gave as next or previous")
+    return key
+
+
+def _place(key: Key | None) -> str | None:
+    return None if key is None else f"{key[0]}.{key[1]}"
+
+
+def _bounded(name: str, value: int | None, least: int) -> None:
+    if value is not None and not least <= value < 2**63:
+        raise BadQuery(name, value, f"a whole number from {least} on")
+
+
+def _ns(name: str, time_s: float | None) -> int | None:
+    """Unix seconds as ns."""
+    if time_s is None:
+        return None
+    if not math.isfinite(time_s) or abs(time_s) >= 9e9:
+        raise BadQuery(name, time_s, "a time in Unix seconds")
+    # Of times of our own days a float holds the 238 ns or so: what an answer gave as a time is one to begin with.
+    return round(time_s * 1e9) - 500

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from allranks_collector import cli
 from allranks_collector.cli import logs
-from allranks_collector.cli.escapes import shown
+from allranks_collector.escapes import shown
 from allranks_collector.queries import LogRequest, find_run, list_logs
 from allranks_collector.store import Store
 from allranks_collector.testing import DatabaseBuilder

@@ -1,4 +1,4 @@
-"""Text of ranks on the reader's terminal: its colours may be kept, and nothing else can move, ask or set anything.
+"""Text of ranks for a terminal or a file: its colours may be kept, and nothing else can move, ask or set anything.
 
 Pure. Escape sequences after ECMA-48 (§5.3–5.6): `ESC [` parameters and a final byte, strings up to their end, `ESC`
 and a character; also in their one-character forms of C1.
