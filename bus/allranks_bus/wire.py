@@ -75,7 +75,7 @@ class Offer:
 
     Attributes:
         transfer: 16 bytes that follow from the file and its state, so that another process goes on where one died.
-        name: as it came; `file_names.check_file_name` tells whether it may be one.
+        name: as it came; `files.names.check_file_name` tells whether it may be one.
         size: in bytes.
         modified_ns: when the file was last written to.
         rank: whose file it is; None where it is nobody's in particular.

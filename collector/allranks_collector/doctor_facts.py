@@ -19,8 +19,8 @@ import zmq
 
 from allranks_bus.addresses import parse_address
 from allranks_bus.errors import AddressError, AllranksError
+from allranks_bus.files.outbox import find_outboxes
 from allranks_bus.home import file_system, home_dir, read_endpoint, spool_roots
-from allranks_bus.outbox import find_outboxes
 from allranks_bus.version import PROTOCOL_VERSION, __version__
 from allranks_collector import doctor
 from allranks_collector.doctor import Finding, FolderFacts, PortFacts, Reached

@@ -19,7 +19,7 @@ import anyio
 import anyio.to_thread
 
 from allranks_bus.errors import BadFileName
-from allranks_bus.file_names import check_file_name
+from allranks_bus.files.names import check_file_name
 from allranks_bus.wire import MAX_CHUNK_BYTES, Chunk, End, FileAt, FileDown, FileRefused, FileStored, FileUp, Offer
 from allranks_collector.file_rows import FileInfo, Recorded, Sealed, record
 from allranks_collector.file_writer import (

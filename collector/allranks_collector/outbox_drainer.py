@@ -19,8 +19,8 @@ import anyio.abc
 import anyio.to_thread
 
 from allranks_bus.addresses import Address
+from allranks_bus.files.outbox import LOG, Found, find_outboxes
 from allranks_bus.helpers import helper_environment
-from allranks_bus.outbox import LOG, Found, find_outboxes
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class OutboxDrainer:
         """Its exit code; it is killed where this is cancelled, and goes on another time where it was."""
         with open(directory / LOG, "ab") as log:
             self._process = process = await anyio.open_process(
-                [sys.executable, "-m", "allranks_bus.shipper", str(directory), str(self._address)],
+                [sys.executable, "-m", "allranks_bus.files.shipper", str(directory), str(self._address)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from allranks._companions import RunPlace
 from allranks._warnings import warn_once
-from allranks_bus import outbox
 from allranks_bus.collector_finder import OFFLINE
-from allranks_bus.file_launch import ensure_shipper
-from allranks_bus.file_search import Unfit, expand, folder_of
-from allranks_bus.outbox import About, outbox_path
-from allranks_bus.outbox_ledger import Flush, Flushed, News, Policy, Save, User, want
+from allranks_bus.files import outbox
+from allranks_bus.files.launch import ensure_shipper
+from allranks_bus.files.outbox import About, outbox_path
+from allranks_bus.files.outbox_ledger import Flush, Flushed, News, Policy, Save, User, want
+from allranks_bus.files.search import Unfit, expand, folder_of
 
 _POLL_S = 0.01
 # While a flush is waited for, the process that ships is looked for this often: it may have been killed.

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from allranks_bus.errors import AllranksError
-from allranks_bus.file_download import DownloadFailed, content_at, download_file
+from allranks_bus.files.download import DownloadFailed, content_at, download_file
 from allranks_bus.home import home_dir, read_endpoint
 from allranks_bus.http_client import HttpClient, HttpError, Params, Refused, Unreachable, segment
 

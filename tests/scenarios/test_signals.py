@@ -65,7 +65,7 @@ def _helper(home: Path, kind: str, killed: set[int]) -> int | None:
 
 
 def test_each_helper_may_be_killed_and_all_that_was_logged_and_written_is_stored(home: Path) -> None:
-    kinds = ("allranks_collector", _TEE, "allranks_bus.shipper")
+    kinds = ("allranks_collector", _TEE, "allranks_bus.files.shipper")
     killed: set[int] = set()
     with scenario.started(home, "helped.py") as program:
         for kind, number in itertools.product(kinds, (signal.SIGTERM, signal.SIGKILL)):

@@ -10,7 +10,7 @@ from collections.abc import Generator
 import zmq
 
 from allranks_bus.addresses import Address
-from allranks_bus.file_names import transfer_id
+from allranks_bus.files.names import transfer_id
 from allranks_bus.wire import (
     Abort,
     End,

@@ -15,9 +15,9 @@ from pathlib import Path
 from tests.support.collector import clean_environment
 from tests.support.waiting import wait_until
 
-from allranks_bus import outbox
 from allranks_bus.addresses import Address
-from allranks_bus.outbox import About, outbox_path
+from allranks_bus.files import outbox
+from allranks_bus.files.outbox import About, outbox_path
 
 _ENDS_S = 30.0
 
@@ -57,7 +57,7 @@ class Box:
     def user(self) -> Generator[int]:
         """A process that uses the outbox; its pid."""
         code = (
-            "import json, sys; from pathlib import Path; from allranks_bus import outbox\n"
+            "import json, sys; from pathlib import Path; from allranks_bus.files import outbox\n"
             "outbox.join(Path(sys.argv[1]), outbox.About(**json.loads(sys.argv[2])))\n"
             "print('in', flush=True); sys.stdin.read()"
         )
@@ -76,7 +76,7 @@ class Box:
     def shipper(self, *arguments: str) -> Generator[subprocess.Popen[bytes]]:
         """A process that ships the outbox; it has ended, or is killed, afterwards."""
         with subprocess.Popen(
-            [sys.executable, "-m", "allranks_bus.shipper", str(self.directory), *arguments],
+            [sys.executable, "-m", "allranks_bus.files.shipper", str(self.directory), *arguments],
             env=clean_environment(self.root),
             stderr=subprocess.PIPE,
         ) as process:
@@ -105,7 +105,7 @@ def shippers_of(directory: Path) -> list[int]:
         if entry.name.isdecimal():
             with contextlib.suppress(OSError):
                 arguments = (entry / "cmdline").read_bytes().split(b"\0")
-                if b"allranks_bus.shipper" in arguments and os.fsencode(directory) in arguments:
+                if b"allranks_bus.files.shipper" in arguments and os.fsencode(directory) in arguments:
                     found.append(int(entry.name))
     return found
 

@@ -22,8 +22,8 @@ from rich.progress import (
 )
 
 from allranks_bus.errors import BadFileName
-from allranks_bus.file_download import Content, is_there
-from allranks_bus.file_names import check_file_name
+from allranks_bus.files.download import Content, is_there
+from allranks_bus.files.names import check_file_name
 from allranks_collector.cli.common import CommandError, Http, Json, RunName, UsageError
 from allranks_collector.cli.output import age, clean, console, print_json, size, table
 from allranks_collector.cli.reader import Reader, open_reader

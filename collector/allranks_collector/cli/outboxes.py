@@ -11,9 +11,9 @@ from typing import TypeAlias
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from allranks_bus.addresses import Address
-from allranks_bus.outbox import Found, find_outboxes
-from allranks_bus.shipper import Progress as Shipping
-from allranks_bus.shipper import Shipped, ship
+from allranks_bus.files.outbox import Found, find_outboxes
+from allranks_bus.files.shipper import Progress as Shipping
+from allranks_bus.files.shipper import Shipped, ship
 from allranks_collector.cli.output import clean, console
 
 Bars: TypeAlias = Progress

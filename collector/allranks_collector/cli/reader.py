@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
-from allranks_bus.file_download import Content, copy_file, download_file
+from allranks_bus.files.download import Content, copy_file, download_file
 from allranks_bus.home import home_dir, read_endpoint
 from allranks_bus.http_client import HttpClient, Params, segment
 from allranks_collector.cli.common import CommandError

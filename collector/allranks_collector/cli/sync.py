@@ -24,7 +24,7 @@ from allranks_collector.cli.process import start
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from allranks_bus.outbox import Found
+    from allranks_bus.files.outbox import Found
 
 
 @dataclass(frozen=True)

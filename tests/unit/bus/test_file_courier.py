@@ -13,9 +13,9 @@ import pytest
 from tests.support.file_receiver import FileReceiver
 
 from allranks_bus.addresses import Address
-from allranks_bus.file_courier import Fate, FileCourier, Outcome, Parcel
-from allranks_bus.file_search import Found
-from allranks_bus.file_source import state_of
+from allranks_bus.files.courier import Fate, FileCourier, Outcome, Parcel
+from allranks_bus.files.search import Found
+from allranks_bus.files.source import state_of
 from allranks_bus.wire import Abort, Chunk, End, FileAt, Offer, Up
 
 MIB = 1024 * 1024
@@ -303,7 +303,7 @@ def test_a_file_that_cannot_be_read_is_told(
         raise OSError(5, "Input/output error")
 
     parcel = _parcel(root, "a", b"x")
-    monkeypatch.setattr("allranks_bus.file_source.open_file", fail)
+    monkeypatch.setattr("allranks_bus.files.source.open_file", fail)
     with FileReceiver(tcp_address), _courier(tcp_address) as courier:
         (outcome,) = _carry(courier, parcel)
     assert (outcome.fate, outcome.text) == (Fate.NOT_NOW, "it cannot be read: Input/output error")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from allranks_bus.file_download import Content, DownloadFailed, content_at, copy_file, download_file, is_there
+from allranks_bus.files.download import Content, DownloadFailed, content_at, copy_file, download_file, is_there
 from allranks_bus.http_client import HttpClient, Refused, Unreachable
 
 BODY = random.Random(1).randbytes(300_000)

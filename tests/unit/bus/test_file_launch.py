@@ -14,13 +14,13 @@ from tests.support.collector import clean_environment
 from tests.support.outboxes import Box, kill_shippers_of, make_box, shippers_of
 from tests.support.waiting import wait_until
 
-from allranks_bus import file_launch
-from allranks_bus.file_launch import ensure_shipper, note_that_it_works
-from allranks_bus.outbox import LOG, START, is_locked
+from allranks_bus.files import launch as file_launch
+from allranks_bus.files.launch import ensure_shipper, note_that_it_works
+from allranks_bus.files.outbox import LOG, START, is_locked
 from allranks_bus.spool_directory import LOCK
 
 _ASK = (
-    "import sys; from pathlib import Path; from allranks_bus.file_launch import ensure_shipper\n"
+    "import sys; from pathlib import Path; from allranks_bus.files.launch import ensure_shipper\n"
     "print('ready', flush=True); sys.stdin.read(1); print(ensure_shipper(Path(sys.argv[1]), {}))"
 )
 

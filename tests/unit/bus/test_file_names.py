@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from allranks_bus.errors import BadFileName
-from allranks_bus.file_names import check_file_name, transfer_id
+from allranks_bus.files.names import check_file_name, transfer_id
 
 _PARTS = st.sampled_from(["a", "..", ".", "", " ", "\\", "\0", "\n", "…", "\x85", "\x7f", "...", "a b", "\udc80"])
 

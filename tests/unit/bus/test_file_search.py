@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from allranks_bus.file_search import Finding, Found, Unfit, expand, folder_of, walk
+from allranks_bus.files.search import Finding, Found, Unfit, expand, folder_of, walk
 
 
 def _file(path: Path, content: bytes = b"x") -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from allranks_bus.file_source import (
+from allranks_bus.files.source import (
     SMALL_BYTES,
     CannotSend,
     FileChanged,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allranks_bus.file_transfer import SILENCE_S, WINDOW_BYTES, Flight, Kind, Step, Transfer
+from allranks_bus.files.transfer import SILENCE_S, WINDOW_BYTES, Flight, Kind, Step, Transfer
 from allranks_bus.wire import MAX_CHUNK_BYTES, FileAt
 
 MIB = 1024 * 1024

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from allranks_bus.file_source import SMALL_BYTES, State, Writers
-from allranks_bus.file_watch import Watch
+from allranks_bus.files.source import SMALL_BYTES, State, Writers
+from allranks_bus.files.watch import Watch
 
 KEY = ("/run/a", "a")
 WALL_NS = 1_700_000_000_000_000_000

@@ -15,8 +15,8 @@ import pytest
 from tests.support.outboxes import Box, make_box
 from tests.support.waiting import wait_until
 
-from allranks_bus import outbox
-from allranks_bus.outbox import USERS, WANTED, Lines, append_line, find_outboxes, is_held, is_locked
+from allranks_bus.files import outbox
+from allranks_bus.files.outbox import USERS, WANTED, Lines, append_line, find_outboxes, is_held, is_locked
 from allranks_bus.spool_directory import LOCK, find_spools, take_lock
 
 
@@ -186,7 +186,7 @@ def test_an_outbox_that_is_used_is_not_removed(box: Box) -> None:
 def test_who_comes_while_it_is_removed_gets_a_new_one(box: Box) -> None:
     """Again and again: no use may end up in an outbox that is gone."""
     code = (
-        "import sys, time; from pathlib import Path; from allranks_bus import outbox\n"
+        "import sys, time; from pathlib import Path; from allranks_bus.files import outbox\n"
         "while True: outbox.remove(Path(sys.argv[1])); time.sleep(0.0005)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(box.directory)]) as remover:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from tests.support.outboxes import Box, make_box
 
-from allranks_bus.outbox_agenda import Agenda, Wish
-from allranks_bus.outbox_ledger import Flush, Flushed, News, Policy, Problem, Save, User, want
+from allranks_bus.files.agenda import Agenda, Wish
+from allranks_bus.files.outbox_ledger import Flush, Flushed, News, Policy, Problem, Save, User, want
 
 ME = User("aa" * 16, 3, "launch-7")
 OTHER = User("bb" * 16, 4, "launch-7")
@@ -430,7 +430,7 @@ def test_where_nobody_waits_it_looks_seldom(desk: Desk, monkeypatch: pytest.Monk
         looks.append(desk.now)
         return []
 
-    monkeypatch.setattr("allranks_bus.outbox_agenda.walk", slow_walk)
+    monkeypatch.setattr("allranks_bus.files.agenda.walk", slow_walk)
     for _ in range(100):
         desk.due(0.1)
     assert 9 <= len(looks) <= 11

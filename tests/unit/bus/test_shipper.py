@@ -14,13 +14,13 @@ from tests.support.file_receiver import FileReceiver
 from tests.support.outboxes import Box, make_box
 from tests.support.waiting import wait_until
 
-from allranks_bus import outbox
-from allranks_bus import shipper as shippers
 from allranks_bus.addresses import Address
 from allranks_bus.errors import SpoolBusy, SpoolError
-from allranks_bus.outbox import is_locked
-from allranks_bus.outbox_ledger import Flush, Flushed, News, want
-from allranks_bus.shipper import Progress, ship
+from allranks_bus.files import outbox
+from allranks_bus.files import shipper as shippers
+from allranks_bus.files.outbox import is_locked
+from allranks_bus.files.outbox_ledger import Flush, Flushed, News, want
+from allranks_bus.files.shipper import Progress, ship
 from allranks_bus.spool_directory import LOCK, take_lock
 from allranks_bus.wire import Offer, Up
 

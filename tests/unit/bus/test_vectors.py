@@ -16,7 +16,7 @@ import pytest
 from allranks_bus import events, records, wire
 from allranks_bus.errors import ProtocolError
 from allranks_bus.events import Kind
-from allranks_bus.file_names import MAX_FILE_NAME_BYTES, transfer_id
+from allranks_bus.files.names import MAX_FILE_NAME_BYTES, transfer_id
 from allranks_bus.spool_reader import SpoolReader
 from allranks_bus.version import PROTOCOL_VERSION
 from allranks_bus.wire import (

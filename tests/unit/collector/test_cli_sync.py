@@ -17,7 +17,7 @@ from allranks_bus import events
 from allranks_bus.addresses import Address, parse_address
 from allranks_bus.draining import Drained
 from allranks_bus.errors import SpoolBusy, SpoolError
-from allranks_bus.outbox import is_locked
+from allranks_bus.files.outbox import is_locked
 from allranks_bus.spool import SpoolWriter
 from allranks_bus.spool_directory import LOCK
 from allranks_collector import cli

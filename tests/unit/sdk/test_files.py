@@ -22,7 +22,7 @@ from tests.unit.bus.conftest import free_tcp_address
 from allranks import _warnings
 from allranks._companions import Companion, RunPlace
 from allranks._files import RunFiles
-from allranks_bus.outbox import START, USERS, find_outboxes, is_locked
+from allranks_bus.files.outbox import START, USERS, find_outboxes, is_locked
 from allranks_bus.wire import Up
 
 _FINISH_S = 30.0

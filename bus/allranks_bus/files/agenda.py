@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from allranks_bus.file_search import Finding, Found, Unfit, expand, walk
-from allranks_bus.file_source import SMALL_BYTES, CannotSend, FileChanged, Writers, open_file, writers_of
-from allranks_bus.file_watch import Watch
-from allranks_bus.outbox import About
-from allranks_bus.outbox_ledger import Flush, Flushed, Key, Ledger, Policy, Problem, Save, User, Wishes
+from allranks_bus.files.outbox import About
+from allranks_bus.files.outbox_ledger import Flush, Flushed, Key, Ledger, Policy, Problem, Save, User, Wishes
+from allranks_bus.files.search import Finding, Found, Unfit, expand, walk
+from allranks_bus.files.source import SMALL_BYTES, CannotSend, FileChanged, Writers, open_file, writers_of
+from allranks_bus.files.watch import Watch
 
 # How often is looked, but never for more than a twentieth of the time, and for half of it where somebody waits.
 _LOOK_S, _LOOK_SOON_S, _HURRY_S = 1.0, 0.3, 0.05

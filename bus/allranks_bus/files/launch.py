@@ -10,8 +10,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from allranks_bus.files.outbox import LOG, START, is_locked
 from allranks_bus.helpers import start_helper
-from allranks_bus.outbox import LOG, START, is_locked
 from allranks_bus.spool_directory import LOCK
 
 # One that has been started may not hold its lock yet, and one that ends at once would do so again: after two in a row
@@ -37,7 +37,7 @@ def ensure_shipper(directory: Path, env: Mapping[str, str]) -> bool:
             return False
         os.write(fd, b"x")
         start_helper(
-            "allranks_bus.shipper",
+            "allranks_bus.files.shipper",
             [str(directory)],
             cwd=directory,
             env=env,

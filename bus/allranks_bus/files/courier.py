@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from allranks_bus.addresses import Address
-from allranks_bus.file_names import transfer_id
-from allranks_bus.file_search import Found
-from allranks_bus.file_source import CannotSend, FileChanged, Source
-from allranks_bus.file_transfer import Flight, Kind, Step
+from allranks_bus.files.names import transfer_id
+from allranks_bus.files.search import Found
+from allranks_bus.files.source import CannotSend, FileChanged, Source
+from allranks_bus.files.transfer import Flight, Kind, Step
 from allranks_bus.link import Link
 from allranks_bus.wire import (
     WRITER_ID_BYTES,

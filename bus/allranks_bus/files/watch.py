@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from allranks_bus.file_source import SMALL_BYTES, State, Writers
-from allranks_bus.outbox_ledger import Key
+from allranks_bus.files.outbox_ledger import Key
+from allranks_bus.files.source import SMALL_BYTES, State, Writers
 
 # A closed file is whole; this is for whoever writes it in several steps.
 QUIET_S = 0.3

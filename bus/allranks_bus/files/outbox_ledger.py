@@ -9,8 +9,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from allranks_bus.file_source import State
-from allranks_bus.outbox import SENT, TOLD, WANTED, Lines, append_line
+from allranks_bus.files.outbox import SENT, TOLD, WANTED, Lines, append_line
+from allranks_bus.files.source import State
 
 # (path, name): one file may be stored under several names.
 Key = tuple[str, str]

@@ -16,8 +16,8 @@ from typing import NamedTuple, TypeAlias
 
 from allranks_bus import home
 from allranks_bus.errors import BadFileName
-from allranks_bus.file_names import check_file_name
-from allranks_bus.file_source import CannotSend, State, resolve, state_of
+from allranks_bus.files.names import check_file_name
+from allranks_bus.files.source import CannotSend, State, resolve, state_of
 
 
 class Found(NamedTuple):

@@ -1,7 +1,7 @@
 """The shipper: sends the files of an outbox to a collector, from a process of its own.
 
-`python -m allranks_bus.shipper OUTBOX [ADDRESS]` does so for as long as trainings use the outbox, and then until
-nothing is left or nothing can be done. It may be killed at any time: the outbox says what is wanted, and the
+`python -m allranks_bus.files.shipper OUTBOX [ADDRESS]` does so for as long as trainings use the outbox, and then
+until nothing is left or nothing can be done. It may be killed at any time: the outbox says what is wanted, and the
 collector what it has.
 """
 
@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from allranks_bus import outbox
 from allranks_bus.collector_finder import CollectorFinder
 from allranks_bus.errors import AllranksError, SpoolBusy, SpoolError
-from allranks_bus.file_courier import Fate, FileCourier, Outcome, Parcel
-from allranks_bus.file_launch import note_that_it_works
-from allranks_bus.file_transfer import WINDOW_BYTES
-from allranks_bus.outbox import USERS, About
-from allranks_bus.outbox_agenda import Agenda, Wish
+from allranks_bus.files import outbox
+from allranks_bus.files.agenda import Agenda, Wish
+from allranks_bus.files.courier import Fate, FileCourier, Outcome, Parcel
+from allranks_bus.files.launch import note_that_it_works
+from allranks_bus.files.outbox import USERS, About
+from allranks_bus.files.transfer import WINDOW_BYTES
 from allranks_bus.priority import step_back
 from allranks_bus.sandbox import may_schedule
 from allranks_bus.spool_directory import take_lock
