@@ -27,6 +27,7 @@ BENCHMARKS = (
     "start_stop",
     "exit_delay",
     "file_transfer",
+    "console",
     "console_lines",
     "training_cost",
 )
