@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from duckdb import DuckDBPyConnection
 
+    from allranks_collector.queries.line_order import LineOrders
     from allranks_collector.settings import Settings
     from allranks_collector.store import Store
 
@@ -142,6 +143,7 @@ class LocalReader:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._orders: LineOrders | None = None
 
     @contextlib.contextmanager
     def _store(self, *, read_only: bool = True) -> Generator[Store]:
@@ -192,14 +194,16 @@ class LocalReader:
             return list_ranks(cursor, find_run(cursor, reference), attempt=attempt)
 
     def logs(self, reference: str, wanted: Params) -> Json:
+        from allranks_collector.queries.line_order import LineOrders
         from allranks_collector.queries.logs import LogRequest, list_logs
         from allranks_collector.queries.select import find_run, parse_attempt, parse_ranks
 
-        asked: dict[str, Any] = dict(wanted)
+        self._orders = self._orders or LineOrders()
+        asked: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
         asked["ranks"] = parse_ranks(asked.get("ranks"))
         asked["attempt"] = parse_attempt(asked.get("attempt"))
         with self._cursor() as cursor:
-            return list_logs(cursor, find_run(cursor, reference), LogRequest(**asked))
+            return list_logs(cursor, find_run(cursor, reference), LogRequest(**asked), self._orders)
 
     def export(self, reference: str, what: str, format_: str, path: Path) -> None:
         from allranks_collector.queries.export import export

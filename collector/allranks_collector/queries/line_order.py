@@ -3,7 +3,7 @@
 Only narrow columns are read; and texts once, for a regular expression or `odd`. Two things know the order:
 
 - `StoredOrder` asks the database each time: cheap for the next lines from a place on, at any number of lines.
-- `KnownOrder` holds it: it also tells the line at an offset, and how many there are. `LineOrders` keeps a few of them,
+- `KnownOrder` holds it: it also tells the line at an offset, and how many there are. `LineOrders` keeps a few,
   adding the lines that have come in since.
 
 A line's place is its key: time in ns and number. Numbers are given in the order of arrival.

@@ -115,7 +115,7 @@ def test_without_a_collector_the_file_is_read_and_nothing_is_followed(
     assert cli.main(["logs", "run-1", "--follow"]) == 1
     assert "no collector runs" in capsys.readouterr().err
     for nonsense in (["--rank", "x"], ["--stream", "stdin"], ["--attempt", "last"]):
-        assert cli.main(["logs", "run-1", *nonsense]) == 1
+        assert cli.main(["logs", "run-1", *nonsense]) == 2
         assert "cannot be used" in capsys.readouterr().err
 
 
