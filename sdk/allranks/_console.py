@@ -14,11 +14,13 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from allranks._behind import BEHIND_VARIABLE, Behind, identity_of, rank_of
 from allranks._companions import RunPlace
 from allranks._loading import load
+from allranks._notebooks import is_notebook
 from allranks._signals import is_from_handler
 from allranks._streams import Captured, Pump, flush, key_of
 from allranks._tee import TeeProcess, library_path
@@ -32,9 +34,8 @@ from allranks_bus.tee.spec import BROKEN, CLOSED, DONE, FLUSH, FLUSHED, IN_VAIN,
 if TYPE_CHECKING:
     from allranks._console_feed import Feed
     from allranks._settings import RunSettings
+    from allranks._wrap import WrappedConsole
 
-# What a captured process tells those that it starts: whose pipe they print into.
-BEHIND_VARIABLE = "ALLRANKS_CONSOLE_BEHIND"
 # After so many tees in vain the descriptors are given back.
 MAX_STARTS = 4
 # How long the end of a program waits for what it has printed to be seen.
@@ -43,40 +44,27 @@ _SIZE_EVERY_S = 1.0
 _PUMP_S = 0.5
 
 
-class Behind:
-    """Whose pipe a process prints into: its tee's door, the rank that it keeps for, and the key of each stream."""
-
-    def __init__(self, door: str, rank: str, keys: Mapping[int, str]) -> None:
-        self.door = door
-        self.rank = rank
-        self.keys = keys
-
-    def __str__(self) -> str:
-        return ":".join((self.door, self.rank, *(f"{number}={key}" for number, key in self.keys.items())))
-
-    @classmethod
-    def parse(cls, text: str) -> Behind:
-        """What `str` gave; of anything else, nobody's pipe."""
-        door, rank, *told = [*text.split(":"), "", ""][: max(2, text.count(":") + 1)]
-        pairs = (entry.partition("=") for entry in told)
-        return cls(door, rank, {int(number): key for number, _, key in pairs if number in ("1", "2")})
-
-
-def capture(place: RunPlace, settings: RunSettings) -> Console | None:
+def capture(place: RunPlace, settings: RunSettings) -> Console | WrappedConsole | None:
     """Begins to keep what this process prints; None where that cannot be, or is not its to keep. Never raises,
     but for what a signal handler of the program does.
 
-    A rank's alone: a process that works for a rank prints into that one's pipe already. In a notebook nothing is
-    printed to a descriptor. And a program that is frozen together with its Python has none to run a tee.
+    Where no descriptor is printed to (in a notebook), or there is no Python to run a tee (a program that is frozen
+    together with its own), what the streams of this process's Python are told is kept instead.
     """
-    is_notebook = type(sys.stdout).__module__.partition(".")[0] == "ipykernel"
-    if settings.console == "off" or place.role != "rank" or is_notebook:
+    if settings.console == "off":
         return None
-    if not sys.executable or getattr(sys, "frozen", False):
-        return None
+    if settings.console == "wrap" or is_notebook() or not sys.executable or getattr(sys, "frozen", False):
+        from allranks._wrap import wrapped
+
+        return wrapped(place, settings)
+    # A rank's alone: a process that works for a rank prints into that one's pipe already.
+    return _captured(place, settings) if place.role == "rank" else None
+
+
+def _captured(place: RunPlace, settings: RunSettings) -> Console | None:
     captured: list[Captured] = []
     try:
-        behind = Behind.parse(place.env.get(BEHIND_VARIABLE, ""))
+        behind = Behind.of(place.env)
         for number in STREAMS:
             if _is_to_capture(number, place, behind):
                 captured.append(Captured(number))
@@ -97,11 +85,7 @@ def _is_to_capture(number: int, place: RunPlace, behind: Behind) -> bool:
         key = key_of(number)
     except OSError:
         return False
-    return not (behind.rank == _rank_of(place) and behind.keys.get(number) == key)
-
-
-def _rank_of(place: RunPlace) -> str:
-    return f"{place.run}/{place.launch}/{place.rank}"
+    return not behind.keeps(place, number, key)
 
 
 class Console:
@@ -216,7 +200,7 @@ class Console:
             run=place.run,
             launch=place.launch,
             path=library_path(),
-            opening=events.pack(Kind.OPEN, time.time_ns(), _identity(place)),
+            opening=events.pack(Kind.OPEN, time.time_ns(), identity_of(place)),
         )
         sources = {stream.number: stream.source for stream in self._streams}
         originals = {stream.number: stream.original for stream in self._streams}
@@ -348,7 +332,7 @@ class Console:
 
     def _export(self) -> None:
         keys = {stream.number: stream.key for stream in self._streams}
-        self._exported = str(Behind(self._door, _rank_of(self._place), keys))
+        self._exported = str(Behind(self._door, rank_of(self._place), keys))
         os.environ[BEHIND_VARIABLE] = self._exported
 
     def _retract(self) -> None:
@@ -362,21 +346,3 @@ class Console:
 
 # What forked children have of their parents' sockets: kept, so that nobody closes it.
 _KEPT: list[object] = []
-
-
-def _identity(place: RunPlace) -> dict[str, Any]:
-    """The OPEN map of a tee: a writer beside its rank's, and no process that anybody watches."""
-    return {
-        "run": place.run,
-        "project": place.project,
-        "launch": place.launch,
-        "rank": place.rank,
-        "world_size": place.world_size,
-        "role": "console",
-        # It may be heard first, and leaves it to its rank to tell what the run is called.
-        "implied": True,
-        "parent": place.writer,
-        "host": place.host,
-        "pid": os.getpid(),
-        "destination": place.destination,
-    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -39,7 +40,8 @@ def _tees(home: Path) -> list[int]:
 
 
 def _numbers(text: str) -> list[int]:
-    return [int(line.split()[1]) for line in text.splitlines() if line.startswith("line ")]
+    """Of the lines that are whole: a killed tee may leave the beginning of one, its number cut too."""
+    return [int(number) for number in re.findall(r"^line ([0-9]{7}) x{60}$", text, re.MULTILINE)]
 
 
 def _kill_tee(home: Path, other_than: list[int]) -> int:

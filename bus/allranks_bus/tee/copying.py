@@ -45,7 +45,8 @@ class Gathered:
 
     def __init__(self) -> None:
         self._loss = Loss()
-        self._lock = threading.Lock()
+        # Reentrant, for a signal handler that prints in the middle of `put`, where there is no process in between.
+        self._lock = threading.RLock()
         self._chunks: list[Chunk] = []
         self._open: dict[int, Chunk] = {}
         self._held = 0
@@ -57,23 +58,28 @@ class Gathered:
             if self._held >= MAX_HELD_BYTES:
                 self._loss.add(part)
                 return False
-            was = self._held
-            for begin in range(0, len(part), CHUNK_BYTES):
+            was, size = self._held, len(part)
+            for begin in range(0, size, CHUNK_BYTES):
                 piece = part[begin : begin + CHUNK_BYTES]
                 chunk = self._open.get(stream)
                 if chunk is None or chunk.size + len(piece) > CHUNK_BYTES:
                     chunk = self._open[stream] = Chunk(stream, time.time_ns())
                     self._chunks.append(chunk)
                 chunk.add(piece)
-            self._held += len(part)
+            self._held += size
             return not was or was < CHUNK_BYTES <= self._held
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is as much as one record takes."""
+        return self._held >= CHUNK_BYTES
 
     def wait_s(self) -> float | None:
         """How long to wait for more before taking it; None where there is nothing."""
         with self._lock:
             if not self._held:
                 return None
-            return 0.0 if self._held >= CHUNK_BYTES else max(0.0, self._due_at - time.monotonic())
+            return 0.0 if self.is_full else max(0.0, self._due_at - time.monotonic())
 
     def take(self) -> tuple[list[Chunk], Loss]:
         """All of it, by the time at which each chunk began; and what had no room after that."""

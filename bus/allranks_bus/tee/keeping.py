@@ -12,6 +12,7 @@ from allranks_bus.errors import SpoolError
 from allranks_bus.limits import WRITER_ID_BYTES
 from allranks_bus.spool import SpoolWriter
 from allranks_bus.tee import payloads
+from allranks_bus.tee.copying import Gathered
 from allranks_bus.tee.limits import Allowance, Limits, Loss
 
 # The newest segment stays on disk for as long as its writer lives.
@@ -66,6 +67,14 @@ class Keeper:
         while self._put_off_bytes > LAST_WORDS_BYTES:
             self._give_up_oldest()
 
+    def keep_all(self, gathered: Gathered) -> None:
+        """Adds all that waits there."""
+        chunks, loss = gathered.take()
+        for chunk in chunks:
+            self.keep(chunk.time_ns, chunk.stream, chunk.body())
+        self.lose(time.time_ns(), loss, "the disk was too slow")
+        self._forget_released()
+
     def lose(self, time_ns: int, loss: Loss, reason: str) -> None:
         """Counts what could not be kept, the first of it at `time_ns`."""
         if not loss:
@@ -95,13 +104,6 @@ class Keeper:
             if writer is not None:
                 self._report_loss(writer)
 
-    def forget_released(self) -> None:
-        """Sees what has been shipped and removed by others, so that there is room below the cap again."""
-        writer = self._writer
-        if writer is not None and writer.held_bytes >= 2 * min(SEGMENT_BYTES, self._cap_bytes // 4):
-            with contextlib.suppress(OSError, ValueError):
-                writer.release(min(int(path.stem) for path in writer.directory.glob("*.seg")))
-
     @property
     def is_empty(self) -> bool:
         """True where nothing has been kept yet under this name."""
@@ -122,6 +124,18 @@ class Keeper:
             self._report_loss(writer)
             writer.seal(payloads.close(time.time_ns()))
             writer.close()
+
+    def abandon(self) -> None:
+        """In a forked child: closes descriptors; takes no lock."""
+        if self._writer is not None:
+            self._writer.abandon()
+
+    def _forget_released(self) -> None:
+        """Sees what has been shipped and removed by others, so that there is room below the cap again."""
+        writer = self._writer
+        if writer is not None and writer.held_bytes >= 2 * min(SEGMENT_BYTES, self._cap_bytes // 4):
+            with contextlib.suppress(OSError, ValueError):
+                writer.release(min(int(path.stem) for path in writer.directory.glob("*.seg")))
 
     def _give_up_oldest(self) -> None:
         """Loses the oldest of what was put off, but for the end of the line that it begins with."""

@@ -181,11 +181,7 @@ class Tee:
         self._keeper.look()
 
     def _keep(self) -> None:
-        chunks, loss = self._gathered.take()
-        for chunk in chunks:
-            self._keeper.keep(chunk.time_ns, chunk.stream, chunk.body())
-        self._keeper.lose(time.time_ns(), loss, "the disk was too slow")
-        self._keeper.forget_released()
+        self._keeper.keep_all(self._gathered)
 
     def _wake(self) -> None:
         with contextlib.suppress(OSError):

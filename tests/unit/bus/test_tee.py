@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -176,7 +177,7 @@ def test_what_found_no_room_is_told_in_its_place(tmp_path: Path) -> None:
     directory = tmp_path / (b"t" * 16).hex()
     for path in sorted(directory.glob("*.seg"))[:-1]:
         path.unlink()
-    keeper.forget_released()
+    keeper.keep_all(Gathered())
     keeper.keep(T0_NS, STDOUT, b"after\n")
     keeper.close()
     told = events_of(directory)
@@ -215,7 +216,7 @@ def test_who_prints_without_end_is_kept_at_the_rate_for_long() -> None:
     kept = [at for at in range(60_000) if allowance.take(100, at / 1000)]  # 100 kB/s for a minute
     assert 100 * len(kept) == pytest.approx(limits.burst + 60 * limits.rate, rel=0.02)
     # In pieces of about a second's worth, and not byte by byte.
-    pieces = 1 + sum(later - before > 1 for before, later in zip(kept, kept[1:], strict=False))
+    pieces = 1 + sum(later - before > 1 for before, later in pairwise(kept))
     assert 40 <= pieces <= 62
 
 

@@ -13,10 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from allranks import _console, _tee
+from allranks._behind import BEHIND_VARIABLE, Behind
 from allranks._companions import RunPlace
-from allranks._console import BEHIND_VARIABLE, Behind, capture
+from allranks._console import capture
 from allranks._settings import RunSettings
 from allranks._streams import key_of
+from allranks._wrap import WrappedConsole
 from allranks_bus.polling import wait_readable
 
 
@@ -42,7 +44,7 @@ def _place(tmp_path: Path, **other: Any) -> RunPlace:
 class _Started:
     """What a test would have started."""
 
-    def __init__(self, place: RunPlace, streams: list[Any], behind: Behind, cap_bytes: int) -> None:
+    def __init__(self, place: RunPlace, streams: list[Any], behind: Behind, settings: RunSettings) -> None:
         self.numbers = [stream.number for stream in streams]
         for stream in streams:
             stream.close()
@@ -67,10 +69,23 @@ def test_that_of_its_children_goes_into_its_pipe_already(tmp_path: Path, role: s
     assert _captured(_place(tmp_path, role=role)) == []
 
 
-def test_in_a_notebook_nothing_is_printed_to_a_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    notebooks = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})
-    monkeypatch.setattr(sys, "stdout", notebooks())
-    assert _captured(_place(tmp_path)) == []
+@pytest.mark.parametrize("case", ["notebook", "frozen", "asked for"])
+def test_where_no_descriptor_serves_what_python_prints_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    monkeypatch.setattr(_console, "is_notebook", lambda: case == "notebook")
+    monkeypatch.setattr(sys, "frozen", case == "frozen", raising=False)
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stream)
+    console = capture(_place(tmp_path), RunSettings("online", None, {}, "wrap" if case == "asked for" else "fd"))
+    assert isinstance(console, WrappedConsole)
+    print("shown", file=sys.stdout)
+    console.abandon()
+    assert (sys.stdout, stream.getvalue()) == (stream, "shown\n")
+
+
+def test_nothing_is_captured_where_nobody_wants_it(tmp_path: Path) -> None:
+    assert capture(_place(tmp_path), RunSettings("online", None, {}, "off")) is None
 
 
 def test_a_stream_that_was_closed_at_the_start_is_somebody_elses_descriptor(

@@ -1,0 +1,225 @@
+"""The console of a process by its Python alone: what its streams are told is kept, as they are told it.
+
+For notebooks, where what cells print goes to no descriptor, and wherever `console="wrap"` asks for it. `sys.stdout`
+stays the object that it was, and what is printed is shown first; only its `write` is another one meanwhile. What C
+code, child processes and `sys.stdout.buffer` write is not seen here.
+
+    sys.stdout.write ──► the stream's own write ──► Gathered ──► Keeper: a spool beside the rank's, as a tee's
+                         (first, and as before)      ≤ 0.1 s      shipped by this process
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from allranks._behind import Behind, identity_of
+from allranks._companions import RunPlace
+from allranks._loading import load
+from allranks._signals import is_from_handler
+from allranks._streams import key_of
+from allranks._warnings import warn_once
+from allranks_bus import events
+from allranks_bus.events import Kind
+from allranks_bus.limits import WRITER_ID_BYTES
+from allranks_bus.sandbox import may_schedule
+from allranks_bus.tee.copying import Gathered
+from allranks_bus.tee.keeping import Keeper
+from allranks_bus.tee.spec import STDERR, STDOUT
+
+if TYPE_CHECKING:
+    from allranks._console_feed import Feed
+    from allranks._settings import RunSettings
+
+# At the end of a program whose collector is elsewhere: nobody outlives it who would ship what it has printed last.
+SHIP_S = 2.0
+
+
+def wrapped(place: RunPlace, settings: RunSettings) -> WrappedConsole | None:
+    """Begins to keep what this process's streams are told; None where there is nothing to keep. Never raises.
+
+    A process that works for a rank keeps its own, under that rank: it shares no pipe with it.
+    """
+    console = WrappedConsole(place, settings)
+    behind = Behind.of(place.env)
+    has_any = False
+    for number, stream in ((STDOUT, sys.stdout), (STDERR, sys.stderr)):
+        if stream is None or _is_kept_already(stream, number, place, behind):
+            continue
+        has_any = console.wrap(number, stream) or has_any
+    return console if has_any else None
+
+
+def _is_kept_already(stream: Any, number: int, place: RunPlace, behind: Behind) -> bool:
+    """Whether a tee of this rank's reads what the stream writes: of a command that `allranks run` has started."""
+    try:
+        return behind.keeps(place, number, key_of(stream.fileno()))
+    except Exception:  # most that take the place of a stream have no descriptor
+        return False
+
+
+class WrappedStream:
+    """A stream whose `write` also tells somebody what was written, until `give_back`.
+
+    Args:
+        write: called with what was written, after that.
+
+    Raises:
+        AttributeError, TypeError: the stream has a `write` that cannot be replaced.
+    """
+
+    def __init__(self, stream: Any, write: Callable[[Any], None]) -> None:
+        self.stream = stream
+        original = stream.write
+        # Bound here: at the end of the interpreter there are no modules any more.
+        is_finalizing = sys.is_finalizing
+
+        def write_and_tell(*told: Any, **named: Any) -> Any:
+            result = original(*told, **named)
+            if told and not is_finalizing():
+                write(told[0])
+            return result
+
+        self._own: Any = vars(stream).get("write")
+        self._replacement = write_and_tell
+        stream.write = write_and_tell
+
+    def give_back(self) -> None:
+        """The stream's `write` is what it was; where somebody has replaced it since, theirs stays."""
+        with contextlib.suppress(Exception):  # it may be anything by now
+            if vars(self.stream).get("write") is not self._replacement:
+                return
+            if self._own is None:
+                del self.stream.write
+            else:
+                self.stream.write = self._own
+
+
+class WrappedConsole:
+    """What a process's streams are told, from `wrap` to `finish`. A run's companion."""
+
+    def __init__(self, place: RunPlace, settings: RunSettings) -> None:
+        name = os.urandom(WRITER_ID_BYTES)
+        opening = events.pack(Kind.OPEN, time.time_ns(), identity_of(place))
+        self._keeper = Keeper(
+            place.spool_root, name, opening, cap_bytes=settings.spool_cap_bytes, limits=settings.console_limits
+        )
+        self._gathered = Gathered()
+        self._directory = place.spool_root / name.hex()
+        self._destination = place.destination
+        self._ships = place.destination != "offline" and may_schedule()
+        self._feed: Feed | None = None
+        self._streams: list[WrappedStream] = []
+        # In a child that was forked by C code, of which no Python is told, nothing of this is touched.
+        self._pid = os.getpid()
+        # Reentrant: a signal handler may print in the middle of `_write`; then it only adds to what is gathered.
+        self._lock = threading.RLock()
+        self._is_busy = False
+        self._is_last = self._is_over = False
+
+    def wrap(self, number: int, stream: Any) -> bool:
+        """Keeps what `stream` is told as the stream `number` from now on; False where that cannot be."""
+        if any(other.stream is stream for other in self._streams):
+            return True
+        try:
+            self._streams.append(WrappedStream(stream, lambda text: self._write(number, text)))
+        except (AttributeError, TypeError) as error:
+            where = "stdout" if number == STDOUT else "stderr"
+            warn_once(f"wrap:{where}", f"what is printed to sys.{where} is not kept: {error}")
+            return False
+        return True
+
+    def tick(self) -> None:
+        """Keeps and ships what was printed."""
+        self._keep_now()
+        if self._ships:
+            self._own_feed().step()
+
+    def finish(self, deadline: float) -> bool:
+        """Gives the streams back, and waits until what was printed is stored."""
+        if self._is_over:
+            return True
+        self._give_back()
+        with self._lock:
+            self._keep()
+            self._is_over = True
+            self._keeper.close()
+        if not self._ships:
+            return False
+        feed = self._own_feed()
+        is_stored = feed.finish(deadline)
+        if is_stored:
+            feed.remove()
+        else:
+            feed.close()
+        return is_stored
+
+    def leave(self) -> None:
+        """At the end of the program; where its collector is here, and brings in what is left, the capture goes on."""
+        if self._ships and not self._destination.startswith("embedded:"):
+            is_in_vain = self._feed is not None and self._feed.waits_in_vain
+            self.finish(time.monotonic() + (0.0 if is_in_vain else SHIP_S))
+            return
+        self._is_last = True
+        self._keep_now()
+
+    def abandon(self) -> None:
+        """In a forked child: its streams are what they were, and the spool and the sockets are its parent's."""
+        self._is_over = True
+        self._give_back()
+        self._keeper.abandon()
+        _KEPT.append(self._feed)
+
+    def _give_back(self) -> None:
+        for stream in self._streams:
+            stream.give_back()
+
+    def _write(self, number: int, text: Any) -> None:
+        """Takes what has been written. What ends a line after a pause is kept at once: it may be a last word."""
+        if not isinstance(text, str) or not text or os.getpid() != self._pid:
+            return
+        try:
+            with self._lock:
+                if self._is_over:
+                    return
+                was_busy, self._is_busy = self._is_busy, True
+                try:
+                    self._gathered.put(number, text.encode("utf-8", "replace"))
+                    is_piece = self._is_last or self._gathered.is_full or text.endswith("\n")
+                    if is_piece and not was_busy and (self._is_last or self._gathered.wait_s() == 0.0):
+                        self._keep()
+                finally:
+                    self._is_busy = was_busy
+        except Exception as error:
+            if is_from_handler(error):
+                raise
+            warn_once("wrap", f"what is printed is not kept: {type(error).__name__}: {error}")
+
+    def _keep_now(self) -> None:
+        with self._lock:
+            was_busy, self._is_busy = self._is_busy, True
+            try:
+                if not (was_busy or self._is_over):
+                    self._keep()
+                    self._keeper.look()
+            finally:
+                self._is_busy = was_busy
+
+    def _keep(self) -> None:
+        self._keeper.keep_all(self._gathered)
+
+    def _own_feed(self) -> Feed:
+        feed = self._feed
+        if feed is None:
+            feeds = load("allranks._console_feed")
+            feed = self._feed = feeds.Feed(self._directory, feeds.finder(self._destination))
+        return feed
+
+
+# What forked children have of their parents' sockets: kept, so that nobody closes it.
+_KEPT: list[object] = []
