@@ -68,7 +68,7 @@ def measure(options: Options) -> Measured:
     for measured in (
         _printing(options.pick(15, 2), options.pick(5, 1)),
         _starting(options.pick(20, 2)),
-        _seeing(options.pick(200, 10)),
+        _seeing(options.pick(100, 10)),
     ):
         figures += measured.figures
         details |= measured.details
@@ -215,18 +215,33 @@ def _starting(count: int) -> Measured:
 
 
 def _seeing(lines: int) -> Measured:
+    path = viewers.browser()
+    eyes = {"one who reads over HTTP": _seen_ms(lines, None)}
+    if path is not None:
+        eyes["the page, in Chromium"] = _seen_ms(lines, path)
+    # Without a browser there is only the one who does what the page does.
+    *_, page = eyes
+    figures: list[Figure] = []
+    for who, seen in eyes.items():
+        ms = spread(seen)
+        bound = at_most(500) if who is page else None
+        note = f"p99 {ms.p99:.0f}, slowest {ms.max:.0f} ms; {lines} lines, one at a time"
+        figures.append(Figure(f"from print on a rank to {who}, median", ms.median, "ms", bound, note=note))
+    return Measured(figures, {"seen_ms": eyes})
+
+
+def _seen_ms(lines: int, browser: str | None) -> list[float]:
+    """Milliseconds from the print of each line until it is seen in this browser; or, with None, without one."""
+    run, first = "seen", "[the first line]"
     with temporary_home() as home, running_collector(home) as collector:
-        base, run = collector.endpoint.http, "seen"
-        with Worker("console_rank", {"run": run, "lines": lines}, home=home) as rank:
+        base = collector.endpoint.http
+        with Worker("console_rank", {"run": run, "first": first, "lines": lines}, home=home) as rank:
             rank.hear(60)
             _await_line(base, run, 1)
-            with viewers.over_http(base, run) as viewer:
+            viewing = viewers.in_browser(browser, base, run, first) if browser else viewers.over_http(base, run)
+            with viewing as viewer:
                 rank.say()
-                delays = viewer.delays_s(lines, time.monotonic() + _DEADLINE_S)
+                seen_at = viewer.seen_at(lines, time.monotonic() + _DEADLINE_S)
             rank.say()
-    ms = spread(delays, 1e3)
-    figures = [
-        Figure("from print on a rank to who looks at it, median", ms.median, "ms", at_most(500), note="over HTTP"),
-        Figure("from print on a rank to who looks at it, p99", ms.p99, "ms", note=f"slowest {ms.max:.0f}"),
-    ]
-    return Measured(figures, {"seen_ms": [1e3 * delay for delay in delays]})
+            printed_at = rank.hear(60)["printed_at"]
+    return [1e3 * (seen_at[number] - printed_at[number]) for number in range(lines)]

@@ -65,9 +65,10 @@ def measure(options: Options) -> Measured:
     details: dict[str, Any] = {}
     figures: list[Figure] = []
     for ranks in (1, RANKS):
-        turns = [plain(ranks, lines) for _ in range(options.pick(5, 1))]
+        turns = [plain(ranks, lines // ranks) for _ in range(options.pick(5, 1))]
+        count = lines // ranks * ranks
         what = f"lines of {LINE_BYTES} bytes of {ranks} {'rank' if ranks == 1 else 'ranks'}, stored and acked"
-        figures.append(_rate(what, "lines/s", turns, lines, lines * LINE_BYTES, at_least(LINES_PER_S)))
+        figures.append(_rate(what, "lines/s", turns, count, count * LINE_BYTES, at_least(LINES_PER_S)))
         details[f"plain, {ranks}"] = [asdict(turn) for turn in turns]
     with temporary_home() as folder:
         bar = folder / "bar.json"
@@ -85,12 +86,14 @@ def measure(options: Options) -> Measured:
 
 
 def plain(ranks: int, lines: int) -> Taken:
-    """`lines` plain lines of so many ranks together."""
+    """`lines` plain lines of each of so many ranks."""
     # What a tee has gathered when it keeps it, where all ranks together print at the rate of the bound.
     chunk_bytes = min(CHUNK_BYTES, round(LINES_PER_S * LINE_BYTES * GATHER_S / ranks))
-    taken = _turn(ranks, {"lines": lines // ranks, "chunk_bytes": chunk_bytes})
-    if (taken.lines, taken.text_bytes) != (lines, lines * (LINE_BYTES - 1)):
-        raise RuntimeError(f"{taken.lines:,} lines are stored, and not {lines:,}, or not as they were printed")
+    taken = _turn(ranks, {"lines": lines, "chunk_bytes": chunk_bytes})
+    if (taken.lines, taken.text_bytes) != (ranks * lines, ranks * lines * (LINE_BYTES - 1)):
+        raise RuntimeError(
+            f"{taken.lines:,} lines are stored, and not {ranks * lines:,}, or not as they were printed"
+        )
     return taken
 
 
@@ -170,7 +173,7 @@ def _rate(what: str, unit: str, turns: Sequence[Taken], count: int, size: int, b
     rates = [count / turn.seconds for turn in turns]
     cores = median(turn.cpu_s / turn.seconds for turn in turns)
     note = f"{size / 1e6 / median(turn.seconds for turn in turns):.0f} MB/s, the collector's CPU {cores:.2f} cores"
-    return Figure(what, median(rates), unit, bound, median_noise(rates) if len(rates) >= 3 else None, note)
+    return Figure(what, median(rates), unit, bound, median_noise(rates), note)
 
 
 def _live_figures(live: Taken, empty: Taken, printed: int, seconds: int) -> list[Figure]:

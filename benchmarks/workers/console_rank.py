@@ -1,4 +1,4 @@
-"""A rank that prints numbered lines, each with the time at which it was printed in it."""
+"""A rank that prints numbered lines, and tells at its end when it printed each."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ _PAUSE_S = (0.05, 0.25)
 def main() -> None:
     told = arguments()
     run = allranks.init(project="bench", id=told["run"])
-    print("the first line")
+    print(told["first"])
     answer({"ready": True})
     await_word()
     pause = random.Random(0)
+    printed_at: list[float] = []
     for number in range(told["lines"]):
         time.sleep(pause.uniform(*_PAUSE_S))
-        print(f"[line {number} printed at {time.time():.6f}]", flush=True)
+        printed_at.append(time.time())
+        print(f"[line {number} printed]", flush=True)
     await_word()
     run.finish()
+    answer({"printed_at": printed_at})
 
 
 if __name__ == "__main__":
