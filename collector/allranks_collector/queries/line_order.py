@@ -22,7 +22,7 @@ import numpy as np
 from allranks_collector.queries.select import TooMuch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable
 
     import duckdb
     from numpy.typing import NDArray
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 # What one question may hold in memory: 16 bytes a line.
 MAX_ORDERED_LINES = 20_000_000
-# What is kept of the last questions, all together, and how many of them: 160 MB at most.
+# What is kept of the orders, and of the likenesses, of the last questions: 300 MB at most, for 8 million lines.
 KEPT_LINES = 8_000_000
 KEPT_ORDERS = 16
 
@@ -243,9 +243,17 @@ class _Shelf(Generic[_T]):
         with self.lock:
             self.kept[key] = (newest, value)
             self.kept.move_to_end(key)
-            while len(self.kept) > KEPT_ORDERS or sum(len(one) for _, one in self.kept.values()) > KEPT_LINES:
+            while len(self.kept) > KEPT_ORDERS or self._sum() > KEPT_LINES:
                 self.kept.popitem(last=False)
         return value
+
+    def lines(self) -> int:
+        """How many lines are kept."""
+        with self.lock:
+            return self._sum()
+
+    def _sum(self) -> int:
+        return sum(len(value) for _, value in self.kept.values())
 
 
 class LineOrders:
@@ -254,6 +262,10 @@ class LineOrders:
     def __init__(self) -> None:
         self._orders: _Shelf[KnownOrder] = _Shelf()
         self._likenesses: _Shelf[_Likenesses] = _Shelf()
+
+    def kept_lines(self) -> int:
+        """How many lines are kept in memory, of all questions."""
+        return self._orders.lines() + self._likenesses.lines()
 
     def order(self, cursor: duckdb.DuckDBPyConnection, filter_: LineFilter, newest: int) -> KnownOrder:
         """The order of all lines of the filter with a number up to `newest`.
@@ -279,12 +291,20 @@ class LineOrders:
             order = KnownOrder(order.time_ns[is_odd], order.number[is_odd])
         return order
 
-    def others(
-        self, cursor: duckdb.DuckDBPyConnection, filter_: LineFilter, newest: int, likes: Sequence[tuple[int, int]]
-    ) -> list[bool]:
-        """Of lines that have not ended, as (likeness, rank): whether another rank has printed such a line."""
+    def who(
+        self, cursor: duckdb.DuckDBPyConnection, filter_: LineFilter, newest: int, likenesses: Iterable[int]
+    ) -> dict[int, set[int]]:
+        """The ranks that have printed, or are about to print, what is like that: whatever else the filter wants."""
         known = self._likes(cursor, filter_, newest)
-        return [bool(np.any(known.rank[known.like == np.uint64(like)] != rank)) for like, rank in likes]
+        found = {like: set(known.rank[known.like == np.uint64(like)].tolist()) for like in likenesses}
+        ranks = dict(filter_.everyone)
+        rows = cursor.execute(
+            f"SELECT {LIKENESS}, writer FROM open_lines WHERE writer IN (SELECT unnest($writers::INTEGER[]))",
+            {"writers": list(ranks)},
+        ).fetchall()
+        for like, writer in rows:
+            found.get(like, set()).add(ranks[writer])
+        return found
 
     def _likes(self, cursor: duckdb.DuckDBPyConnection, filter_: LineFilter, newest: int) -> _Likenesses:
         writers, ranks = ([pair[part] for pair in filter_.everyone] for part in (0, 1))

@@ -292,14 +292,8 @@ def _open_lines(
     condition, parameters = filter_.condition()
     rows = cursor.execute(_OPEN.format(condition=condition), parameters).fetchall()
     if filter_.odd and rows:
-        likes = [(row[-1], writers[row[1]][0]) for row in rows]
-        printed = orders.others(cursor, filter_, newest, likes)
-        shared = {like for like, rank in likes if any(a == like and b != rank for a, b in likes)}
-        rows = [
-            row
-            for row, (like, _), is_printed in zip(rows, likes, printed, strict=True)
-            if not is_printed and like not in shared
-        ]
+        who = orders.who(cursor, filter_, newest, {row[-1] for row in rows})
+        rows = [row for row in rows if len(who[row[-1]]) == 1]
     return [_line(writers, row, is_open=True) for row in rows]
 
 
