@@ -19,6 +19,8 @@ _RESET = "\x1b[0m"
 
 def shown(text: str, *, colours: bool) -> str:
     """`text` for a terminal, or for a file: with `colours` those that it has, and a reset behind them."""
+    if text.isprintable():
+        return text  # most lines are
     has_colours = False
 
     def kept(found: re.Match[str]) -> str:
