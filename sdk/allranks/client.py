@@ -135,20 +135,38 @@ class Client:
         stream: str | None = None,
         attempt: int | str | None = None,
         limit: int | None = None,
+        *,
+        grep: str | None = None,
+        begin: float | None = None,
+        end: float | None = None,
+        odd: bool = False,
     ) -> Table:
         """What the ranks printed, a row for each line, by time.
 
         Args:
             id: the run.
             ranks: one rank, several, or text as in "0-3,7"; None for all.
-            stream: "stdout" or "stderr"; None for both.
+            stream: "stdout" or "stderr", and notes beside either; None for all.
             attempt: a number, "all", or None for the newest.
             limit: the newest so many, up to 10,000; None for all.
+            grep: only lines with this regular expression (RE2), in their text without colours.
+            begin: only from this time on.
+            end: only from before this time.
+            odd: only what one rank alone has printed; numbers are taken as equal.
 
-        Columns: time, rank, attempt, host, stream, line (its number in its stream), text (as printed, escape
-        sequences too), open (it has not ended yet).
+        Columns: time, rank, attempt, host, stream ("note" where the collector says what was not kept), line (its
+        number in its stream), text (as people see it; of escape sequences only colours are left), open (it may still
+        change).
         """
-        asked: Params = {"ranks": _ranks(ranks), "stream": stream, "attempt": attempt}
+        asked: Params = {
+            "ranks": _ranks(ranks),
+            "stream": stream,
+            "attempt": attempt,
+            "grep": grep,
+            "begin": begin,
+            "end": end,
+            "odd": odd or None,
+        }
         if limit is not None:
             return _table(self._ask(id, "/logs", {**asked, "limit": limit})["lines"], _LINE_COLUMNS)
         rows: list[dict[str, Any]] = []

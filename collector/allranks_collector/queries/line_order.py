@@ -241,8 +241,9 @@ class _Shelf(Generic[_T]):
         else:
             value = known[1]
         with self.lock:
-            self.kept[key] = (newest, value)
-            self.kept.move_to_end(key)
+            self.kept.pop(key, None)
+            if len(value) <= KEPT_LINES:
+                self.kept[key] = (newest, value)
             while len(self.kept) > KEPT_ORDERS or self._sum() > KEPT_LINES:
                 self.kept.popitem(last=False)
         return value

@@ -130,6 +130,15 @@ def test_all_lines_come_however_many_pages_they_take(client: Client, monkeypatch
     assert client.logs("run-one", stream="stderr")["text"] == []
 
 
+def test_lines_are_searched_where_they_are(client: Client) -> None:
+    lines = client.logs("run-one", grep="^0: [01]")
+    assert lines["text"] == ["0: 0", "0: 1"]
+    assert client.logs("run-one", begin=lines["time"][0], end=lines["time"][1])["text"] == ["0: 0", "1: 0"]
+    assert client.logs("run-one", odd=True)["text"] == []
+    with pytest.raises(Refused, match="a regular expression"):
+        client.logs("run-one", grep="(")
+
+
 # -- the answers ------------------------------------------------------------------------------------------
 
 
