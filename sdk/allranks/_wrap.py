@@ -47,12 +47,10 @@ def wrapped(place: RunPlace, settings: RunSettings) -> WrappedConsole | None:
     """
     console = WrappedConsole(place, settings)
     behind = Behind.of(place.env)
-    has_any = False
     for number, stream in ((STDOUT, sys.stdout), (STDERR, sys.stderr)):
-        if stream is None or _is_kept_already(stream, number, place, behind):
-            continue
-        has_any = console.wrap(number, stream) or has_any
-    return console if has_any else None
+        if stream is not None and not _is_kept_already(stream, number, place, behind):
+            console.wrap(number, stream)
+    return console if console.is_needed else None
 
 
 def _is_kept_already(stream: Any, number: int, place: RunPlace, behind: Behind) -> bool:
@@ -75,29 +73,84 @@ class WrappedStream:
 
     def __init__(self, stream: Any, write: Callable[[Any], None]) -> None:
         self.stream = stream
-        original = stream.write
-        # Bound here: at the end of the interpreter there are no modules any more.
-        is_finalizing = sys.is_finalizing
+        self.tell = write
+        self.inside = _Inside()
+        self.put_on()
 
-        def write_and_tell(*told: Any, **named: Any) -> Any:
-            result = original(*told, **named)
-            if told and not is_finalizing():
-                write(told[0])
-            return result
-
-        self._own: Any = vars(stream).get("write")
-        self._replacement = write_and_tell
-        stream.write = write_and_tell
+    def put_on(self) -> None:
+        """Replaces `write`, where it has not been done, or has been undone by somebody else."""
+        top = vars(self.stream).get("write")
+        if isinstance(top, _Layer):
+            top.told = self
+        else:
+            self.stream.write = _Layer(self, self.stream.write, top)
 
     def give_back(self) -> None:
         """The stream's `write` is what it was; where somebody has replaced it since, theirs stays."""
         with contextlib.suppress(Exception):  # it may be anything by now
-            if vars(self.stream).get("write") is not self._replacement:
+            top = vars(self.stream).get("write")
+            if not isinstance(top, _Layer) or top.told is not self:
                 return
-            if self._own is None:
+            if top.before is None:
                 del self.stream.write
             else:
-                self.stream.write = self._own
+                self.stream.write = top.before
+
+
+class _Inside(threading.local):
+    """What a thread is writing at this moment."""
+
+    text: Any = None
+
+
+class _Layer:
+    """What stands in the place of a stream's `write`.
+
+    There may be more than one of them, with layers of others in between: what passes through them is told once.
+
+    Attributes:
+        told: whom it tells.
+        before: what the stream itself had in the place of its class's `write`.
+    """
+
+    # Bound here: at the end of the interpreter there are no modules any more.
+    _is_finalizing = staticmethod(sys.is_finalizing)
+
+    def __init__(self, told: WrappedStream, original: Callable[..., Any], before: Any) -> None:
+        self.told = told
+        self.before = before
+        self._original = original
+
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        inside = self.told.inside
+        if not args or inside.text is args[0] or self._is_finalizing():
+            return self._original(*args, **named)
+        outer, inside.text = inside.text, args[0]
+        try:
+            result = self._original(*args, **named)
+        finally:
+            inside.text = outer
+        self.told.tell(args[0])
+        return result
+
+
+def _nothing() -> None:
+    pass
+
+
+def _at_each_cell(action: Callable[..., None]) -> Callable[[], None]:
+    """Has IPython, where this is one, call `action` before each cell; what ends that."""
+    get_shell = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    shell = get_shell() if get_shell is not None else None
+    if shell is None:
+        return _nothing
+    shell.events.register("pre_execute", action)
+
+    def end() -> None:
+        with contextlib.suppress(ValueError):  # it has been done
+            shell.events.unregister("pre_execute", action)
+
+    return end
 
 
 class WrappedConsole:
@@ -115,6 +168,7 @@ class WrappedConsole:
         self._ships = place.destination != "offline" and may_schedule()
         self._feed: Feed | None = None
         self._streams: list[WrappedStream] = []
+        self._leave_cells: Callable[[], None] = _nothing
         # In a child that was forked by C code, of which no Python is told, nothing of this is touched.
         self._pid = os.getpid()
         # Reentrant: a signal handler may print in the middle of `_write`; then it only adds to what is gathered.
@@ -122,17 +176,23 @@ class WrappedConsole:
         self._is_busy = False
         self._is_last = self._is_over = False
 
-    def wrap(self, number: int, stream: Any) -> bool:
-        """Keeps what `stream` is told as the stream `number` from now on; False where that cannot be."""
+    @property
+    def is_needed(self) -> bool:
+        """Whether there is any stream whose `write` could be replaced."""
+        return bool(self._streams)
+
+    def wrap(self, number: int, stream: Any) -> None:
+        """Keeps what `stream` is told as the stream `number` from now on; where that cannot be, it is said."""
         if any(other.stream is stream for other in self._streams):
-            return True
+            return
         try:
             self._streams.append(WrappedStream(stream, lambda text: self._write(number, text)))
         except (AttributeError, TypeError) as error:
             where = "stdout" if number == STDOUT else "stderr"
             warn_once(f"wrap:{where}", f"what is printed to sys.{where} is not kept: {error}")
-            return False
-        return True
+            return
+        if len(self._streams) == 1:
+            self._leave_cells = _at_each_cell(self._put_on)
 
     def tick(self) -> None:
         """Keeps and ships what was printed."""
@@ -175,7 +235,14 @@ class WrappedConsole:
         self._keeper.abandon()
         _KEPT.append(self._feed)
 
+    def _put_on(self, *_: object) -> None:
+        """At the beginning of a cell: IPython's own `write` is there now, and ours goes with it at the cell's end."""
+        for stream in self._streams:
+            with contextlib.suppress(Exception):  # it may be anything by now
+                stream.put_on()
+
     def _give_back(self) -> None:
+        self._leave_cells()
         for stream in self._streams:
             stream.give_back()
 

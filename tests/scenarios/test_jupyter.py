@@ -153,7 +153,9 @@ def test_processes_that_a_cell_forks_log_and_print(home: Path, env: Mapping[str,
             assert counter.steps.tolist() == list(range(len(counter.steps)))
 
 
-def test_what_a_cell_prints_is_shown_beneath_it(home: Path, env: Mapping[str, str], tmp_path: Path) -> None:
+def test_what_a_cell_prints_is_shown_beneath_it_and_kept_while_there_is_a_run(
+    home: Path, env: Mapping[str, str], tmp_path: Path
+) -> None:
     prints = """
         import os, subprocess, sys
         print("python")
@@ -172,3 +174,8 @@ def test_what_a_cell_prints_is_shown_beneath_it(home: Path, env: Mapping[str, st
             assert sorted(shown.stderr.split("\n")) == ["", "child too", "python too"]
 
     in_notebook(tmp_path, env, act)
+    with scenario.stored(home) as stored:
+        (run,) = stored.runs()
+        # Only what was printed within the run. What a child prints the kernel reads, and tells its streams.
+        assert sorted(stored.lines(run)[0]) == ["child", "python"]
+        assert sorted(stored.lines(run, "stderr")[0]) == ["child too", "python too"]

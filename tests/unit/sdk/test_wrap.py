@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -186,6 +187,61 @@ def test_what_takes_the_place_of_a_stream_is_the_programs_own(begin: _Begin, tmp
     assert tee.copy.getvalue() == "both\n"
     console.finish(0.0)
     assert _kept(tmp_path) == b"both\n"
+
+
+class _Shell:
+    """As IPython runs a cell: it puts a `write` of its own in the place of the streams' for as long."""
+
+    def __init__(self) -> None:
+        self.events = self
+        self.actions: list[Callable[[], None]] = []
+        self.history: list[str] = []
+
+    def register(self, event: str, action: Callable[[], None]) -> None:
+        assert event == "pre_execute"
+        self.actions.append(action)
+
+    def unregister(self, event: str, action: Callable[[], None]) -> None:
+        self.actions.remove(action)
+
+    def run_cell(self, act: Callable[[], object], is_async: bool = False) -> None:
+        stream: Any = sys.stdout
+        original = stream.write
+
+        def write(text: str) -> int:
+            self.history.append(text)
+            return int(original(text))
+
+        if not is_async:
+            stream.write = write
+        for action in self.actions:
+            action()
+        act()
+        if not is_async:
+            stream.write = original
+
+
+def test_what_each_cell_prints_is_kept_once(
+    begin: _Begin, shown: _Streams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell = _Shell()
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    with contextlib.redirect_stdout(shown[0]):
+        begun: list[WrappedConsole] = []
+
+        def begin_and_print() -> None:
+            begun.append(begin())
+            print("1")
+
+        shell.run_cell(begin_and_print)
+        for at, is_async in ((2, False), (3, True), (4, False), (5, True)):
+            shell.run_cell(lambda at=at: print(at), is_async)  # type: ignore[misc]
+        shell.run_cell(lambda: begun[0].finish(0.0))
+        shell.run_cell(lambda: print("after"))
+    assert _kept(tmp_path) == b"1\n2\n3\n4\n5\n"
+    assert shown[0].getvalue() == "1\n2\n3\n4\n5\nafter\n"
+    assert "".join(shell.history) == "1\n2\n4\nafter\n"
+    assert not shell.actions
 
 
 def test_one_object_for_both_streams_is_kept_once(begin: _Begin, shown: _Streams, tmp_path: Path) -> None:
