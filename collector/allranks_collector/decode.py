@@ -30,6 +30,9 @@ _MAX_TIME = 2**63
 _MAX_DROPPED = 2**62
 _MAX_ALERT_CHARS = 16_384
 _STREAMS = (1, 2)
+# The stream of notes of ours.
+_NOTE = 0
+_MAX_REASON_CHARS = 200
 _LATE_NS = 60_000_000_000
 
 
@@ -47,7 +50,7 @@ class Decoder:
 
     def __init__(self, ledger: Ledger) -> None:
         self.points = PointBuffer()
-        self.lines = LineBuffer()
+        self.lines = LineBuffer(ledger.final_lines)
         self.closed: list[tuple[WriterBook, dict[str, Any]]] = []
         self._ledger = ledger
         self._handlers: dict[int, Callable[[WriterBook, list[Any]], None]] = {
@@ -214,6 +217,9 @@ class Decoder:
         end = event[2] if isinstance(event[2], dict) else {}
         if not book.is_console:
             self._ledger.event(book, event[1], "closed", end)
+        for number, stream in book.streams.items():
+            self.lines.end(book.run.id, (book.writer, number), stream)
+        book.streams.clear()
         book.is_closed = True
         self.closed.append((book, end))
 
@@ -223,12 +229,23 @@ class Decoder:
             raise BrokenRecord("a DROPPED record counts records")
         self._ledger.event(book, event[1], "dropped", event[2])
         book.dropped = min(book.dropped + records, _MAX_DROPPED)
+        if book.is_console:
+            self._note(book, event[1], event[2])
+
+    def _note(self, book: WriterBook, time_ns: int, dropped: dict[str, Any]) -> None:
+        """Says in its place what of a console was not kept."""
+        run, note = book.run.id, f"[{not_kept(dropped)}]\n".encode()
+        if dropped.get("lines") != 0:
+            # Else the end of a line would seem to follow the beginning of another.
+            for number, stream in book.streams.items():
+                self.lines.interrupt(run, (book.writer, number), stream)
+        self.lines.add(run, (book.writer, _NOTE), self._ledger.stream(book, _NOTE), time_ns, note)
 
     def _console(self, book: WriterBook, event: list[Any]) -> None:
         _, time_ns, stream, chunk = event
         if stream not in _STREAMS or not isinstance(chunk, bytes):
             raise BrokenRecord("a CONSOLE record has a stream, 1 or 2, and bytes")
-        self.lines.add(book.run.id, (book.writer, stream), self._ledger.open_line(book, stream), time_ns, chunk)
+        self.lines.add(book.run.id, (book.writer, stream), self._ledger.stream(book, stream), time_ns, chunk)
 
     def _alert(self, book: WriterBook, event: list[Any]) -> None:
         body = {key: str(event[2][key])[:_MAX_ALERT_CHARS] for key in ("title", "text", "level") if key in event[2]}
@@ -245,6 +262,31 @@ def opening_of(body: bytes) -> list[Any] | None:
     except ProtocolError:
         return None
     return event if event[0] == Kind.OPEN and len(event) >= 3 else None
+
+
+def not_kept(dropped: dict[str, Any]) -> str:
+    """What of a console was not kept, and why, in words: `12,345 lines (1.2 MB) were not kept: disk full`."""
+
+    def number(name: str) -> int:
+        value = dropped.get(name)
+        return value if type(value) is int and value > 0 else 0
+
+    lines, size = number("lines"), number("bytes")
+    if lines:
+        what = f"{lines:,} line{'s' if lines > 1 else ''}" + (f" ({_amount(size)})" if size else "")
+    else:
+        what = _amount(size) if size else f"{number('records'):,} records"
+    verb = "was" if lines == 1 else "were"
+    reason = " ".join(str(dropped.get("reason") or "").split())[:_MAX_REASON_CHARS]
+    return f"{what} {verb} not kept" + (f": {reason}" if reason else "")
+
+
+def _amount(size: int) -> str:
+    """Bytes as people say them."""
+    for unit, of_unit in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= of_unit:
+            return f"{size / of_unit:,.1f} {unit}"
+    return f"{size} bytes"
 
 
 def _payload(view: memoryview, at: int) -> memoryview | None:

@@ -17,8 +17,8 @@ import numpy as np
 
 from allranks_bus import processes
 from allranks_bus.errors import ProtocolError
-from allranks_collector.line_rows import load_open_lines
-from allranks_collector.lines import OpenLine
+from allranks_collector.line_rows import final_lines, load_line_streams
+from allranks_collector.lines import LineStream
 from allranks_collector.rows import NewRows
 from allranks_collector.store import Store
 
@@ -93,8 +93,8 @@ class WriterBook:
     # (key, kind) → series; and keyset number → keyset.
     series: dict[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
     keysets: dict[int, Keyset] = field(default_factory=dict[int, Keyset])
-    # By stream, the line that has not ended yet.
-    open_lines: dict[int, OpenLine] = field(default_factory=dict[int, OpenLine])
+    # By stream, what it prints.
+    streams: dict[int, LineStream] = field(default_factory=dict[int, LineStream])
     # How often the record at `next_seq` has come broken; and when (monotonic) a RESEND from which seq was sent.
     broken: int = 0
     asked_again_at: float = float("-inf")
@@ -116,10 +116,12 @@ class Ledger:
 
     Args:
         store: read from when something is met for the first time since the start.
+        keeps_history: each state of a progress bar becomes a line.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, keeps_history: bool = False) -> None:
         self._store = store
+        self._keeps_history = keeps_history
         self.new = NewRows()
         self.writers: dict[bytes, WriterBook] = {}
         self._runs: dict[str, RunBook] = {}
@@ -166,8 +168,8 @@ class Ledger:
             )
             self.writers[book.id] = by_number[writer] = book
         _load_names(cursor, by_number)
-        for writer, stream, line in load_open_lines(cursor, by_number):
-            by_number[writer].open_lines[stream] = line
+        for (writer, number), stream in load_line_streams(cursor, by_number, keeps_history=self._keeps_history):
+            by_number[writer].streams[number] = stream
 
     def open(self, id_: bytes, identity: Mapping[str, Any], time_ns: int) -> WriterBook:
         """The book of a new writer, made from the identity in its OPEN record.
@@ -263,13 +265,18 @@ class Ledger:
         self.new.keysets.append((book.writer, keyset, json.dumps(names)))
         return True
 
-    def open_line(self, book: WriterBook, stream: int) -> OpenLine:
-        """The line of a stream that has not ended yet."""
-        line = book.open_lines.get(stream)
-        if line is None:
-            line = book.open_lines[stream] = OpenLine()
-            self.new.terminals.append((book.writer, stream, line.state()))
-        return line
+    def stream(self, book: WriterBook, number: int) -> LineStream:
+        """What a writer prints to a stream."""
+        stream = book.streams.get(number)
+        if stream is None:
+            stream = book.streams[number] = LineStream(keeps_history=self._keeps_history)
+            self.new.terminals.append((book.writer, number, stream.state()))
+        return stream
+
+    def final_lines(self, of: tuple[int, int], begin: int, end: int) -> list[tuple[int, str]]:
+        """The stored lines of a writer's stream from one number up to another, as time and text."""
+        with self._store.cursor() as cursor:
+            return final_lines(cursor, of, begin, end)
 
     def number_lines(self, count: int) -> int:
         """Gives so many lines their numbers; the first of them."""

@@ -1,107 +1,209 @@
 """Lines: from the bytes that a rank prints to the lines that people read. Pure.
 
-A line ends with a newline. A carriage return before it begins the line anew, as progress bars do: what was printed
-last is kept. Bytes that are no UTF-8 are replaced, and a line of more than MAX_LINE_BYTES is cut. All else, escape
-sequences too, is text. However the bytes are cut into chunks, the lines are the same.
+All that is printed to one stream is played on a `Terminal`. Text that just goes on, and progress bars that begin
+their line anew, which is nearly everything, take short ways here that come to the same. However the bytes are cut
+into chunks, the lines are the same.
 """
 
 from __future__ import annotations
 
 import codecs
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable
+from typing import NamedTuple
 
 import msgpack
 
-MAX_LINE_BYTES = 64 * 1024
+from allranks_collector.cells import MAX_LINE_BYTES, is_narrow
+from allranks_collector.terminal import Final, Terminal
+
+# Bytes that are more than text: all controls but tab, newline and, in bars, carriage return. C1 controls are in UTF-8
+# what _C1 finds.
+_CONTROLS = bytes([*range(0x09), *range(0x0B, 0x0D), *range(0x0E, 0x20), 0x7F])
+_C1 = re.compile(rb"\xc2[\x80-\x9f]")
 
 
-@dataclass
-class OpenLine:
-    """One stream's line that has not ended yet.
+class Block(NamedTuple):
+    """Lines that are final: `lines` of them from number `first` on, joined by newlines in `text`."""
+
+    first: int
+    time_ns: int
+    lines: int
+    text: str
+
+
+class LineStream:
+    """The lines of one stream of a writer.
 
     Attributes:
-        line: its number; the next one has one more.
         time_ns: when its newest bytes were printed.
-        raw: what it holds, from its last carriage return on; at most MAX_LINE_BYTES.
-        cut: how many bytes more there were.
         stored: the numbers of the lines that table `open_lines` has.
-        is_returned: a carriage return has come, and nothing after it: what comes next begins the line anew.
     """
 
-    line: int = 0
-    time_ns: int = 0
-    raw: bytes = b""
-    cut: int = 0
-    is_returned: bool = False
-    stored: list[int] = field(default_factory=list[int], compare=False)
+    def __init__(self, *, keeps_history: bool = False) -> None:
+        self.time_ns = 0
+        self.stored: list[int] = []
+        self._terminal = Terminal(keeps_history=keeps_history)
+        self._keeps_history = keeps_history
+        # A character that has not come as a whole.
+        self._raw = b""
 
-    def state(self) -> bytes:
-        """All of it, for `restored`."""
-        return msgpack.packb([self.line, self.time_ns, self.raw, self.cut, self.is_returned])
+    @property
+    def first(self) -> int:
+        """The number of the first line that may still change."""
+        return self._terminal.first
 
-    @classmethod
-    def restored(cls, state: bytes, stored: list[int]) -> OpenLine:
-        """The line whose `state` this is."""
-        return cls(*msgpack.unpackb(state), stored)
+    def feed(self, chunk: bytes, time_ns: int, take_back: Callable[[int], list[Final]]) -> list[Block]:
+        """Takes in the stream's next bytes; the lines that are final by now.
+
+        Args:
+            take_back: gives the final lines from that number up to `first` (fewer, where there are no more), each as
+                its time and text. They are not final any more: they come again in a later block.
+        """
+        self.time_ns = time_ns
+        if b"\r" in chunk:
+            chunk = chunk.replace(b"\r\n", b"\n")
+        raw = self._raw + chunk
+        text, used = codecs.utf_8_decode(raw, "replace", False)
+        self._raw = raw[used:]
+        is_text = len(raw.translate(None, _CONTROLS)) == len(raw) and not (b"\xc2" in raw and _C1.search(raw))
+        if is_text and self._terminal.is_plain:
+            blocks = self._go_on(text) if b"\r" not in raw else self._begin_anew(text)
+            if blocks is not None:
+                return blocks
+        self._terminal.play(text, time_ns, take_back)
+        return self._taken()
+
+    def interrupt(self) -> list[Block]:
+        """Lines are missing here: the lines that are final by that. What follows begins another."""
+        self._end_character()
+        self._terminal.interrupt()
+        return self._taken()
+
+    def end(self) -> list[Block]:
+        """Nothing follows: the lines that are final by that, which are all."""
+        self._end_character()
+        self._terminal.end()
+        return self._taken()
 
     def open_lines(self) -> list[tuple[int, int, str]]:
         """The lines that may still change: number, time and text of each."""
-        return [(self.line, self.time_ns, self.text)]
+        first = self.first
+        return [(first + at, line.time_ns, line.text()) for at, line in enumerate(self._terminal.lines)]
 
-    @property
-    def text(self) -> str:
-        """The line as it stands; of a character that has not come as a whole, nothing."""
-        return open_text(self.raw, self.cut)
+    def state(self) -> bytes:
+        """All that it takes to go on, for `restored`."""
+        return bytes(msgpack.Packer().pack([self.time_ns, self._raw, self._terminal.state()]))
 
-    def feed(self, chunk: bytes, time_ns: int) -> tuple[int, str]:
-        """Takes in the stream's next bytes: how many lines have ended with them, and these lines joined by newlines.
+    @classmethod
+    def restored(cls, state: bytes, stored: list[int], *, keeps_history: bool = False) -> LineStream:
+        """The stream whose `state` this is."""
+        stream = cls(keeps_history=keeps_history)
+        stream.time_ns, stream._raw, terminal = msgpack.unpackb(state)
+        stream._terminal.restore(terminal)
+        stream.stored = stored
+        return stream
 
-        They have the numbers from what `line` was before.
-        """
-        self.time_ns = time_ns
-        head, newline, tail = chunk.rpartition(b"\n")
+    def _go_on(self, text: str) -> list[Block] | None:
+        """Text without carriage returns, behind what the line has: decoded at once, and never taken apart."""
+        terminal = self._terminal
+        line, first = terminal.lines[0], terminal.first
+        plain = line.plain
+        if terminal.column is not None or plain is None or not _has_room(line.size, text):
+            return None
+        head, newline, tail = text.rpartition("\n")
         if not newline:
-            self._add(tail)
-            return 0, ""
-        if self.cut or self.is_returned or b"\r" in head or len(self.raw) + len(head) > MAX_LINE_BYTES:
-            text = self._end_one_by_one(head)
+            line.add_plain(tail)
+            line.time_ns = self.time_ns
+            return []
+        count = head.count("\n") + 1
+        if line.is_changed:
+            own, *others = head.split("\n", 1)
+            head = "\n".join([(plain + own).rstrip(" "), *others])
         else:
-            # What most chunks are: decoded at once, and never taken apart here.
-            text = (self.raw + head).decode("utf-8", "replace")
-        count = head.count(b"\n") + 1
-        self.line += count
-        self.raw, self.cut, self.is_returned = b"", 0, False
-        self._add(tail)
-        return count, text
+            head = plain + head
+        terminal.pass_over(count)
+        terminal.lines[0].add_plain(tail)
+        terminal.lines[0].time_ns = self.time_ns
+        return [Block(first, self.time_ns, count, head)]
 
-    def _end_one_by_one(self, head: bytes) -> str:
-        ended: list[str] = []
-        for part in head.split(b"\n"):
-            self._add(part)
-            ended.append(_text(self.raw, self.cut, is_final=True))
-            self.raw, self.cut, self.is_returned = b"", 0, False
-        return "\n".join(ended)
+    def _begin_anew(self, text: str) -> list[Block] | None:
+        """A progress bar: text with carriage returns, of characters that all take one column."""
+        terminal = self._terminal
+        line = terminal.lines[0]
+        plain = line.plain
+        if plain is None or self._keeps_history or not _has_room(line.size, text):
+            return None
+        if terminal.column is not None and not text.startswith("\r"):
+            if terminal.column:
+                return None
+            text = "\r" + text
+        if not is_narrow(plain) or not is_narrow(text.replace("\r", "").replace("\n", "")):
+            return None
+        head, newline, tail = text.rpartition("\n")
+        final: list[Final] = []
+        if newline:
+            for part in head.split("\n"):
+                seen, is_changed, _ = _overprinted(plain, part)
+                final.append((self.time_ns, seen.rstrip(" ") if is_changed or line.is_changed else seen))
+                plain = ""
+                line.is_changed = False
+            terminal.pass_over(len(final))
+        line = terminal.lines[0]
+        seen, is_changed, column = _overprinted(plain, tail)
+        line.set_plain(seen, is_changed=is_changed or line.is_changed)
+        line.time_ns = self.time_ns
+        terminal.column = column
+        return _blocks(terminal.first - len(final), final)
 
-    def _add(self, part: bytes) -> None:
-        """Takes in bytes of one line."""
-        if not part:
-            return
-        kept = part.rstrip(b"\r")
-        if kept:
-            _, is_anew, last = kept.rpartition(b"\r")
-            if is_anew or self.is_returned:
-                self.raw, self.cut = b"", 0
-            room = MAX_LINE_BYTES - len(self.raw)
-            self.raw += last[:room]
-            self.cut += max(0, len(last) - room)
-        self.is_returned = len(kept) < len(part)
+    def _end_character(self) -> None:
+        if self._raw:
+            self._raw = b""
+            self._terminal.play("\ufffd", self.time_ns, _nothing)
+
+    def _taken(self) -> list[Block]:
+        final = self._terminal.final
+        self._terminal.final = []
+        return _blocks(self.first - len(final), final)
 
 
-def open_text(raw: bytes, cut: int) -> str:
-    """The text of a line that may still go on, as an `OpenLine` holds it."""
-    return _text(raw, cut, is_final=False)
+def _has_room(size: int, text: str) -> bool:
+    """False where a line of text, the first of which has so many bytes already, may be too long to be kept whole."""
+    widest = 1 if text.isascii() else 4
+    if size + widest * len(text) <= MAX_LINE_BYTES:
+        return True
+    return size + widest * max(map(len, text.split("\n"))) <= MAX_LINE_BYTES
 
 
-def _text(raw: bytes, cut: int, *, is_final: bool) -> str:
-    text, _ = codecs.utf_8_decode(raw, "replace", is_final and not cut)
-    return f"{text} … [{cut:,} bytes more]" if cut else text
+def _overprinted(plain: str, text: str) -> tuple[str, bool, int | None]:
+    """What is seen when text with carriage returns is printed behind `plain`; whether it changed; and the column."""
+    added, *anew = text.split("\r")
+    plain += added
+    parts = [part for part in anew if part]
+    seen = ""
+    for part in reversed(parts):
+        if len(part) > len(seen):
+            seen += part[len(seen) :]
+    is_changed = bool(parts) and (bool(plain) or len(parts) > 1)
+    if len(plain) > len(seen):
+        seen += plain[len(seen) :]
+    if not anew or not seen:
+        return seen, is_changed, None
+    column = len(anew[-1])
+    return seen, is_changed, None if column == len(seen) else column
+
+
+def _blocks(first: int, final: list[Final]) -> list[Block]:
+    """Lines as blocks of the same time."""
+    blocks: list[Block] = []
+    begin = 0
+    for at in range(1, len(final) + 1):
+        if at == len(final) or final[at][0] != final[begin][0]:
+            texts = [text for _, text in final[begin:at]]
+            blocks.append(Block(first + begin, final[begin][0], len(texts), "\n".join(texts)))
+            begin = at
+    return blocks
+
+
+def _nothing(_: int) -> list[Final]:
+    return []

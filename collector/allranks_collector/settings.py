@@ -201,6 +201,9 @@ class Settings:
             env="ALLRANKS_IDLE_EXIT",
         ),
     )
+    progress_history: bool = field(
+        default=False, metadata=_row(SWITCH, "keep each state of a progress bar as a line of its own")
+    )
     keep_days: float | None = field(
         default=None, metadata=_row(OPTIONAL_POSITIVE, "remove runs so long after their end (default: none)")
     )

@@ -1,29 +1,52 @@
-"""Lines are the same however the bytes that make them arrive."""
+"""Lines are the same however the bytes that make them arrive, and whichever way they take."""
 
 from __future__ import annotations
 
+import codecs
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allranks_collector.lines import MAX_LINE_BYTES, OpenLine
+from allranks_collector.cells import MAX_LINE_BYTES
+from allranks_collector.lines import LineStream
+from allranks_collector.terminal import Final, Terminal
 
 
-def _fed(*chunks: bytes) -> tuple[list[str], OpenLine]:
-    """The lines that have ended, and the one that has not."""
-    stream = OpenLine()
-    ended: list[str] = []
-    for chunk in chunks:
-        before = stream.line
-        count, text = stream.feed(chunk, 7)
-        lines = text.split("\n") if count else []
-        assert len(lines) == count == stream.line - before
-        ended += lines
-    return ended, stream
+class Fed:
+    """A stream, and behind it those who keep what is final."""
+
+    def __init__(self, *chunks: bytes, keeps_history: bool = False) -> None:
+        self.stream = LineStream(keeps_history=keeps_history)
+        self.kept: list[Final] = []
+        self.feed(*chunks)
+
+    def feed(self, *chunks: bytes, time_ns: int = 7) -> Fed:
+        for chunk in chunks:
+            for first, when, count, text in self.stream.feed(chunk, time_ns, self._take_back):
+                texts = text.split("\n")
+                assert (first, count) == (len(self.kept), len(texts))
+                self.kept += [(when, text) for text in texts]
+        return self
+
+    @property
+    def final(self) -> list[str]:
+        return [text for _, text in self.kept]
+
+    @property
+    def open(self) -> list[str]:
+        lines = self.stream.open_lines()
+        assert [line for line, *_ in lines] == list(range(len(self.kept), len(self.kept) + len(lines)))
+        return [text for _, _, text in lines]
+
+    def _take_back(self, line: int) -> list[Final]:
+        back = self.kept[line:]
+        del self.kept[line:]
+        return back
 
 
 @pytest.mark.parametrize(
-    ("printed", "ended", "open_"),
+    ("printed", "final", "open_"),
     [
         (b"one\ntwo\n", ["one", "two"], ""),
         (b"\n\n", ["", ""], ""),
@@ -31,56 +54,119 @@ def _fed(*chunks: bytes) -> tuple[list[str], OpenLine]:
         (b"dos\r\nline\r\n", ["dos", "line"], ""),
         (b"10%\r20%\r30%\n", ["30%"], ""),
         (b"\r10%\r20%\r", [], "20%"),
-        (b"100%\r\r\nnext", ["100%"], "next"),
+        (b"100%\r99\r\nnext", ["990%"], "next"),
         (b"\r\n\r", [""], ""),
+        (b"tab\there  \n", ["tab\there  "], ""),
         (b"\x1b[31mred\x1b[0m\n", ["\x1b[31mred\x1b[0m"], ""),
         ("grüße\n€".encode(), ["grüße"], "€"),
-        (b"bad \xff\xfe byte\n\xc3\nok\n", ["bad �� byte", "�", "ok"], ""),
-        (b"nul \x00 here\n", ["nul \x00 here"], ""),
+        (b"bad \xff\xfe byte\n\xc3\nok\n", ["bad \ufffd\ufffd byte", "\ufffd", "ok"], ""),
+        (b"nul \x00 here\n", ["nul  here"], ""),
+        (b"a\xc2\x9b1mb\n", ["a1mb"], ""),
     ],
 )  # fmt: skip
-def test_what_was_printed_becomes_lines(printed: bytes, ended: list[str], open_: str) -> None:
-    lines, stream = _fed(printed)
-    assert (lines, stream.text) == (ended, open_)
+def test_what_was_printed_becomes_lines(printed: bytes, final: list[str], open_: str) -> None:
+    fed = Fed(printed)
+    assert (fed.final, fed.open) == (final, [open_])
 
 
 def test_half_a_character_is_waited_for() -> None:
-    lines, stream = _fed(b"caf\xc3")
-    assert (lines, stream.text) == ([], "caf")
-    assert stream.feed(b"\xa9\n", 9) == (1, "café")
+    fed = Fed(b"caf\xc3")
+    assert fed.open == ["caf"]
+    assert fed.feed(b"\xa9\n").final == ["café"]
+
+
+def test_lines_have_the_time_of_the_chunk_that_ended_them_and_open_ones_that_of_their_last_change() -> None:
+    fed = Fed().feed(b"one\ntwo", time_ns=1).feed(b"\nthree\n", time_ns=2).feed(b"\x1b[A!", time_ns=3)
+    assert fed.kept == [(1, "one"), (2, "two")]
+    assert fed.stream.open_lines() == [(2, 3, "!hree"), (3, 2, "")]
 
 
 def test_a_long_line_is_cut_and_says_how_much_is_missing() -> None:
-    lines, _ = _fed(b"a" * (MAX_LINE_BYTES + 1500) + b"\nnext\n")
-    assert lines == ["a" * MAX_LINE_BYTES + " … [1,500 bytes more]", "next"]
+    fed = Fed(b"a" * (MAX_LINE_BYTES + 1500) + b"\nnext\n")
+    assert fed.final == ["a" * MAX_LINE_BYTES + " … [1,500 bytes more]", "next"]
 
 
 def test_a_cut_character_is_left_out_of_a_long_line() -> None:
-    lines, _ = _fed(b"a" * (MAX_LINE_BYTES - 1) + "é".encode() + b"\n")
-    assert lines == ["a" * (MAX_LINE_BYTES - 1) + " … [1 bytes more]"]
+    fed = Fed(b"a" * (MAX_LINE_BYTES - 1) + "éb".encode() + b"\n")
+    assert fed.final == ["a" * (MAX_LINE_BYTES - 1) + " … [3 bytes more]"]
 
 
-def test_a_carriage_return_makes_room_again() -> None:
-    lines, stream = _fed(b"a" * (MAX_LINE_BYTES + 5), b"\rshort")
-    assert (lines, stream.text, stream.cut) == ([], "short", 0)
+def test_a_line_of_a_megabyte_takes_no_more_memory_than_what_is_kept_of_it() -> None:
+    fed = Fed(*[b"x" * 4096] * 256)
+    assert len(fed.stream.state()) < 2 * MAX_LINE_BYTES
+    assert fed.feed(b"\n").final == ["x" * MAX_LINE_BYTES + f" … [{(1 << 20) - MAX_LINE_BYTES:,} bytes more]"]
 
 
 def test_a_progress_bar_that_never_ends_takes_no_more_memory_than_its_last_state() -> None:
-    _, stream = _fed(*(b"\r%3d%% of it" % n for n in range(10_000)))
-    assert stream.raw == b"9999% of it"
+    fed = Fed(*(b"\r%3d%% of it" % n for n in range(10_000)))
+    assert fed.open == ["9999% of it"]
+    assert len(fed.stream.state()) < 100
 
 
-_PRINTED = st.lists(
-    st.sampled_from(
-        [b"a", b"\n", b"\r", b"\r\n", "é".encode(), "€".encode(), b"\xff", b"\xf0\x9f", b"words and words"]
-    )
-    | st.integers(MAX_LINE_BYTES - 2, MAX_LINE_BYTES + 2).map(lambda size: b"x" * size),
-    max_size=25,
-).map(b"".join)
+def test_with_history_each_state_of_a_bar_is_a_line() -> None:
+    fed = Fed(b"\r10%\r20%", b"\r30%\nend\n", keeps_history=True)
+    assert fed.final == ["10%", "20%", "30%", "end"]
 
 
+def test_where_something_is_missing_a_line_ends() -> None:
+    fed = Fed(b"\x1b[31mhalf a l\xc3")
+    blocks = fed.stream.interrupt()
+    assert [block.text for block in blocks] == ["\x1b[31mhalf a l\ufffd\x1b[0m"]
+    assert fed.stream.interrupt() == []
+    assert fed.stream.open_lines()[-1][2] == ""
+
+
+def test_at_the_end_the_open_line_is_final_too() -> None:
+    fed = Fed(b"one\nno end\xc3")
+    assert [(block.first, block.text) for block in fed.stream.end()] == [(1, "no end\ufffd")]
+    assert Fed(b"one\n").stream.end() == []
+
+
+_PIECES = st.sampled_from(
+    [b"a", b"\n", b"\r", b"\r\n", "é".encode(), "€".encode(), b"\xff", b"\xf0\x9f", b"words and words", b"12%\r13%"]
+) | st.sampled_from(
+    [b"  ", "█▌".encode(), b"\t", b"\x1b[31m", b"\x1b[0m", b"\x1b[A", b"\x1b[K", b"\b", "漢".encode(), b"\xc2\x85"]
+)
+_PRINTED = st.lists(_PIECES, max_size=40).map(b"".join)
+
+
+@settings(max_examples=200, deadline=None)
 @given(printed=_PRINTED, data=st.data())
 def test_however_the_bytes_are_cut_the_lines_are_the_same(printed: bytes, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(printed)), max_size=12)))
     chunks = [printed[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(printed)], strict=True)]
-    assert _fed(*chunks) == _fed(printed)
+    cut, whole = Fed(*chunks), Fed(printed)
+    assert cut.final + cut.open == whole.final + whole.open
+
+
+@settings(max_examples=200, deadline=None)
+@given(chunks=st.lists(_PRINTED, max_size=4))
+def test_the_short_ways_come_to_what_a_terminal_shows(chunks: list[bytes]) -> None:
+    fed, terminal = Fed(*chunks), Terminal()
+    text, _ = codecs.utf_8_decode(b"".join(chunks).replace(b"\r\n", b"\n"), "replace", False)
+    for character in text:
+        terminal.play(character, 7, lambda line: [terminal.final.pop() for _ in terminal.final[line:]][::-1])
+    shown = [text for _, text in terminal.final] + [line.text() for line in terminal.lines]
+    assert fed.final + fed.open == shown
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    before=st.integers(MAX_LINE_BYTES - 3, MAX_LINE_BYTES + 2),
+    tail=st.lists(st.sampled_from([b"a", "é".encode(), b"\r", b"\x1b[1m", b"\n", "e\u0301".encode()]), max_size=8),
+    at=st.integers(0, MAX_LINE_BYTES + 10),
+)
+def test_long_lines_too_are_the_same_however_they_are_cut(before: int, tail: list[bytes], at: int) -> None:
+    printed = b"x" * before + b"".join(tail)
+    cut, whole = Fed(printed[:at], printed[at:]), Fed(printed)
+    assert cut.final + cut.open == whole.final + whole.open
+
+
+@settings(max_examples=60, deadline=None)
+@given(before=_PRINTED, then=_PRINTED)
+def test_a_restored_stream_goes_on(before: bytes, then: bytes) -> None:
+    fed, again = Fed(before), Fed()
+    again.stream, again.kept = LineStream.restored(fed.stream.state(), []), list(fed.kept)
+    fed.feed(then)
+    again.feed(then)
+    assert (again.final, again.open) == (fed.final, fed.open)
