@@ -19,29 +19,26 @@ if TYPE_CHECKING:
 WITHIN_S = 10.0
 
 
-@dataclass
+@dataclass(slots=True)
 class _Group:
     """Lines that are one. `came` is on the clock of whoever adds lines."""
 
     line: Line
     like: object
     came: float
-    ranks: list[int] = field(default_factory=list)
-
-    def folded(self) -> Line:
-        return {**self.line, "ranks": sorted(self.ranks), "count": len(self.ranks)}
+    ranks: list[int]
 
 
-@dataclass
+@dataclass(slots=True)
 class _Alike:
     """The groups of one text that are still held, oldest first; `gone` were before them.
 
     `next` is for each rank how many groups, of all that there have been, it can belong to no more.
     """
 
-    groups: deque[_Group] = field(default_factory=deque)
+    groups: list[_Group] = field(default_factory=list[_Group])
     gone: int = 0
-    next: dict[int, int] = field(default_factory=dict)
+    next: dict[int, int] = field(default_factory=dict[int, int])
 
 
 class Folder:
@@ -63,23 +60,31 @@ class Folder:
     def add(self, line: Line, came: float = 0.0) -> None:
         """Takes in a line, which has come at this moment of any clock that does not go back."""
         like = (line["attempt"], line["stream"], line["open"], line["text"])
-        alike = self._alike.setdefault(like, _Alike())
+        alike = self._alike.get(like)
+        if alike is None:
+            alike = self._alike[like] = _Alike()
         rank: int = line["rank"]
         place = max(alike.next.get(rank, 0), alike.gone)
         end = alike.gone + len(alike.groups)
         while place < end and not self._is_near(alike.groups[place - alike.gone], line):
             place += 1
         if place == end:
-            group = _Group(line, like, came)
+            group = _Group(line, like, came, [rank])
             alike.groups.append(group)
             self._held.append(group)
-        alike.groups[place - alike.gone].ranks.append(rank)
+        else:
+            alike.groups[place - alike.gone].ranks.append(rank)
         alike.next[rank] = place + 1
 
     def pop(self, until: float = float("inf")) -> Iterator[Line]:
         """Those whose first line has come by then, in that order; they are held no more."""
-        while self._held and self._held[0].came <= until:
+        while self.oldest <= until and self._held:
             yield self.pop_first()
+
+    @property
+    def oldest(self) -> float:
+        """When the oldest that is held has come; infinity where none is."""
+        return self._held[0].came if self._held else float("inf")
 
     def pop_first(self) -> Line:
         """The oldest that is held.
@@ -89,11 +94,11 @@ class Folder:
         """
         group = self._held.popleft()
         alike = self._alike[group.like]
-        alike.groups.popleft()
+        del alike.groups[0]
         alike.gone += 1
         if not alike.groups:
             del self._alike[group.like]
-        return group.folded()
+        return {**group.line, "ranks": sorted(group.ranks), "count": len(group.ranks)}
 
     def _is_near(self, group: _Group, line: Line) -> bool:
         return bool(abs(line["time"] - group.line["time"]) <= self._within_s)
@@ -115,8 +120,7 @@ def fold_stream(lines: Iterable[Line], most: int = 20_000) -> Iterator[Line]:
         # Lines that have not ended come last, and have times from long before.
         newest = max(newest, line["time"])
         folder.add(line, newest)
-        yield from folder.pop(newest - WITHIN_S - 1e-6)
-        if len(folder) > most:
+        while folder.oldest < newest - WITHIN_S or len(folder) > most:
             yield folder.pop_first()
     yield from folder.pop()
 
