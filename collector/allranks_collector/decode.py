@@ -95,6 +95,12 @@ class Decoder:
             passed += 1
         return passed
 
+    def succeed(self, book: WriterBook) -> None:
+        """Takes note that this console has begun: those before it of the same rank (killed, perhaps) have ended."""
+        for other in self._ledger.consoles_before(book):
+            for number, stream in other.streams.items():
+                self.lines.settle(other.run.id, (other.writer, number), stream)
+
     def pass_over(self, book: WriterBook, time_ns: int) -> None:
         """Notes the record at the writer's position as one that can never be taken."""
         self._ledger.event(book, time_ns, "broken", {"seq": book.next_seq})

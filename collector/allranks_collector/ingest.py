@@ -289,7 +289,9 @@ class Ingest:
                 book = ledger.open(batch.writer, events.check_identity(opening[2]), opening[1])
             except ProtocolError as error:
                 return Refused(str(error))
-            if not book.is_console:
+            if book.is_console:
+                decoder.succeed(book)
+            else:
                 ledger.event(book, opening[1], "opened", {"rank": book.rank, "role": book.role})
                 done.opened.append(book)
         position, end = book.next_seq, batch.first_seq + batch.count

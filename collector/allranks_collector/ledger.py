@@ -273,6 +273,14 @@ class Ledger:
             self.new.terminals.append((book.writer, number, stream.state()))
         return stream
 
+    def consoles_before(self, book: WriterBook) -> list[WriterBook]:
+        """The consoles that the rank of this one has had before in its launch, where they are in memory."""
+        return [
+            other
+            for other in self.writers.values()
+            if other.is_console and other.rank == book.rank and other.launch == book.launch and other is not book
+        ]
+
     def final_lines(self, of: tuple[int, int], begin: int, end: int) -> list[tuple[int, str]]:
         """The stored lines of a writer's stream from one number up to another, as time and text."""
         with self._store.cursor() as cursor:

@@ -48,6 +48,11 @@ class LineBuffer:
         self._add(run, of, stream.interrupt())
         self._open[of] = stream
 
+    def settle(self, run: str, of: Of, stream: LineStream) -> None:
+        """Takes note that in all likelihood nothing follows in a stream."""
+        self._add(run, of, stream.end())
+        self._open[of] = stream
+
     def end(self, run: str, of: Of, stream: LineStream) -> None:
         """Takes note that nothing follows in a stream."""
         self._add(run, of, stream.end())

@@ -104,11 +104,101 @@ def test_a_tee_is_no_rank(store: Store, ingest: Ingest) -> None:
     assert _rows(store, "SELECT role FROM writers") == [("console",)]
 
 
-def test_what_a_tee_lost_is_told_as_an_event(store: Store, ingest: Ingest) -> None:
+@pytest.mark.parametrize(
+    ("lost", "note"),
+    [
+        ({"bytes": 70_000, "reason": "No space left\non device"}, "70.0 kB were not kept: No space left on device"),
+        ({"bytes": 1_234_567, "lines": 12_345, "reason": "x"}, "12,345 lines (1.2 MB) were not kept: x"),
+        ({"bytes": 12, "lines": 1}, "1 line (12 bytes) was not kept"),
+        ({"bytes": "many", "lines": -1, "reason": ""}, "3 records were not kept"),
+    ],
+)
+def test_what_a_tee_lost_is_told_in_its_place(store: Store, ingest: Ingest, lost: dict[str, Any], note: str) -> None:
     tee = _tee()
-    lost = events.pack(Kind.DROPPED, T0_NS, {"records": 3, "bytes": 70_000, "reason": "No space left on device"})
-    ingest.commit([tee.batch([tee.open(), lost])])
-    assert _rows(store, "SELECT kind, body->>'bytes' FROM events") == [("dropped", "70000")]
+    dropped = events.pack(Kind.DROPPED, T0_NS, {"records": 3, **lost})
+    ingest.commit([tee.batch([tee.open(), _printed("before\nha"), dropped, _printed("rest\n")])])
+    assert _lines(store) == [(1, 1, 0, "before"), (1, 1, 1, "ha"), (1, 0, 0, f"[{note}]"), (1, 1, 2, "rest")]
+    assert _rows(store, "SELECT kind, (body->>'records')::INTEGER FROM events") == [("dropped", 3)]
+
+
+def test_where_no_end_of_a_line_was_lost_the_line_goes_on(store: Store, ingest: Ingest) -> None:
+    tee = _tee()
+    dropped = events.pack(Kind.DROPPED, T0_NS, {"records": 1, "bytes": 10, "lines": 0, "reason": "x"})
+    ingest.commit([tee.batch([tee.open(), _printed("\r10%"), dropped, _printed("\r90%\n")])])
+    assert [text for *_, text in _lines(store)] == ["[10 bytes were not kept: x]", "90%"]
+
+
+def test_what_a_rank_lost_is_no_line(store: Store, ingest: Ingest) -> None:
+    rank = HandWriter(1)
+    ingest.commit([rank.batch([rank.open(), events.pack(Kind.DROPPED, T0_NS, {"records": 3, "reason": "x"})])])
+    assert _lines(store) == []
+
+
+_UP = "\x1b[A"
+
+
+def _open(store: Store) -> list[tuple[int, str]]:
+    return _rows(store, "SELECT line, text FROM open_lines WHERE text <> '' ORDER BY line")
+
+
+def test_the_cursor_takes_lines_back_from_the_database(store: Store, ingest: Ingest) -> None:
+    tee = _tee()
+    ingest.commit([tee.batch([tee.open(), _printed("a\nb\nc\n")])])
+    ingest.commit([tee.batch([_printed(f"d\n{_UP}{_UP}{_UP}\rB", second=1)])])
+    assert [text for *_, text in _lines(store)] == ["a"]
+    assert _open(store) == [(1, "B"), (2, "c"), (3, "d")]
+    Ingest(store).commit([tee.batch([_printed("\n\n\ne\n", second=2)])])
+    assert [(line, text) for _, _, line, text in _lines(store)] == [(0, "a"), (1, "B")]
+    assert _open(store) == [(2, "c"), (3, "d"), (4, "e")]
+
+
+def test_two_bars_are_two_lines_that_change(store: Store, ingest: Ingest) -> None:
+    tee = _tee()
+    ingest.commit([tee.batch([tee.open(), _printed("start\n\r0: 1%\n\r1: 1%" + _UP)])])
+    for n in range(2, 30):
+        ingest.commit([tee.batch([_printed(f"\r0: {n}%\n\r1: {n}%" + _UP)])])
+    assert [text for *_, text in _lines(store)] == ["start"]
+    assert _open(store) == [(1, "0: 29%"), (2, "1: 29%")]
+
+
+def test_when_a_tee_ends_its_open_lines_are_final(store: Store, ingest: Ingest) -> None:
+    tee = _tee()
+    ingest.commit([tee.batch([tee.open(), _printed(f"0\n1{_UP}\rzero"), _printed("no end", STDERR)])])
+    Ingest(store).commit([tee.batch([events.pack(Kind.CLOSE, T0_NS, {})])])
+    assert sorted(_lines(store)) == [(1, 1, 0, "zero"), (1, 1, 1, "1"), (1, 2, 0, "no end")]
+    assert _rows(store, "FROM open_lines") == _rows(store, "FROM terminals") == []
+
+
+def test_when_another_tee_takes_over_what_the_first_left_open_is_final(store: Store, ingest: Ingest) -> None:
+    first, second, other = _tee(2), _tee(3), _tee(4, rank=1, world_size=2)
+    ingest.commit(
+        [first.batch([first.open(), _printed("killed in the")]), other.batch([other.open(), _printed("x")])]
+    )
+    ingest.commit([second.batch([second.open(), _printed("middle")])])
+    assert _lines(store) == [(1, 1, 0, "killed in the")]
+    ingest.commit([first.batch([_printed("very end\n")])])
+    assert _lines(store)[1:] == [(1, 1, 1, "very end")]
+    assert _rows(store, "SELECT writer, text FROM open_lines WHERE text <> '' ORDER BY writer") == [
+        (2, "x"),
+        (3, "middle"),
+    ]
+
+
+def test_with_history_each_state_of_a_bar_is_stored(store: Store) -> None:
+    tee = _tee()
+    Ingest(store, progress_history=True).commit([tee.batch([tee.open(), _printed("\r1%\r2%"), _printed("\r3%\n")])])
+    assert [text for *_, text in _lines(store)] == ["1%", "2%", "3%"]
+
+
+def test_rows_of_open_lines_are_moved_not_piled_up(store: Store, ingest: Ingest) -> None:
+    tee = _tee()
+    ingest.commit([tee.batch([tee.open(), _printed("1\n2\n3")])])
+    for n in range(20):
+        ingest.commit([tee.batch([_printed(f"\r{n}\n{_UP * (n % 3)}")])])
+    rows = _rows(store, "SELECT writer, stream, line FROM open_lines ORDER BY line")
+    assert len(rows) == len(set(rows))
+    assert [line for *_, line in rows] == list(range(rows[0][2], rows[0][2] + len(rows)))
+    assert _rows(store, "SELECT count(*) FROM terminals") == [(1,)]
 
 
 def test_the_run_is_called_as_its_rank_says_though_its_tee_came_first(store: Store, ingest: Ingest) -> None:
