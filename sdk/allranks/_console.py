@@ -48,17 +48,25 @@ def capture(place: RunPlace, settings: RunSettings) -> Console | WrappedConsole 
     """Begins to keep what this process prints; None where that cannot be, or is not its to keep. Never raises,
     but for what a signal handler of the program does.
 
-    Where no descriptor is printed to (in a notebook), or there is no Python to run a tee (a program that is frozen
-    together with its own), what the streams of this process's Python are told is kept instead.
+    Where a tee would not do, what the streams of this process's Python are told is kept instead.
     """
     if settings.console == "off":
         return None
-    if settings.console == "wrap" or is_notebook() or not sys.executable or getattr(sys, "frozen", False):
+    if settings.console == "wrap" or not _may_have_tee():
         from allranks._wrap import wrapped
 
         return wrapped(place, settings)
     # A rank's alone: a process that works for a rank prints into that one's pipe already.
     return _captured(place, settings) if place.role == "rank" else None
+
+
+def _may_have_tee() -> bool:
+    """False in a notebook, where no descriptor is printed to; under pytest's capture, which reads back what a test
+    has printed, at once; and in a program that is frozen together with its Python, which leaves none to run a tee.
+    """
+    is_read_back = type(sys.stdout).__module__.partition(".")[0] == "_pytest"
+    is_frozen = not sys.executable or getattr(sys, "frozen", False)
+    return not (is_notebook() or is_read_back or is_frozen)
 
 
 def _captured(place: RunPlace, settings: RunSettings) -> Console | None:

@@ -279,6 +279,8 @@ class WrappedConsole:
 
     def _keep(self) -> None:
         self._keeper.keep_all(self._gathered)
+        if self._is_last:
+            self._keeper.settle()
 
     def _own_feed(self) -> Feed:
         feed = self._feed

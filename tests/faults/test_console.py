@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -15,6 +16,8 @@ from tests.support import processes, scenario
 from tests.support.collector import CollectorProcess, clean_environment, nobody_listens
 from tests.support.stored import stored_in
 from tests.support.waiting import wait_until
+
+from allranks_bus.processes import parent_of
 
 # One read of a tee: what a killed one may have had in its hands.
 _READ_BYTES = 64 * 1024
@@ -416,6 +419,200 @@ def test_closed_streams_stay_closed(home: Path, closed: str) -> None:
         assert stored.lines(run) == ({} if ">&-" in closed.split() else {0: ["<stdout>"]})
         assert stored.lines(run, "stderr") == ({} if "2>&-" in closed else {0: ["<stderr>"]})
         assert list(stored.values("i").values()) == [[1.0]]
+
+
+_NOHUP = """
+import os, signal, sys
+import allranks
+
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+run = allranks.init(project="boring")
+print("on the terminal", flush=True)
+at = 0
+try:
+    while True:
+        at += 1
+        print(f"line {at}", flush=True)
+except OSError as error:
+    run.log({"errno": error.errno})
+    sys.stdout = sys.stderr = None
+"""
+
+
+def test_a_terminal_that_has_gone_is_met_as_without_us(home: Path) -> None:
+    """As under `nohup` with its output still on the terminal: SIGHUP is ignored, and writing fails."""
+    directory = home.parent / "nohup"
+    directory.mkdir()
+    (directory / "train.py").write_text(_NOHUP)
+    keyboard, screen = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "train.py"],
+        env=clean_environment(home),
+        cwd=directory,
+        stdin=screen,
+        stdout=screen,
+        stderr=screen,
+        start_new_session=True,
+    ) as process:
+        os.close(screen)
+        shown = b""
+        while b"line 5" not in shown:
+            shown += os.read(keyboard, 4096)
+        os.close(keyboard)
+        assert process.wait(60) == 0
+    assert not processes.left_with_home(home) or scenario.collectors(home)
+    with scenario.stored(home) as stored:
+        (run,) = stored.runs()
+        assert stored.lines(run)[0][:6] == ["on the terminal", *(f"line {at}" for at in range(1, 6))]
+        keys = "SELECT value FROM points JOIN series USING (series) WHERE key = 'errno'"
+        assert stored.one(keys) == errno.EIO
+
+
+_DAEMON = """
+import os
+import allranks
+
+run = allranks.init(project="boring")
+print("before", flush=True)
+if os.fork():
+    os._exit(0)
+os.setsid()
+if os.fork():
+    os._exit(0)
+for fd in (0, 1, 2):
+    os.close(fd)
+    os.open(os.devnull, os.O_RDWR)
+for i in range(10):
+    allranks.log({"i": i})
+    print("to nobody", flush=True)
+allranks.finish()
+open("done", "w").close()
+"""
+
+
+def test_a_daemon_leaves_its_terminal_and_no_tee_waits_for_it(home: Path) -> None:
+    directory = home.parent / "daemon"
+    scenario.start_collector(home)
+    with scenario.started(home, _DAEMON, directory=directory) as program:
+        assert program.process.wait(60) == 0
+        wait_until((directory / "done").exists, "the daemon has worked", timeout_s=60)
+        wait_until(lambda: not _tees(home), "its tee has ended", timeout_s=60)
+        assert program.stdout == "before\n"
+    with scenario.stored(home) as stored:
+        (run,) = stored.runs()
+        assert stored.lines(run) == {0: ["before"]}
+        assert list(stored.values("i").values()) == [[float(i) for i in range(10)]]
+
+
+_WRAPPED = """
+import os, subprocess, sys
+import allranks
+
+run = allranks.init(project="boring", console="wrap")
+before = sys.stdout
+print("by Python")
+print("and its stderr", file=sys.stderr)
+os.write(1, b"not by Python\\n")
+subprocess.run(["echo", "by a child"])
+child = os.fork()
+if not child:
+    print("of no run yet")
+    run.log({"i": 0})
+    print("by a child of the rank", flush=True)
+    allranks.finish()
+    os._exit(0)
+os.waitpid(child, 0)
+assert sys.stdout is before
+if sys.argv[1] == "finish":
+    run.finish()
+    print("after it")
+else:
+    print("the last words", flush=True)
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize(("ending", "word"), [("finish", []), ("killed", ["the last words"])])
+def test_without_a_tee_what_python_prints_is_kept(home: Path, ending: str, word: list[str]) -> None:
+    scenario.start_collector(home)
+    quiet = {"PYTHONWARNINGS": "ignore::DeprecationWarning", "PYTHONUNBUFFERED": "1"}
+    with scenario.started(home, _WRAPPED, ending, env=quiet) as program:
+        program.process.wait(60)
+        assert not _tees(home)
+        shown = ["by Python", "not by Python", "by a child", "of no run yet", "by a child of the rank"]
+        assert program.stdout.splitlines() == [*shown, *(word or ["after it"])]
+        assert program.stderr == "and its stderr\n"
+    with scenario.stored(home) as stored:
+        (run,) = stored.runs()
+        assert sorted(stored.lines(run)[0]) == sorted(["by Python", "by a child of the rank", *word])
+        assert stored.lines(run, "stderr") == {0: ["and its stderr"]}
+
+
+_FLOOD = """
+import allranks
+
+run = allranks.init(project="boring")
+for at in range(20_000):
+    print(f"line {at:07d} {'x' * 60}")
+print("the last words")
+"""
+
+
+@pytest.mark.parametrize("mode", ["fd", "wrap"])
+def test_of_a_rank_that_prints_without_end_the_rest_is_seen_and_counted(home: Path, mode: str) -> None:
+    limits = {"ALLRANKS_CONSOLE_RATE_MB": "0.01", "ALLRANKS_CONSOLE_BURST_MB": "0.2", "ALLRANKS_CONSOLE": mode}
+    ended = scenario.run(home, _FLOOD, env=limits)
+    ended.must_be_well()
+    assert _numbers(ended.stdout) == list(range(20_000))
+    with scenario.stored(home) as stored:
+        (run,) = stored.runs()
+        lines = stored.lines(run)[0]
+        assert lines[-1] == "the last words"
+        kept = _numbers("\n".join(lines))
+        assert kept[:2000] == list(range(2000))
+        notes = [text for (text,) in stored.rows("SELECT text FROM lines WHERE stream = 0 ORDER BY number")]
+        told = re.findall(r"\[([0-9,]+) lines \(.*ALLRANKS_CONSOLE_RATE_MB", "\n".join(notes))
+        assert len(told) == len(notes)
+        assert sum(int(count.replace(",", "")) for count in told) == 20_000 - len(kept)
+
+
+_STANDING = """
+import os, sys, time
+import allranks
+
+run = allranks.init(project="boring")
+print("up", flush=True)
+while not os.path.exists("go"):
+    time.sleep(0.01)
+for at in range(200_000):
+    print(f"line {at:07d} {'x' * 60}")
+print("flooded", flush=True)
+while not os.path.exists("end"):
+    time.sleep(0.01)
+"""
+
+
+def test_a_tee_is_small_is_nobodys_child_minds_no_signal_and_ends_with_its_rank(home: Path) -> None:
+    directory = home.parent / "program"
+    with scenario.started(home, _STANDING, directory=directory) as program:
+        program.await_line("up")
+        (tee,) = wait_until(lambda: _tees(home), "there is a tee")
+        assert parent_of(tee) != program.pid
+        assert os.getsid(tee) != os.getsid(program.pid)  # a terminal's Ctrl-C does not reach it, and if it did:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP):
+            os.kill(tee, number)
+        (directory / "go").touch()
+        program.await_line("flooded")
+        assert _tees(home) == [tee]
+        assert 0 < processes.resident_bytes(tee) <= 15_000_000
+        (directory / "end").touch()
+        ended = program.wait()
+    ended.must_be_well()
+    # Gone, and no zombie either.
+    wait_until(lambda: not Path(f"/proc/{tee}").exists(), "its tee is gone", timeout_s=30)
+    with scenario.stored(home) as stored:
+        (run,) = stored.runs()
+        assert stored.lines(run)[0][-1] == "flooded"
 
 
 _HELD_UP = """

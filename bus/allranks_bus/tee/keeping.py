@@ -115,15 +115,20 @@ class Keeper:
         self._writer = None
         self.name = os.urandom(WRITER_ID_BYTES)
 
-    def close(self) -> None:
-        """The last record; from then on anybody may drain the spool. There is none where nothing was printed."""
+    def settle(self) -> None:
+        """Keeps the last words, and tells of what was lost, as what follows may never be kept."""
         self._keep_put_off()
         writer = self._open() if self._loss else self._writer
         if writer is not None:
             writer.try_again()
             self._report_loss(writer)
-            writer.seal(payloads.close(time.time_ns()))
-            writer.close()
+
+    def close(self) -> None:
+        """The last record; from then on anybody may drain the spool. There is none where nothing was printed."""
+        self.settle()
+        if self._writer is not None:
+            self._writer.seal(payloads.close(time.time_ns()))
+            self._writer.close()
 
     def abandon(self) -> None:
         """In a forked child: closes descriptors; takes no lock."""

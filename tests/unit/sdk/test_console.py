@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -55,8 +56,13 @@ def _nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_console, "Console", _Started)
 
 
+class _Terminal(io.StringIO):
+    """No stream of pytest's."""
+
+
 def _captured(place: RunPlace) -> list[int]:
-    console: Any = capture(place, RunSettings("online", None, {}))
+    with contextlib.redirect_stdout(_Terminal()):
+        console: Any = capture(place, RunSettings("online", None, {}))
     return [] if console is None else console.numbers
 
 
@@ -75,13 +81,24 @@ def test_where_no_descriptor_serves_what_python_prints_is_kept(
 ) -> None:
     monkeypatch.setattr(_console, "is_notebook", lambda: case == "notebook")
     monkeypatch.setattr(sys, "frozen", case == "frozen", raising=False)
-    stream = io.StringIO()
+    stream = _Terminal()
     monkeypatch.setattr(sys, "stdout", stream)
     console = capture(_place(tmp_path), RunSettings("online", None, {}, "wrap" if case == "asked for" else "fd"))
     assert isinstance(console, WrappedConsole)
     print("shown", file=sys.stdout)
     console.abandon()
     assert (sys.stdout, stream.getvalue()) == (stream, "shown\n")
+
+
+def test_under_pytest_what_is_printed_can_be_read_back_at_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    console = capture(_place(tmp_path), RunSettings("offline", None, {}))
+    assert isinstance(console, WrappedConsole)
+    print("by Python")
+    os.write(1, b"not by Python\n")
+    assert sorted(capfd.readouterr().out.splitlines()) == ["by Python", "not by Python"]
+    console.finish(0.0)
 
 
 def test_nothing_is_captured_where_nobody_wants_it(tmp_path: Path) -> None:
