@@ -27,10 +27,10 @@ from benchmarks.workers.console_writers import LINE_BYTES
 RANKS = 64
 LINES = 1_000_000
 LINES_PER_S = 200_000
-# A progress bar that begins anew after so many updates.
+# Progress bars, each for a second.
 UPDATES_PER_S = 1000
 UPDATES_PER_BAR = 1000
-BARS_S = 30
+BARS = 30
 _BAR_COLUMNS = 100
 _PROCESSES = 2
 _LIMIT_S = 180.0
@@ -60,76 +60,89 @@ class Taken:
 
 
 def measure(options: Options) -> Measured:
-    """Rates as medians of several turns, of one rank and of 64; then progress bars, as fast as they are printed."""
-    seconds, lines = options.pick(BARS_S, 3), options.pick(LINES, LINES // 10)
-    details: dict[str, Any] = {}
+    """Rates as medians of several turns, of plain lines and others; then progress bars at the pace of a training."""
+    turns, lines, bars = options.pick(5, 1), options.pick(LINES, LINES // 10), options.pick(BARS, 3)
+    details: dict[str, list[Taken]] = {}
     figures: list[Figure] = []
-    for ranks in (1, RANKS):
-        turns = [plain(ranks, lines // ranks) for _ in range(options.pick(5, 1))]
-        count = lines // ranks * ranks
-        what = f"lines of {LINE_BYTES} bytes of {ranks} {'rank' if ranks == 1 else 'ranks'}, stored and acked"
-        figures.append(_rate(what, "lines/s", turns, count, count * LINE_BYTES, at_least(LINES_PER_S)))
-        details[f"plain, {ranks}"] = [asdict(turn) for turn in turns]
+    for what, ranks, is_coloured, bound in (
+        ("1 rank", 1, False, at_least(LINES_PER_S)),
+        (f"{RANKS} ranks", RANKS, False, at_least(LINES_PER_S)),
+        (f"{RANKS} ranks, with colours", RANKS, True, None),
+    ):
+        each = lines // ranks
+        taken = details[what] = [lines_of(ranks, each, is_coloured=is_coloured) for _ in range(turns)]
+        name = f"lines of {LINE_BYTES} bytes of {what}, stored and acked"
+        figures.append(_rate(name, "lines/s", taken, ranks * each, ranks * each * LINE_BYTES, bound))
     with temporary_home() as folder:
-        bar = folder / "bar.json"
-        printed = RANKS * record_bar(bar, seconds * UPDATES_PER_S)
-        turns = [bars(bar, seconds, is_live=False) for _ in range(options.pick(3, 1))]
-        updates = RANKS * seconds * UPDATES_PER_S
-        figures.append(
-            _rate(f"updates of tqdm, {RANKS} ranks, stored and acked", "updates/s", turns, updates, printed)
-        )
-        live = bars(bar, seconds, is_live=True)
-        record_bar(bar, 0)
-        empty = bars(bar, 0, is_live=True)
-    details |= {"tqdm": [asdict(turn) for turn in turns], "tqdm, live": asdict(live), "opened": asdict(empty)}
-    return Measured([*figures, *_live_figures(live, empty, printed, seconds)], details)
+        recorded = folder / "bars.json"
+        for what, is_nested in (("tqdm, two bars in one another", True), ("tqdm", False)):
+            printed = RANKS * record_bars(recorded, bars, is_nested=is_nested)
+            left = 1 if is_nested else bars
+            taken = details[what] = [bars_of(recorded, left, is_live=False) for _ in range(turns)]
+            name = f"updates of {what}, {RANKS} ranks, stored and acked"
+            figures.append(_rate(name, "updates/s", taken, RANKS * bars * UPDATES_PER_BAR, printed))
+        live = bars_of(recorded, bars, is_live=True)
+        record_bars(recorded, 0)
+        silent = bars_of(recorded, 0, is_live=True)
+    figures += _live_figures(live, silent, printed, bars * UPDATES_PER_BAR // UPDATES_PER_S)
+    details |= {"tqdm, live": [live], "silent": [silent]}
+    return Measured(figures, {what: [asdict(turn) for turn in taken] for what, taken in details.items()})
 
 
-def plain(ranks: int, lines: int) -> Taken:
-    """`lines` plain lines of each of so many ranks."""
+def lines_of(ranks: int, lines: int, *, is_coloured: bool = False) -> Taken:
+    """`lines` lines of each of so many ranks."""
     # What a tee has gathered when it keeps it, where all ranks together print at the rate of the bound.
     chunk_bytes = min(CHUNK_BYTES, round(LINES_PER_S * LINE_BYTES * GATHER_S / ranks))
-    taken = _turn(ranks, {"lines": lines, "chunk_bytes": chunk_bytes})
-    if (taken.lines, taken.text_bytes) != (ranks * lines, ranks * lines * (LINE_BYTES - 1)):
-        raise RuntimeError(
-            f"{taken.lines:,} lines are stored, and not {ranks * lines:,}, or not as they were printed"
-        )
+    taken = _turn(ranks, {"lines": lines, "chunk_bytes": chunk_bytes, "is_coloured": is_coloured})
+    wanted = ranks * lines
+    if (taken.lines, taken.text_bytes) != (wanted, wanted * (LINE_BYTES - 1)):
+        raise RuntimeError(f"{taken.lines:,} lines are stored, and not {wanted:,}, or not as they were printed")
     return taken
 
 
-def bars(bar: Path, seconds: int, *, is_live: bool) -> Taken:
-    """A progress bar on each of RANKS ranks; with `is_live` at its own pace, else as fast as it is taken."""
-    told = {"bar": str(bar), "per_chunk": round(UPDATES_PER_S * GATHER_S), "is_live": is_live}
-    taken = _turn(RANKS, told)
-    if taken.lines != (wanted := RANKS * seconds * UPDATES_PER_S // UPDATES_PER_BAR):
-        raise RuntimeError(f"{taken.lines:,} lines are stored of {wanted:,} bars")
+def bars_of(bar: Path, lines: int, *, is_live: bool) -> Taken:
+    """The recorded bars on each of RANKS ranks, of which so many lines stay; with `is_live` at their own pace."""
+    taken = _turn(RANKS, {"bar": str(bar), "per_chunk": round(UPDATES_PER_S * GATHER_S), "is_live": is_live})
+    if taken.lines != RANKS * lines:
+        raise RuntimeError(f"{taken.lines:,} lines are stored, and not {RANKS * lines:,}")
     return taken
 
 
-def record_bar(path: Path, updates: int) -> int:
-    """Writes what a real progress bar prints, update by update, as a JSON array; how many bytes these are."""
-    shown: list[str] = []
+def record_bars(path: Path, bars: int, *, is_nested: bool = False) -> int:
+    """Writes what real progress bars print, one after the other, as a JSON array of their updates; how many bytes.
 
-    class Screen(io.StringIO):
-        def write(self, text: str) -> int:
-            shown.append(text)
-            return len(text)
-
-    for number in range(updates // UPDATES_PER_BAR):
-        bar = tqdm(
-            total=UPDATES_PER_BAR,
-            desc=f"epoch {number}",
-            file=Screen(),
-            ncols=_BAR_COLUMNS,
-            mininterval=0,
-            ascii=False,
-        )
+    Each goes up to UPDATES_PER_BAR. With `is_nested` they disappear, and stand below a bar that counts them.
+    """
+    screen = _Screen()
+    look: dict[str, Any] = {"file": screen, "ncols": _BAR_COLUMNS, "mininterval": 0, "ascii": False}
+    updates: list[str] = []
+    outer = tqdm(total=bars, desc="epochs", **look) if is_nested else None
+    for number in range(bars):
+        bar = tqdm(total=UPDATES_PER_BAR, desc=f"epoch {number}", leave=not is_nested, **look)
         for step in range(UPDATES_PER_BAR):
             bar.set_postfix_str(f"loss={1 / (step + 1):.4f}", refresh=False)
             bar.update()
+            updates.append(screen.taken())
         bar.close()
-    path.write_text(json.dumps(shown))
-    return len("".join(shown).encode())
+        if outer is not None:
+            outer.update()
+    if outer is not None:
+        outer.close()
+    if updates:
+        updates[-1] += screen.taken()
+    path.write_text(json.dumps(updates))
+    return len("".join(updates).encode())
+
+
+class _Screen(io.StringIO):
+    """What a progress bar is shown on."""
+
+    def taken(self) -> str:
+        """What has been printed since the last time."""
+        text = self.getvalue()
+        self.seek(0)
+        self.truncate()
+        return text
 
 
 def _turn(ranks: int, told: dict[str, Any]) -> Taken:
@@ -176,9 +189,9 @@ def _rate(what: str, unit: str, turns: Sequence[Taken], count: int, size: int, b
     return Figure(what, median(rates), unit, bound, median_noise(rates), note)
 
 
-def _live_figures(live: Taken, empty: Taken, printed: int, seconds: int) -> list[Figure]:
+def _live_figures(live: Taken, silent: Taken, printed: int, seconds: int) -> list[Figure]:
     what = f"tqdm at {UPDATES_PER_S:,} updates/s on {RANKS} ranks for {seconds} s"
-    stored = live.database_bytes - empty.database_bytes
+    stored = live.database_bytes - silent.database_bytes
     return [
         Figure(
             f"{what}: bytes stored of bytes printed",

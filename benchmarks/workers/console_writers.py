@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from allranks_bus.spool import SpoolWriter
 from allranks_bus.tee import payloads
 from allranks_bus.tee.copying import GATHER_S
 from allranks_bus.tee.keeping import SEGMENT_BYTES
-from allranks_bus.tee.spec import STDERR, STDOUT
+from allranks_bus.tee.spec import STDOUT
 from benchmarks.workers.lines import answer, arguments, await_word
 
 RUN = "console"
@@ -57,9 +57,13 @@ class Rank:
         self._courier = Courier(name, self._log)
         self._courier.connect(parse_address(url))
 
-    def keep(self, stream: int, chunk: bytes) -> None:
-        if not self._log.append(payloads.console(time.time_ns(), stream, chunk)):
+    def keep(self, chunk: bytes) -> None:
+        if not self._log.append(payloads.console(time.time_ns(), STDOUT, chunk)):
             raise SystemExit(f"the spool takes nothing: {self._log.problem}")
+
+    def end(self) -> None:
+        """Nobody can print any more."""
+        self._log.seal(payloads.close(time.time_ns()))
 
     def ship(self) -> None:
         """Sends what it may, and takes in the acks that have come."""
@@ -80,24 +84,30 @@ class Rank:
         self._log.remove()
 
 
-def plain_chunks(rank: int, count: int, chunk_bytes: int) -> Iterator[bytes]:
+def line_chunks(rank: int, count: int, chunk_bytes: int, *, is_coloured: bool = False) -> Iterator[bytes]:
     """`count` lines of LINE_BYTES, no two alike, in whole chunks of about `chunk_bytes`."""
+    level = "\x1b[32mINFO\x1b[0m" if is_coloured else "INFO"
     each = max(1, chunk_bytes // LINE_BYTES)
     for begin in range(0, count, each):
-        yield b"".join(_line(rank, number) for number in range(begin, min(begin + each, count)))
+        yield b"".join(_line(level, rank, number) for number in range(begin, min(begin + each, count)))
 
 
-def _line(rank: int, number: int) -> bytes:
-    said = (
-        f"INFO train: rank {rank} epoch {number // 1000} step {number} loss {1 / (number + 1):.6f} tokens/s {number}"
-    )
-    return f"{said:<{LINE_BYTES - 1}}\n".encode()
+def _line(level: str, rank: int, number: int) -> bytes:
+    said = f"{level} train: rank {rank} epoch {number // 1000} step {number} loss {1 / (number + 1):.6f} "
+    return f"{said:.<{LINE_BYTES - 1}}\n".encode()
 
 
 def bar_chunks(path: Path, per_chunk: int) -> list[bytes]:
     """What a progress bar has printed, a JSON array of its updates, in chunks of `per_chunk` of them."""
     updates = [update.encode() for update in json.loads(path.read_text())]
     return [b"".join(updates[begin : begin + per_chunk]) for begin in range(0, len(updates), per_chunk)]
+
+
+def chunks_of(told: Mapping[str, Any], rank: int) -> Iterable[bytes]:
+    """What a rank prints."""
+    if told["bar"]:
+        return bar_chunks(Path(told["bar"]), told["per_chunk"])
+    return line_chunks(rank, told["lines"], told["chunk_bytes"], is_coloured=told["is_coloured"])
 
 
 def ship_all(ranks: Sequence[Rank], deadline: float) -> None:
@@ -115,9 +125,7 @@ def print_on(ranks: Sequence[Rank], chunks: Sequence[bytes]) -> None:
     actions: list[tuple[float, Callable[[], None]]] = []
     for index, rank in enumerate(ranks):
         phase = index / len(ranks)
-        actions += [
-            ((turn + phase) * GATHER_S, partial(rank.keep, STDERR, chunk)) for turn, chunk in enumerate(chunks)
-        ]
+        actions += [((turn + phase) * GATHER_S, partial(rank.keep, chunk)) for turn, chunk in enumerate(chunks)]
         ticks = round(len(chunks) * GATHER_S / _TICK_S)
         actions += [((turn + phase) * _TICK_S, rank.ship) for turn in range(ticks)]
     actions.sort(key=lambda action: action[0])
@@ -138,16 +146,19 @@ def main() -> None:
     numbers = range(told["first"], told["first"] + told["ranks"])
     ranks = [Rank(rank, told["world_size"], home, endpoint.url) for rank in numbers]
     ship_all(ranks, time.monotonic() + _OPEN_S)
-    bar = bar_chunks(Path(told["bar"]), told["per_chunk"]) if told["bar"] else []
+    live = list(chunks_of(told, 0)) if told["is_live"] else []
     if not told["is_live"]:
         for rank in ranks:
-            for chunk in bar or plain_chunks(rank.rank, told["lines"], told["chunk_bytes"]):
-                rank.keep(STDERR if bar else STDOUT, chunk)
+            for chunk in chunks_of(told, rank.rank):
+                rank.keep(chunk)
+            rank.end()
     answer({"ready": True})
     await_word()
     begun = time.monotonic()
     if told["is_live"]:
-        print_on(ranks, bar)
+        print_on(ranks, live)
+        for rank in ranks:
+            rank.end()
     printed = time.monotonic()
     ship_all(ranks, printed + told["limit_s"])
     acked = time.monotonic()
