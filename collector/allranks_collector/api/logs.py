@@ -66,7 +66,7 @@ def logs(
     To read all of it begin with `after=0`, and go on with `after` set to each answer's `next`; backwards with
     `before` and `previous`. To follow, ask for the newest, and then, at each note of the type `logs` in the stream,
     for `since` set to the last answer's `newest`. A line with `open` has not ended: it is given as it stands, and
-    again later.
+    again later. Of very long lines fewer than `limit` come at once.
     """
     wanted = queries.LogRequest(
         ranks=queries.parse_ranks(ranks),

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     _Writers = dict[int, tuple[int, int, str]]
 
 MAX_LINES = 10_000
+# Of very long lines fewer come at once.
+MAX_PAGE_BYTES = 32 * 1024 * 1024
 STREAMS = {"stdout": 1, "stderr": 2}
 NOTE = 0
 _NAMES = {NOTE: "note", **{number: name for name, number in STREAMS.items()}}
@@ -32,6 +34,8 @@ _NAMES = {NOTE: "note", **{number: name for name, number in STREAMS.items()}}
 _END: Key = (2**63 - 1, 2**63 - 1)
 
 _OF_LINE = "writer, stream, line, time_ns, text"
+# The span says nothing new, but of whole row groups it tells that they need not be read.
+_AT = "FROM lines WHERE number BETWEEN $first AND $last AND number IN (SELECT unnest($numbers::BIGINT[]))"
 
 # The lines in play of one stream stay together, in their order.
 _OPEN = f"""
@@ -68,6 +72,7 @@ class LogRequest:
         step: with the time in the middle at which the chosen ranks logged this step.
         fold: identical lines of different ranks on the page are one.
         total: count all lines.
+        limit: at most so many lines; of very long ones fewer.
 
     Raises:
         BadQuery: an argument makes no sense.
@@ -123,12 +128,16 @@ _PLACES = ("after", "before", "since", "offset", "at", "step")
 
 @dataclass(frozen=True)
 class _Page:
-    """Lines by their keys, in order, and what is around them: places, None where nothing is."""
+    """Lines by their keys, in order, and what is around them: places, None where nothing is.
+
+    `newest` is up to where lines that arrived are here, and None if all are.
+    """
 
     keys: list[Key]
     previous: Key | None = None
     next: Key | None = None
     offset: int | None = None
+    newest: int | None = None
 
 
 def list_logs(
@@ -164,38 +173,41 @@ def list_logs(
     if wanted.is_by_position or filter_.odd or filter_.grep is not None:
         known = orders.order(cursor, filter_, newest)
     order: Order = StoredOrder(cursor, filter_, newest) if known is None else known
-    if wanted.since is not None:
-        page, follows = _arrived(order, wanted.since, wanted.limit)
-        newest_told = max(number for _, number in page.keys) if follows else newest
-    else:
-        if known is not None and wanted.is_placed:
-            offset = wanted.offset
-            if offset is None:
-                middle = known.index(_middle(cursor, run, wanted, attempt))
-                offset = max(0, min(middle - wanted.limit // 2, len(known) - wanted.limit))
-            page = _from_offset(known, offset, wanted.limit)
-        elif wanted.after is not None:
-            page = _after(order, _key("after", wanted.after), wanted.limit)
-        else:
-            page = _before(order, _END if wanted.before is None else _key("before", wanted.before), wanted.limit)
-        follows, newest_told = page.next is not None, newest
+    middle = None if known is None else _middle(cursor, run, wanted, attempt, known)
+    limit = wanted.limit
+    page = _page(order, wanted, middle, limit)
+    while limit > 1 and _bytes(cursor, page.keys) > MAX_PAGE_BYTES:
+        limit //= 2
+        page = _page(order, wanted, middle, limit)
     lines = _texts(cursor, writers, page.keys)
-    if not follows:
+    if page.next is None and page.newest is None:
         lines += _open_lines(cursor, writers, filter_, orders, newest)
     return {
         "lines": fold(lines) if wanted.fold else lines,
         "next": _place(page.next),
         "previous": _place(page.previous),
-        "newest": newest_told,
+        "newest": newest if page.newest is None else page.newest,
         "total": len(known) if known is not None and wanted.total else None,
         "offset": page.offset,
     }
 
 
-def _arrived(order: Order, number: int, limit: int) -> tuple[_Page, bool]:
-    """What has come in after a number; and whether there is more of it."""
+def _page(order: Order, wanted: LogRequest, middle: int | None, limit: int) -> _Page:
+    """The page that is asked for, of at most so many lines; `middle` is where it is to be, if anywhere."""
+    if wanted.since is not None:
+        return _arrived(order, wanted.since, limit)
+    if wanted.after is not None:
+        return _after(order, _key("after", wanted.after), limit)
+    if isinstance(order, KnownOrder) and wanted.offset is not None:
+        return _from_offset(order, wanted.offset, limit)
+    if isinstance(order, KnownOrder) and middle is not None:
+        return _from_offset(order, max(0, min(middle - limit // 2, len(order) - limit)), limit)
+    return _before(order, _END if wanted.before is None else _key("before", wanted.before), limit)
+
+
+def _arrived(order: Order, number: int, limit: int) -> _Page:
     keys = order.arrived(number, limit + 1)
-    return _Page(sorted(keys[:limit])), len(keys) > limit
+    return _Page(sorted(keys[:limit]), newest=keys[limit - 1][1] if keys[limit:] else None)
 
 
 def _after(order: Order, place: Key, limit: int) -> _Page:
@@ -219,8 +231,10 @@ def _from_offset(order: KnownOrder, offset: int, limit: int) -> _Page:
     return _Page(keys, first if order.has_before(first) else None, keys[-1] if follows else None, offset)
 
 
-def _middle(cursor: duckdb.DuckDBPyConnection, run: RunRef, wanted: LogRequest, attempt: int | None) -> Key:
-    """The place that a page is to have in its middle."""
+def _middle(
+    cursor: duckdb.DuckDBPyConnection, run: RunRef, wanted: LogRequest, attempt: int | None, order: KnownOrder
+) -> int | None:
+    """How many lines come before the place that a page is to have in its middle; None if it may be anywhere."""
     if wanted.at is not None:
         rows = cursor.execute(
             "SELECT time_ns FROM lines WHERE number = $number"
@@ -229,7 +243,9 @@ def _middle(cursor: duckdb.DuckDBPyConnection, run: RunRef, wanted: LogRequest, 
         ).fetchall()
         if not rows:
             raise BadQuery("at", wanted.at, "the number of a line of this run")
-        return int(rows[0][0]), wanted.at
+        return order.index((rows[0][0], wanted.at))
+    if wanted.step is None:
+        return None
     asked = {
         "step": wanted.step,
         "run": run.run,
@@ -239,7 +255,7 @@ def _middle(cursor: duckdb.DuckDBPyConnection, run: RunRef, wanted: LogRequest, 
     ((time_ns,),) = cursor.execute(_STEP_TIME, asked).fetchall()
     if time_ns is None:
         raise BadQuery("step", wanted.step, "a step that one of these ranks has logged")
-    return int(time_ns), 0
+    return order.index((time_ns, 0))
 
 
 def _resolve(
@@ -266,19 +282,28 @@ def _resolve(
     )
 
 
+def _bytes(cursor: duckdb.DuckDBPyConnection, keys: list[Key]) -> int:
+    """How long the texts of these lines are, all together."""
+    if not keys:
+        return 0
+    ((size,),) = cursor.execute(f"SELECT coalesce(sum(strlen(text)), 0) {_AT}", _numbers(keys)).fetchall()
+    return int(size)
+
+
 def _texts(cursor: duckdb.DuckDBPyConnection, writers: _Writers, keys: list[Key]) -> list[Line]:
     """The lines at these places."""
     if not keys:
         return []
-    numbers = [number for _, number in keys]
-    rows = cursor.execute(
-        f"SELECT number, {_OF_LINE} FROM lines WHERE number BETWEEN $first AND $last"
-        " AND number IN (SELECT unnest($numbers::BIGINT[]))",
-        {"first": min(numbers), "last": max(numbers), "numbers": numbers},
-    ).fetchall()
+    rows = cursor.execute(f"SELECT number, {_OF_LINE} {_AT}", _numbers(keys)).fetchall()
     found = {row[0]: row for row in rows}
     # One may have been removed meanwhile, with its run.
-    return [_line(writers, found[number]) for number in numbers if number in found]
+    return [_line(writers, found[number]) for _, number in keys if number in found]
+
+
+def _numbers(keys: list[Key]) -> dict[str, Any]:
+    """The parameters of _AT."""
+    numbers = [number for _, number in keys]
+    return {"first": min(numbers), "last": max(numbers), "numbers": numbers}
 
 
 def _open_lines(

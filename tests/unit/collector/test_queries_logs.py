@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from allranks_collector.queries import BadQuery, LineOrders, LogRequest, TooManyLines, find_run, line_order, list_logs
+from allranks_collector.queries import (
+    BadQuery,
+    LineOrders,
+    LogRequest,
+    TooManyLines,
+    find_run,
+    line_order,
+    list_logs,
+    logs,
+)
 from allranks_collector.testing import T0_NS, DatabaseBuilder
 
 if TYPE_CHECKING:
@@ -374,6 +383,36 @@ def test_what_is_kept_is_bounded(
     with pytest.raises(TooManyLines):
         list_logs(cursor, run, LogRequest(total=True), LineOrders())
     assert _texts(_ask(cursor)) == ["a", "b", "c"]
+
+
+def test_of_long_lines_fewer_come_at_once_and_none_is_left_out(
+    build: DatabaseBuilder,
+    cursor: duckdb.DuckDBPyConnection,
+    ranks: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for second in range(10):
+        build.line(ranks[0], f"{second} {'ä' * 100}", second=second)
+    monkeypatch.setattr(logs, "MAX_PAGE_BYTES", 600)
+
+    def firsts(answer: dict[str, Any]) -> str:
+        return "".join(text[0] for text in _texts(answer))
+
+    whole, after = "", _ask(cursor, after="0", limit=9)
+    while after["next"] is not None:
+        whole += firsts(after)
+        after = _ask(cursor, after=after["next"], limit=9)
+    assert whole + firsts(after) == "0123456789"
+    back = _ask(cursor, limit=9)
+    assert firsts(back) + firsts(_ask(cursor, before=back["previous"], limit=2)) == "8967"
+    whole, newest = "", 0
+    while firsts(since := _ask(cursor, since=newest, limit=9)):
+        whole, newest = whole + firsts(since), since["newest"]
+    assert whole == "0123456789"
+    for place in range(10):
+        assert str(place) in firsts(_ask(cursor, at=place + 1, limit=9))
+    monkeypatch.setattr(logs, "MAX_PAGE_BYTES", 10)
+    assert firsts(_ask(cursor, offset=3, limit=9)) == "3"
 
 
 def test_a_run_that_takes_the_place_of_a_removed_one_has_its_own_lines(build: DatabaseBuilder) -> None:
