@@ -227,6 +227,19 @@ def test_what_is_followed_is_folded_with_what_comes_by_the_next_look(
     assert lines == ["×2 [0-1] a", "node-0:0 b", "node-1:1 c", "node-0:0 b"]
 
 
+@pytest.mark.usefixtures("_hurried")
+def test_what_is_followed_is_what_was_chosen(
+    store: Store, build: DatabaseBuilder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader = Growing(store, build, ["bad", "good 2", "good 3"])  # all of second 1
+    for second, text in ((0, "good 0"), (1, "good 1")):
+        build.line(reader.tees[0], text, second=second)
+    begin = datetime.fromtimestamp(T0_NS / 1e9 + 0.5, timezone.utc).isoformat()
+    assert _run(monkeypatch, reader, "--follow", "--since", begin, "--grep", "good") == 0
+    told = [line.partition(" ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert told == ["good 1", "good 2", "good 3"]
+
+
 @given(span=st.integers(0, 10_000), unit=st.sampled_from("smhdw"))
 def test_a_span_is_a_time_before_now(span: int, unit: str) -> None:
     seconds = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}[unit]
