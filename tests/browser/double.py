@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.browser.log_double import Logs
+
 import allranks_collector
 
 if TYPE_CHECKING:
@@ -86,6 +88,7 @@ class State:
     events: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     files: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     arriving: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    logs: Logs = field(default_factory=Logs)
     steps: int = 100
     nonfinite_at: int | None = None
     trouble: bool = False
@@ -162,6 +165,8 @@ class CollectorDouble:
         if what == "files":
             total = sum(file["size"] for file in state.files)
             return 200, {"files": state.files, "arriving": state.arriving, "total_bytes": total}
+        if what == "logs":
+            return state.logs.answer(params)
         if what in ("metrics", "system"):
             return 200, {"series": self._series(params), "buckets": 100, "x": "step"}
         return 200, found

@@ -57,6 +57,11 @@ export const getKeys = (id) => get(runPath(id, "/keys")).then((body) => body.key
 export const getObjects = (id, params) => get(runPath(id, "/objects"), params).then((body) => body.objects);
 export const getEvents = (id, params) => get(runPath(id, "/events"), params).then((body) => body.events);
 
+/** Lines that ranks printed: `{lines, next, previous, newest, total, offset}`. */
+export const getLogs = (id, params) => get(runPath(id, "/logs"), params);
+/** Where a browser downloads these lines as text. */
+export const logsTextUrl = (id, params) => `/api${runPath(id, "/logs.txt")}${query(params)}`;
+
 export const getFiles = (id) => get(runPath(id, "/files"));
 
 /** Bucketed series. `source` is "metrics" or "system". */

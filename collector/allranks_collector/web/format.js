@@ -102,8 +102,8 @@ export function countOf(n, whole, between = " of ") {
   return whole === null || whole === undefined || n === whole ? count(n) : `${count(n)}${between}${count(whole)}`;
 }
 
-/** "1 rank", "3 ranks". */
-export const plural = (n, word) => (n === 1 ? `1 ${word}` : `${count(n)} ${word}s`);
+/** "1 rank", "3 ranks"; `words` where it is not the word with an s. */
+export const plural = (n, word, words = `${word}s`) => (n === 1 ? `1 ${word}` : `${count(n)} ${words}`);
 
 /** Nested maps as [path, value] rows in order, `model.depth` for {model: {depth}}. */
 export function flatten(value, prefix = "") {
@@ -112,4 +112,10 @@ export function flatten(value, prefix = "") {
   return Object.entries(value)
     .sort(([a], [b]) => (a < b ? -1 : 1))
     .flatMap(([key, inner]) => flatten(inner, prefix ? `${prefix}.${key}` : key));
+}
+
+/** The time of day of a moment, to the millisecond: 17:05:09.123. */
+export function clock(time) {
+  if (time === null || time === undefined) return NONE;
+  return `${moment(time).slice(11)}.${String(Math.floor((time % 1) * 1000)).padStart(3, "0")}`;
 }

@@ -17,6 +17,9 @@ export function parseRanks(text) {
   return [...ranks].sort((a, b) => a - b);
 }
 
+/** Whether a text is a set of ranks and nothing else; the empty one is. */
+export const isRankList = (text) => /^\s*(\d{1,7}(\s*-\s*\d{1,7})?\s*(,\s*|$))*$/.test(text);
+
 /** [0, 1, 2, 3, 7] as "0-3,7". */
 export function formatRanks(ranks) {
   const parts = [];

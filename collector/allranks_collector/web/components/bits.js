@@ -22,8 +22,8 @@ export function Span({ from, to }) {
   return html`<span>${duration(Math.max(0, Math.round((to ?? now) - from)))}</span>`;
 }
 
-/** A button that copies `value` and says that it did. */
-export function Copy({ value, label }) {
+/** A button that copies `value` and says that it did; `text` stands for a value that is too long to show. */
+export function Copy({ value, label, text = value }) {
   const [copied, setCopied] = useState(false);
   const timer = useRef(0);
   useEffect(() => () => clearTimeout(timer.current), []);
@@ -39,7 +39,7 @@ export function Copy({ value, label }) {
     timer.current = setTimeout(() => setCopied(false), 1_200);
   };
   return html`<button type="button" class="copy" onClick=${copy} aria-label=${`Copy ${label}`} title=${`Copy ${label}`}>
-    <code>${value}</code><span aria-live="polite">${copied ? "copied" : "copy"}</span>
+    <code>${text}</code><span aria-live="polite">${copied ? "copied" : "copy"}</span>
   </button>`;
 }
 

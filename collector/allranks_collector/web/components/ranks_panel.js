@@ -3,6 +3,7 @@ import { html, useMemo } from "../lib.js";
 import { count, plural } from "../format.js";
 import { fates, formatRanks, notFine, stateCounts } from "../ranks.js";
 import { Ago, State } from "./bits.js";
+import { LastWords } from "./last_words.js";
 import { RankGrid } from "./rank_grid.js";
 
 const ROWS = 40;
@@ -10,7 +11,8 @@ const FEW = 4;
 // From so many ranks on the grid is high enough for a high table beside it.
 const TALL = 256;
 
-export function RanksPanel({ ranks, selected, onSelect, error }) {
+/** `words`: whether the last lines of the first rank to fail are shown too. */
+export function RanksPanel({ run, words, ranks, selected, onSelect, error }) {
   const counts = useMemo(() => stateCounts(ranks), [ranks]);
   const bad = useMemo(() => notFine(ranks), [ranks]);
   if (ranks.length === 0) return html`<section class="panel ranks"><p class="dim">${error ? error.message : "No rank has spoken yet."}</p></section>`;
@@ -35,9 +37,12 @@ export function RanksPanel({ ranks, selected, onSelect, error }) {
     <div class="ranks-body">
       <${RankGrid} ranks=${ranks} selected=${chosen} onSelect=${onSelect} />
       ${bad.length > 0 && html`<${Problems} bad=${bad} tall=${ranks.length > TALL} onToggle=${toggle} />`}
+      ${words && bad.length > 0 && isOver(bad[0]) && html`<${LastWords} key=${bad[0].rank} run=${run} rank=${bad[0]} />`}
     </div>
   </section>`;
 }
+
+const isOver = (rank) => rank.state === "failed" || rank.state === "dead";
 
 /** Ranks that are dead, failed, stalled or unreachable: the first to go stands first, one row per fate. */
 function Problems({ bad, tall, onToggle }) {

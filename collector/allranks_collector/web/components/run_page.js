@@ -9,6 +9,7 @@ import { useResource, useStream, useThrottled } from "../store.js";
 import { Notice } from "./bits.js";
 import { ChartsTab } from "./charts_tab.js";
 import { ConfigTab } from "./config_tab.js";
+import { ConsoleTab } from "./console_tab.js";
 import { EventsTab } from "./events_tab.js";
 import { FilesTab } from "./files_tab.js";
 import { ObjectsTab } from "./objects_tab.js";
@@ -55,7 +56,7 @@ function LoadedRun({ run, refresh, theme }) {
   }, [keys.data]);
 
   const tabs = [
-    ["charts", "Charts", byKind.metric.length], ["system", "System", byKind.system.length],
+    ["charts", "Charts", byKind.metric.length], ["system", "System", byKind.system.length], ["console", "Console"],
     ["objects", "Text & histograms", byKind.object.length], ["files", "Files", files.data?.files.length],
     ["config", "Config & summary"], ["events", "Events"],
   ];
@@ -64,6 +65,7 @@ function LoadedRun({ run, refresh, theme }) {
   const shown = {
     charts: () => html`<${ChartsTab} key="charts" source="metrics" keys=${keys.data && byKind.metric} error=${keys.error} ...${charts} />`,
     system: () => html`<${ChartsTab} key="system" source="system" keys=${keys.data && byKind.system} error=${keys.error} ...${charts} />`,
+    console: () => html`<${ConsoleTab} key=${run.id} run=${run.id} pulse=${pulse} attempt=${attempt} selected=${charts.selected} size=${run.world_size ?? run.ranks_seen} />`,
     objects: () => html`<${ObjectsTab} run=${run.id} keys=${byKind.object} pulse=${pulse} ranks=${charts.selected} />`,
     files: () => html`<${FilesTab} run=${run.id} list=${files.data} error=${files.error} refresh=${files.refresh} />`,
     config: () => html`<${ConfigTab} run=${run} />`,
@@ -71,7 +73,7 @@ function LoadedRun({ run, refresh, theme }) {
   };
   return html`<div class="page run" data-testid="run-page" data-run=${run.id}>
     <${RunHeader} run=${run} ranks=${list} attempt=${attempt} />
-    <${RanksPanel} ranks=${list} selected=${selected} onSelect=${select} error=${ranks.error} />
+    <${RanksPanel} run=${run.id} words=${tab !== "console"} ranks=${list} selected=${selected} onSelect=${select} error=${ranks.error} />
     <nav class="tabs" aria-label="Views of the run">
       ${tabs.map(([name, label, size]) => html`<a key=${name} href=${tabUrl(run.id, name, query)} data-testid=${`tab-${name}`}
         aria-current=${name === tab ? "page" : undefined}>${label}${size ? html`<small>${size}</small>` : ""}</a>`)}
@@ -87,7 +89,7 @@ function tabUrl(id, tab, query) {
 
 /** Turns the stream's notes into refreshes, each kind at its own pace.
  *
- * The pulse tells charts which keys moved (null: all of them), and the events tab that there are events.
+ * The pulse tells charts which keys moved (null: all of them), and the events and the console that there are new ones.
  */
 function usePulse(id, { refresh, ranks, keys, files }) {
   const pulse = useMemo(bus, [id]);
@@ -102,6 +104,7 @@ function usePulse(id, { refresh, ranks, keys, files }) {
     everything.current = false;
   }, CHARTS_MS);
   const eventsSoon = useThrottled(() => pulse.emit({ keys: new Set(), events: true }), CHARTS_MS);
+  const logs = () => pulse.emit({ keys: new Set(), logs: true });
   const ranksSoon = useThrottled(ranks.refresh, RANKS_MS);
   const stepsSoon = useThrottled(ranks.refresh, STEPS_MS);
   const headerSoon = useThrottled(refresh, HEADER_MS);
@@ -125,11 +128,11 @@ function usePulse(id, { refresh, ranks, keys, files }) {
   const all = (...steps) => () => steps.forEach((step) => step());
   const actions = {
     metrics: onMetrics, ranks: all(ranksSoon, headerSoon, eventsSoon), runs: all(ranksSoon, headerSoon, eventsSoon), events: eventsSoon,
-    files: filesSoon,
+    files: filesSoon, logs,
   };
   const onLive = () => {
     everything.current = true;
-    for (const soon of [chartsSoon, eventsSoon, ranksSoon, headerSoon, keysSoon, filesSoon]) soon();
+    for (const soon of [chartsSoon, eventsSoon, ranksSoon, headerSoon, keysSoon, filesSoon, logs]) soon();
   };
   return { pulse, onEvent: (topic, data) => actions[topic]?.(data), onLive };
 }
