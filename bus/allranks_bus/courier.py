@@ -12,9 +12,9 @@ from typing import Any
 
 from allranks_bus.addresses import Address
 from allranks_bus.link import Link
+from allranks_bus.log import Log
 from allranks_bus.polling import wait_readable
 from allranks_bus.shipping import Shipment
-from allranks_bus.spool import Log
 from allranks_bus.wire import Ack, Beat, Command, Refused, pack_batch_header, pack_beat
 
 # Few, because a batch is about 128 KiB and what lies in ZeroMQ's queue must be sent again after a reconnect.

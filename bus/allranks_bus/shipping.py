@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from allranks_bus.spool import Log
+from allranks_bus.log import Log
 from allranks_bus.wire import Ack
 
 WINDOW_BYTES = 8 * 1024 * 1024

@@ -5,7 +5,6 @@ A training process ships what its console's helper keeps in this way. No lock is
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
@@ -39,12 +38,12 @@ class SpoolFollower:
 
     def look(self) -> bool:
         """Takes in what has been written since the last look, up to LOOK_BYTES; True where there may be more."""
-        if not self._segments and not self._begin(_first_segment(self.directory)):
+        if not self._segments and not self._begin(_first_seq(self.directory)):
             return False
         if self._grow(self._segments[-1]):
             return True
         # Its successor is named by the seq after its last record, so whatever comes now is in the successor.
-        return self._begin(segment_path(self.directory, self.end))
+        return self._begin(self.end)
 
     def read(self, seq: int) -> tuple[int, bytes]:
         """As `Log.read`.
@@ -56,8 +55,7 @@ class SpoolFollower:
 
     def release(self, seq: int) -> None:
         while len(self._segments) > 1 and self._segments[0].end_seq <= seq:
-            with contextlib.suppress(OSError):
-                self._segments.pop(0).path.unlink(missing_ok=True)
+            self._segments.pop(0).remove()
 
     def close(self) -> None:
         """Closes its descriptors; the spool stays as it is."""
@@ -66,16 +64,17 @@ class SpoolFollower:
             os.close(self._fd)
             self._fd = -1
 
-    def _begin(self, path: Path | None) -> bool:
-        """Goes over to the segment at `path`, once it holds a record."""
-        if path is None:
+    def _begin(self, first_seq: int | None) -> bool:
+        """Goes over to the segment that begins there, once it holds a record."""
+        if first_seq is None:
             return False
+        path = segment_path(str(self.directory), first_seq)
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:
             return False
         old, self._fd = self._fd, fd
-        segment = Segment(path, int(path.stem))
+        segment = Segment(path, first_seq)
         if not self._grow(segment):
             # Its writer is in the middle of it, or could not begin it and goes on with the one before.
             self._fd = old
@@ -102,8 +101,8 @@ class SpoolFollower:
         return found > 0
 
 
-def _first_segment(directory: Path) -> Path | None:
+def _first_seq(directory: Path) -> int | None:
     try:
-        return min((path for path in directory.iterdir() if is_segment(path)), default=None)
+        return min((int(path.stem) for path in directory.iterdir() if is_segment(path)), default=None)
     except OSError:
         return None

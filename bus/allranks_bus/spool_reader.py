@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
@@ -77,8 +76,7 @@ class SpoolReader:
 
     def release(self, seq: int) -> None:
         while self._segments and self._segments[0].end_seq <= seq:
-            with contextlib.suppress(OSError):
-                self._segments.pop(0).path.unlink(missing_ok=True)
+            self._segments.pop(0).remove()
 
     def close(self) -> None:
         """Gives the spool back as it is."""

@@ -18,11 +18,19 @@ _STARTER_S = 0.25
 LOWEST_FD = 16
 # What the interpreter is started with: it sees nothing of the user's but what its argument names.
 _BOOT = "import sys; sys.path[:0] = sys.argv[1].split(':'); from allranks_bus.tee.program import main; main()"
-# The shell ends at once and its child lives on, so that the training has no child that it did not make. What the
-# terminal and launchers end a training with is ignored from the first moment on.
-_SHELL = ("/bin/sh", "-c", 'trap "" HUP INT QUIT TERM TSTP TTIN TTOU USR1 USR2; "$@" &', "sh")
+# What the terminal and launchers end a training with: a tee stays for the last words, and ends at their end.
+_IGNORED = "HUP INT QUIT TERM TSTP TTIN TTOU USR1 USR2"
+# The shell ends at once and its child lives on, so that the training has no child that it did not make. Signals are
+# ignored from the first moment on, and all that is started from here inherits that.
+_SHELL = ("/bin/sh", "-c", f'trap "" {_IGNORED}; "$@" &', "sh")
 # Where there is no shell (a container with Python and little else).
-_DETACH = "import os, sys; os.fork() and os._exit(0); os.execv(sys.argv[1], sys.argv[1:])"
+_DETACH = f"""
+import os, signal, sys
+for name in "{_IGNORED}".split():
+    signal.signal(getattr(signal, "SIG" + name), signal.SIG_IGN)
+os.fork() and os._exit(0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 class TeeProcess:

@@ -6,11 +6,12 @@ import contextlib
 import os
 import time
 from collections import deque
-from pathlib import Path
 
 from allranks_bus.errors import SpoolError
 from allranks_bus.limits import WRITER_ID_BYTES
+from allranks_bus.segments import seq_of
 from allranks_bus.spool import SpoolWriter
+from allranks_bus.spool_directory import StrPath
 from allranks_bus.tee import payloads
 from allranks_bus.tee.copying import Gathered
 from allranks_bus.tee.limits import Allowance, Limits, Loss
@@ -36,7 +37,7 @@ class Keeper:
         name: of the writer whose spool it is.
     """
 
-    def __init__(self, root: Path, name: bytes, opening: bytes, *, cap_bytes: int, limits: Limits) -> None:
+    def __init__(self, root: StrPath, name: bytes, opening: bytes, *, cap_bytes: int, limits: Limits) -> None:
         self.name = name
         self._root = root
         self._opening = opening
@@ -140,7 +141,8 @@ class Keeper:
         writer = self._writer
         if writer is not None and writer.held_bytes >= 2 * min(SEGMENT_BYTES, self._cap_bytes // 4):
             with contextlib.suppress(OSError, ValueError):
-                writer.release(min(int(path.stem) for path in writer.directory.glob("*.seg")))
+                seqs = map(seq_of, os.listdir(os.path.join(self._root, self.name.hex())))  # noqa: PTH118, PTH208
+                writer.release(min(seq for seq in seqs if seq is not None))
 
     def _give_up_oldest(self) -> None:
         """Loses the oldest of what was put off, but for the end of the line that it begins with."""

@@ -1,16 +1,18 @@
-"""The tee as a process: `python -I -S -c BOOT PATH`, with the descriptors and the orders that `spec` says."""
+"""The tee as a process: `python -I -S -c BOOT PATH`, with the descriptors and the orders that `spec` says.
+
+Whoever starts it has it ignore what a terminal or a launcher ends a training with: it stays for the last words, and
+ends at their end.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import select
-import signal
 import sys
 import time
-from pathlib import Path
 
-from allranks_bus.spool_directory import find_spools, is_locked
+from allranks_bus.spool_directory import is_locked, spool_names
 from allranks_bus.tee import handover
 from allranks_bus.tee.copying import GATHER_S, Copier, Gathered
 from allranks_bus.tee.keeping import Keeper
@@ -33,8 +35,6 @@ from allranks_bus.tee.spec import (
 
 # What the interpreter is started with: it sees nothing of the user's but what PATH names.
 BOOT = "import sys; sys.path[:0] = sys.argv[1].split(':'); from {module} import main; main()"
-# Whatever ends a training by its terminal or its launcher: the tee stays for the last words, and ends at their end.
-IGNORED = ("HUP", "INT", "QUIT", "TERM", "TSTP", "TTIN", "TTOU", "USR1", "USR2")
 # How long the tee of a rank whose pipe this rank prints into may take to start.
 BEHIND_S = 3.0
 # Where the rank is gone, and others can print still, what they print is brought in so often.
@@ -45,9 +45,6 @@ _LOOK_S = 0.002
 
 def main() -> None:
     """Copies and keeps until nobody can print any more, then sees to it that what is kept is brought to its place."""
-    for name in IGNORED:
-        signal.signal(getattr(signal, f"SIG{name}"), signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a delivery
     _keep_to_itself()
     Tee(Spec.read(CONTROL)).run()
 
@@ -57,7 +54,7 @@ class Tee:
 
     def __init__(self, spec: Spec) -> None:
         self._spec = spec
-        self._keeper = Keeper(Path(spec.root), spec.name, spec.opening, cap_bytes=spec.cap_bytes, limits=spec.limits)
+        self._keeper = Keeper(spec.root, spec.name, spec.opening, cap_bytes=spec.cap_bytes, limits=spec.limits)
         self._gathered = Gathered()
         self._copiers = [
             Copier(stream, self._gathered, on_failed=lambda failed: _tell(BROKEN[failed]), wake=self._wake)
@@ -95,7 +92,7 @@ class Tee:
         _tell(CLOSED)
         while not (self._is_alone or self._is_done):
             self._look(None)
-        if not self._is_done or _has_left_spools(Path(self._spec.root)):
+        if not self._is_done or _has_left_spools(self._spec.root):
             self._deliver()
 
     @property
@@ -130,8 +127,11 @@ class Tee:
     def _deliver(self, name: bytes | None = None) -> None:
         """Has a spool that is complete brought to its collector, where nobody on this host will."""
         if not self._is_in_vain and self._spec.destination.startswith(("tcp://", "ipc://")):
+            import signal
+
             from allranks_bus.tee.delivery import arguments
 
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for it
             with contextlib.suppress(OSError):
                 os.posix_spawn(sys.executable, arguments(self._spec, name or self._keeper.name), os.environ)
 
@@ -188,9 +188,9 @@ class Tee:
             os.write(self._wake_write, b".")
 
 
-def _has_left_spools(root: Path) -> bool:
+def _has_left_spools(root: str) -> bool:
     """Whether there is anything whose writer is gone: children of the rank may have ended by `os._exit`."""
-    return any(not is_locked(directory) for directory in find_spools(root))
+    return any(not is_locked(os.path.join(root, name)) for name in spool_names(root))  # noqa: PTH118
 
 
 def _tell(word: bytes) -> None:
@@ -208,7 +208,7 @@ def _keep_to_itself() -> None:
         with contextlib.suppress(OSError):
             os.set_inheritable(fd, False)
     try:
-        open_now = [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]
+        open_now = [int(name) for name in os.listdir("/proc/self/fd")]  # noqa: PTH208
     except OSError:
         open_now = list(range(1024))
     for fd in open_now:

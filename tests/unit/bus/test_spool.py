@@ -16,8 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from allranks_bus import records
 from allranks_bus.errors import SpoolError
+from allranks_bus.log import Log
 from allranks_bus.records import MAX_PAYLOAD_BYTES
-from allranks_bus.spool import Log, SpoolWriter
+from allranks_bus.spool import SpoolWriter
 from allranks_bus.spool_directory import find_spools
 from allranks_bus.wire import MAX_BATCH_BYTES
 
