@@ -144,6 +144,21 @@ class Line:
             self.set_plain(plain[:at].ljust(at) + text + plain[end:], is_changed=self.is_changed or at < len(plain))
             return None if end >= len(plain) else end
         cells = self._laid_out()
+        end = at + len(text)
+        under = cells[at:end]
+        has_room = not self.cut and self.size + 4 * len(text) <= MAX_LINE_BYTES
+        if (
+            has_room
+            and at <= len(cells)
+            and is_narrow(text)
+            and _are_whole(under)
+            and _are_whole(cells[end : end + 1])
+        ):
+            # The same as below, at once.
+            cells[at:end] = [(character, style) for character in text]
+            self.size += _bytes(text) - sum(_bytes(character) for character, _ in under)
+            self.is_changed = self.is_changed or bool(under)
+            return end
         for character in text:
             at = self._put_cell(cells, at, character, style)
         return at
@@ -297,6 +312,11 @@ class Line:
     def _set(self, cells: list[Run], at: int, text: str, style: str) -> None:
         self.size += _bytes(text) - _bytes(cells[at][0])
         cells[at] = (text, style)
+
+
+def _are_whole(cells: list[Run]) -> bool:
+    """False where one of these holds the rest of a character that takes more columns than one."""
+    return all(character for character, _ in cells)
 
 
 def is_narrow(text: str) -> bool:

@@ -21,6 +21,13 @@ from allranks_collector.terminal import Final, Terminal
 # what _C1 finds.
 _CONTROLS = bytes([*range(0x09), *range(0x0B, 0x0D), *range(0x0E, 0x20), 0x7F])
 _C1 = re.compile(rb"\xc2[\x80-\x9f]")
+# Whole lines as loggers colour them: pieces in a colour of their own, each reset, none right behind another. Played,
+# they come out just as they are.
+_COLOURED = re.compile(
+    "[^\x1b]*(?:\x1b\\[(?:1;)?(?:[1-9]|[34][0-7]|9[0-7]|10[0-7]|[34]8;5;[0-9]{1,3})m[^\x1b\n]+\x1b\\[0m(?!\x1b)[^\x1b]*)*"
+)
+# What may follow them: nothing that moves the cursor.
+_ONLY_COLOURS = re.compile("[^\x1b]*(?:\x1b\\[[0-9;]*m[^\x1b]*)*(?:\x1b(?:\\[[0-9;]*)?)?")
 
 
 class Block(NamedTuple):
@@ -66,13 +73,18 @@ class LineStream:
         raw = self._raw + chunk
         text, used = codecs.utf_8_decode(raw, "replace", False)
         self._raw = raw[used:]
-        is_text = len(raw.translate(None, _CONTROLS)) == len(raw) and not (b"\xc2" in raw and _C1.search(raw))
-        if is_text and self._terminal.is_plain:
-            blocks = self._go_on(text) if b"\r" not in raw else self._begin_anew(text)
-            if blocks is not None:
-                return blocks
+        controls = len(raw) - len(raw.translate(None, _CONTROLS))
+        if b"\xc2" in raw and _C1.search(raw):
+            controls = -1
+        if not controls and self._terminal.is_plain:
+            short = self._go_on(text) if b"\r" not in raw else self._begin_anew(text)
+            if short is not None:
+                return short
+        blocks: list[Block] = []
+        if controls == raw.count(b"\x1b") and b"\r" not in raw:
+            blocks, text = self._whole_lines(text, take_back)
         self._terminal.play(text, time_ns, take_back)
-        return self._taken()
+        return blocks + self._taken()
 
     def interrupt(self) -> list[Block]:
         """Lines are missing here: the lines that are final by that. What follows begins another."""
@@ -87,9 +99,12 @@ class LineStream:
         return self._taken()
 
     def open_lines(self) -> list[tuple[int, int, str]]:
-        """The lines that may still change: number, time and text of each."""
+        """The lines that may still change: number, time and text of each; not the empty last ones."""
         first = self.first
-        return [(first + at, line.time_ns, line.text()) for at, line in enumerate(self._terminal.lines)]
+        lines = [(first + at, line.time_ns, line.text()) for at, line in enumerate(self._terminal.lines)]
+        while lines and not lines[-1][2]:
+            lines.pop()
+        return lines
 
     def state(self) -> bytes:
         """All that it takes to go on, for `restored`."""
@@ -126,6 +141,24 @@ class LineStream:
         terminal.lines[0].add_plain(tail)
         terminal.lines[0].time_ns = self.time_ns
         return [Block(first, self.time_ns, count, head)]
+
+    def _whole_lines(self, text: str, take_back: Callable[[int], list[Final]]) -> tuple[list[Block], str]:
+        """Lines in colours that come out as they are: those that are final, and what is yet to be played."""
+        terminal = self._terminal
+        line = terminal.lines[0]
+        is_behind = terminal.is_plain and line.plain is not None and not line.is_changed and terminal.column is None
+        begin = 0 if is_behind else text.find("\n") + 1
+        end = text.rfind("\n") + 1
+        if begin == end or not _COLOURED.fullmatch(text, begin, end) or not _ONLY_COLOURS.fullmatch(text, end):
+            return [], text
+        if begin:
+            terminal.play(text[:begin], self.time_ns, take_back)
+        blocks = self._go_on(text[begin:end]) if terminal.is_plain else None
+        if not blocks:
+            return [], text[begin:]
+        # Nothing that follows goes up to these.
+        final, terminal.final = terminal.final, []
+        return _blocks(blocks[0].first - len(final), final) + blocks, text[end:]
 
     def _begin_anew(self, text: str) -> list[Block] | None:
         """A progress bar: text with carriage returns, of characters that all take one column."""

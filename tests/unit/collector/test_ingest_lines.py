@@ -62,10 +62,7 @@ def test_an_open_line_goes_on_after_the_collector_has_been_started_again(store: 
     ]
     Ingest(store).commit([tee.batch([_printed("9\n"), _printed(b"\xa9\n", STDERR)])])
     assert _lines(store) == [(1, 1, 0, "done"), (1, 1, 1, "69%"), (1, 2, 0, "café")]
-    assert _rows(store, "SELECT stream, line, text FROM open_lines ORDER BY stream") == [
-        (STDOUT, 2, ""),
-        (STDERR, 1, ""),
-    ]
+    assert _rows(store, "FROM open_lines") == []
 
 
 def test_a_batch_that_comes_again_prints_nothing_twice(store: Store, ingest: Ingest) -> None:
@@ -138,7 +135,7 @@ _UP = "\x1b[A"
 
 
 def _open(store: Store) -> list[tuple[int, str]]:
-    return _rows(store, "SELECT line, text FROM open_lines WHERE text <> '' ORDER BY line")
+    return _rows(store, "SELECT line, text FROM open_lines ORDER BY line")
 
 
 def test_the_cursor_takes_lines_back_from_the_database(store: Store, ingest: Ingest) -> None:
@@ -178,7 +175,7 @@ def test_when_another_tee_takes_over_what_the_first_left_open_is_final(store: St
     assert _lines(store) == [(1, 1, 0, "killed in the")]
     ingest.commit([first.batch([_printed("very end\n")])])
     assert _lines(store)[1:] == [(1, 1, 1, "very end")]
-    assert _rows(store, "SELECT writer, text FROM open_lines WHERE text <> '' ORDER BY writer") == [
+    assert _rows(store, "SELECT writer, text FROM open_lines ORDER BY writer") == [
         (2, "x"),
         (3, "middle"),
     ]
@@ -193,7 +190,7 @@ def test_with_history_each_state_of_a_bar_is_stored(store: Store) -> None:
 def test_rows_of_open_lines_are_moved_not_piled_up(store: Store, ingest: Ingest) -> None:
     tee = _tee()
     ingest.commit([tee.batch([tee.open(), _printed("1\n2\n3")])])
-    for n in range(20):
+    for n in range(23):
         ingest.commit([tee.batch([_printed(f"\r{n}\n{_UP * (n % 3)}")])])
     rows = _rows(store, "SELECT writer, stream, line FROM open_lines ORDER BY line")
     assert len(rows) == len(set(rows))
