@@ -548,6 +548,25 @@ def test_without_a_tee_what_python_prints_is_kept(home: Path, ending: str, word:
         assert stored.lines(run, "stderr") == {0: ["and its stderr"]}
 
 
+@pytest.mark.parametrize("mode", ["fd", "wrap"])
+def test_what_a_program_printed_last_is_stored_elsewhere_though_it_did_not_finish(home: Path, mode: str) -> None:
+    program = """
+import allranks
+
+run = allranks.init(project="boring")
+print("the last words")
+"""
+    settings = {"ALLRANKS_DRAIN_ORPHANS": "false"}
+    with CollectorProcess(home.parent / "elsewhere", settings) as collector:
+        env = {"ALLRANKS_URL": collector.url, "ALLRANKS_CONSOLE": mode}
+        scenario.run(home, program, env=env).must_be_well()
+        scenario.await_drained(home)
+        collector.stop()
+        with stored_in(collector.database) as stored:
+            (run,) = stored.runs()
+            assert stored.lines(run) == {0: ["the last words"]}
+
+
 _FLOOD = """
 import allranks
 
@@ -578,8 +597,10 @@ def test_of_a_rank_that_prints_without_end_the_rest_is_seen_and_counted(home: Pa
 
 _STANDING = """
 import os, sys, time
-import allranks
+import allranks, allranks._tee
 
+if sys.argv[1] == "no shell":  # as in a container that has little more than Python
+    allranks._tee._SHELL = ("/nowhere/sh",)
 run = allranks.init(project="boring")
 print("up", flush=True)
 while not os.path.exists("go"):
@@ -592,9 +613,10 @@ while not os.path.exists("end"):
 """
 
 
-def test_a_tee_is_small_is_nobodys_child_minds_no_signal_and_ends_with_its_rank(home: Path) -> None:
+@pytest.mark.parametrize("how", ["by a shell", "no shell"])
+def test_a_tee_is_small_is_nobodys_child_minds_no_signal_and_ends_with_its_rank(home: Path, how: str) -> None:
     directory = home.parent / "program"
-    with scenario.started(home, _STANDING, directory=directory) as program:
+    with scenario.started(home, _STANDING, how, directory=directory) as program:
         program.await_line("up")
         (tee,) = wait_until(lambda: _tees(home), "there is a tee")
         assert parent_of(tee) != program.pid
