@@ -434,6 +434,21 @@ def test_more_than_can_be_taken_in_at_once_is_asked_for_anew(page: Page, double:
     console.expect_in_sight(console.row(1))
 
 
+def test_what_came_unannounced_is_in_its_place_and_never_there_twice(page: Page, double: CollectorDouble) -> None:
+    console = _console(page, double, _lines(3_000))
+    console.expect_in_sight(console.row(3_000))
+    late = line(3_001, "late", time=line(2)["time"] + 0.5)
+    double.state.logs.lines = [*_lines(3_000), late, *(line(number) for number in range(3_002, 3_011))]
+    page.keyboard.press("g")
+    expect(console.part("total")).to_have_text("3,010 lines")
+    expect(console.rows.nth(2)).to_contain_text("late")
+    expect(console.with_text("late")).to_have_count(1)
+    expect(console.rows.nth(3)).to_have_attribute("data-number", "3")
+    page.keyboard.press("G")
+    console.expect_in_sight(console.row(3_010))
+    expect(console.row(3_002)).to_have_count(1)
+
+
 def test_keys_lead_to_both_ends(page: Page, double: CollectorDouble) -> None:
     console = _console(page, double, _lines(3_000))
     console.expect_in_sight(console.row(3_000))
@@ -502,8 +517,8 @@ def _print_many(database: Path) -> None:
         connection.execute("INSERT INTO runs VALUES (1, 'many', 'p', NULL, NULL, NULL, '[]', 1700000000000000000)")
         connection.execute("INSERT INTO attempts VALUES (1, 1, 'l', 1700000000000000000)")
         connection.execute("""
-            INSERT INTO writers SELECT rank, format('{:032x}', rank), 1, 1, rank, rank, 4, 'rank', 'node-' || rank // 2,
-                1, '{}', 1700000000000000000 FROM range(4) writer(rank)""")
+            INSERT INTO writers SELECT rank, format('{:032x}', rank), 1, 1, rank, rank, 4, 'rank',
+                'node-' || rank // 2, 1, '{}', 1700000000000000000 FROM range(4) writer(rank)""")
         connection.execute("INSERT INTO states SELECT writer, opened_ns, 'finished', '{}' FROM writers")
         connection.execute("INSERT INTO positions SELECT writer, 1, NULL, opened_ns, 0 FROM writers")
         connection.execute(f"""

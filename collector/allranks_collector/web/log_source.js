@@ -7,6 +7,7 @@ const PAGE = 500;
 const MOST = 5_000;
 const KEPT = 40;
 const AT_ONCE = 3;
+const CATCHING_UP = 3;
 // Rows that a page of folded lines should make, so that a screen needs few of them.
 const FOLDED_ROWS = 40;
 
@@ -113,17 +114,8 @@ export function logSource(run, filters, ranks, changed) {
 
   const fetchPage = async (page) => {
     busy.add(page);
-    const { start, end } = page;
     try {
-      const answer = await ask({ offset: start, limit: end - start });
-      if (closed) return;
-      const rows = answer.lines.filter((line) => !line.open);
-      if (rows.some((row) => row.number > newest)) await source.follow();
-      else if (page.start === start && page.end === end) {
-        page.rows = rows;
-        page.height = rows.length;
-        forget();
-      }
+      await fill(page);
       source.error = null;
     } catch (error) {
       if (closed) return;
@@ -139,6 +131,20 @@ export function logSource(run, filters, ranks, changed) {
         pump();
       }
     }
+  };
+
+  /** Fetches a page's rows. Where it has moved meanwhile they are not taken: they may be its neighbours'. */
+  const fill = async (page) => {
+    const { start, end } = page;
+    const answer = await ask({ offset: start, limit: end - start });
+    // The answer may know of lines that we do not: whether they have moved this page is known once we do.
+    for (let tries = 0; tries < CATCHING_UP && newest < answer.newest && !filters.odd && !closed; tries += 1) await source.follow();
+    if (newest < answer.newest && !filters.odd && source.error) throw source.error;
+    if (closed || page.start !== start || page.end !== end) return;
+    page.rows = answer.lines.filter((line) => !line.open);
+    page.height = page.rows.length;
+    used.set(page, turn);
+    forget();
   };
 
   const forget = () => {
@@ -162,13 +168,7 @@ export function logSource(run, filters, ranks, changed) {
       const line = answer.lines.find((one) => !one.open);
       if (!line || closed) return null;
       const page = source.pages.find((one) => one.start <= answer.offset && answer.offset < one.end);
-      if (page && !page.rows) {
-        const rows = (await ask({ offset: page.start, limit: page.end - page.start })).lines.filter((one) => !one.open);
-        page.rows = rows;
-        page.height = rows.length;
-        used.set(page, turn);
-        forget();
-      }
+      if (page && !page.rows) await fill(page);
       const row = page?.rows ? rowOf(page.rows, line) : -1;
       if (row >= 0) {
         changed("rows");

@@ -9,7 +9,7 @@ import { usePreference, useThrottled } from "../store.js";
 import { Copy, Notice, Segmented } from "./bits.js";
 import { LogView, Text } from "./log_view.js";
 
-const FOLLOW_MS = 200;
+const FOLLOW_MS = 100;
 // To find the lines that one rank alone printed all of them are gone through.
 const ODD_MS = 3_000;
 const TYPING_MS = 300;
@@ -127,9 +127,8 @@ export function ConsoleTab({ run, pulse, attempt, selected, size }) {
       <${Toggle} on=${times} onToggle=${setTimes} testid="log-times" title="When each line was printed">time<//>
       <${Toggle} on=${hosts} onToggle=${setHosts} testid="log-hosts" title="Whose line it is">rank<//>
       <${StepField} onStep=${(step) => reveal({ step })} />
-      <span class="grow"></span>
-      <span class="dim" role="status" data-testid="log-total">${source ? plural(total, "line") : ""}</span>
-      <a class="button" href=${logsTextUrl(run, { ...filters })} download data-testid="log-download" title="These lines as text">Download</a>
+      <span class="log-tail"><span class="dim" role="status" data-testid="log-total">${source ? plural(total, "line") : ""}</span>
+        <a class="button" href=${logsTextUrl(run, filters)} download data-testid="log-download" title="These lines as text">Download</a></span>
     </div>
     ${message && html`<p class="log-said" role="alert" data-testid="log-error">${message}</p>`}
     ${!source && !error && html`<p class="dim" role="status">Loading…</p>`}
