@@ -96,7 +96,7 @@ class Decoder:
         return passed
 
     def succeed(self, book: WriterBook) -> None:
-        """Takes note that this console has begun: those before it of the same rank (killed, perhaps) have ended."""
+        """Takes note that this console has begun: those before it of the same writer, killed perhaps, have ended."""
         for other in self._ledger.consoles_before(book):
             for number, stream in other.streams.items():
                 self.lines.settle(other.run.id, (other.writer, number), stream)

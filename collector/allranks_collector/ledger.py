@@ -85,6 +85,7 @@ class WriterBook:
     role: str
     host: str
     process: processes.ProcessIdentity
+    parent: str = ""
     next_seq: int = 0
     last_step: int | None = None
     last_ns: int = 0
@@ -161,6 +162,7 @@ class Ledger:
                 role,
                 host,
                 process_of(identity),
+                _parent_of(identity),
                 next_seq=seq,
                 last_step=step,
                 last_ns=ns,
@@ -200,6 +202,7 @@ class Ledger:
             role,
             identity["host"],
             process_of(identity),
+            _parent_of(identity),
             last_ns=time_ns,
         )
         self.writers[id_] = book
@@ -274,11 +277,11 @@ class Ledger:
         return stream
 
     def consoles_before(self, book: WriterBook) -> list[WriterBook]:
-        """The consoles that the rank of this one has had before in its launch, where they are in memory."""
+        """The consoles that kept what the same writer prints before this one did, where they are in memory."""
         return [
             other
             for other in self.writers.values()
-            if other.is_console and other.rank == book.rank and other.launch == book.launch and other is not book
+            if other.is_console and other.parent == book.parent != "" and other is not book
         ]
 
     def final_lines(self, of: tuple[int, int], begin: int, end: int) -> list[tuple[int, str]]:
@@ -427,6 +430,13 @@ def process_of(identity: Mapping[str, Any]) -> processes.ProcessIdentity:
     return processes.ProcessIdentity(
         number("pid"), number("pid_start"), boot_id if isinstance(boot_id, str) else "", number("pid_ns")
     )
+
+
+def _parent_of(identity: Mapping[str, Any]) -> str:
+    """The writer, in hex, whose output a console keeps; empty where that is not told."""
+    parent = identity.get("parent")
+    parent = parent.hex() if isinstance(parent, bytes) else parent
+    return parent if isinstance(parent, str) and len(parent) <= MAX_IDENTITY_TEXT else ""
 
 
 def text_or_none(value: object) -> str | None:

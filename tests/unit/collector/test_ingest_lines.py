@@ -28,7 +28,7 @@ def _printed(text: str | bytes, stream: int = STDOUT, second: int = 0) -> bytes:
 
 
 def _tee(number: int = 2, **identity: Any) -> HandWriter:
-    return HandWriter(number, role="console", parent=bytes(16), implied=True, **identity)
+    return HandWriter(number, role="console", **{"parent": bytes(16), "implied": True, **identity})
 
 
 def _lines(store: Store) -> _Lines:
@@ -167,7 +167,7 @@ def test_when_a_tee_ends_its_open_lines_are_final(store: Store, ingest: Ingest) 
 
 
 def test_when_another_tee_takes_over_what_the_first_left_open_is_final(store: Store, ingest: Ingest) -> None:
-    first, second, other = _tee(2), _tee(3), _tee(4, rank=1, world_size=2)
+    first, second, other = _tee(2), _tee(3), _tee(4, parent=b"of a forked child")
     ingest.commit(
         [first.batch([first.open(), _printed("killed in the")]), other.batch([other.open(), _printed("x")])]
     )
