@@ -68,7 +68,7 @@ class WrappedStream:
         write: called with what was written, after that.
 
     Raises:
-        AttributeError, TypeError: the stream has a `write` that cannot be replaced.
+        Exception: the stream has no `write` that could be replaced; AttributeError or TypeError mostly.
     """
 
     def __init__(self, stream: Any, write: Callable[[Any], None]) -> None:
@@ -187,7 +187,9 @@ class WrappedConsole:
             return
         try:
             self._streams.append(WrappedStream(stream, lambda text: self._write(number, text)))
-        except (AttributeError, TypeError) as error:
+        except Exception as error:  # it may be anything that has a `write`
+            if is_from_handler(error):
+                raise
             where = "stdout" if number == STDOUT else "stderr"
             warn_once(f"wrap:{where}", f"what is printed to sys.{where} is not kept: {error}")
             return
