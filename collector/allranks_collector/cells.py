@@ -117,7 +117,7 @@ class Line:
         if at is not None:
             return at
         plain = self.plain
-        if plain is not None and is_narrow(plain):
+        if plain is not None and len(plain) <= _SHORT and is_narrow(plain):
             return len(plain)
         return len(self._laid_out()) if self._runs or self._cells else 0
 
@@ -173,6 +173,9 @@ class Line:
             self.size = self.cut = 0
             self.is_changed = False
             return at or None
+        if what == 1 and at > FARTHEST_COLUMN:
+            # No terminal is so wide: it is no program's way of drawing, and would cost the whole line each time.
+            return at
         cells = self._laid_out()
         if what == 0:
             if at < len(cells):
@@ -182,9 +185,12 @@ class Line:
                 self.is_changed = True
             self.cut = 0
         else:
-            for column in range(min(at + 1, len(cells))):
-                self._blank(cells, column)
-                self._set(cells, column, " ", "")
+            end = min(at + 1, len(cells))
+            if end:
+                self._blank(cells, end - 1)
+                self.size += end - sum(_bytes(text) for text, _ in cells[:end])
+                cells[:end] = [(" ", "")] * end
+                self.is_changed = True
         return at
 
     def text(self) -> str:
