@@ -1,11 +1,12 @@
 """The console of a process by its Python alone: what its streams are told is kept, as they are told it.
 
 For notebooks, where what cells print goes to no descriptor, and wherever `console="wrap"` asks for it. `sys.stdout`
-stays the object that it was, and what is printed is shown first; only its `write` is another one meanwhile. What C
-code, child processes and `sys.stdout.buffer` write is not seen here.
+stays the object that it was: only its `write` is another one meanwhile, or in a notebook its `echo`. What C code,
+child processes and `sys.stdout.buffer` write is not seen here, but for what a notebook's kernel reads itself.
 
-    sys.stdout.write ──► the stream's own write ──► Gathered ──► Keeper: a spool beside the rank's, as a tee's
-                         (first, and as before)      ≤ 0.1 s      shipped by this process
+    sys.stdout.write ──► as before
+                    ╰──► Gathered ──► Keeper: a spool beside the rank's, as a tee's, and shipped by this process
+                          ≤ 0.1 s
 """
 
 from __future__ import annotations
@@ -113,9 +114,6 @@ class _Layer:
         before: what the stream itself had in the place of its class's `write`.
     """
 
-    # Bound here: at the end of the interpreter there are no modules any more.
-    _is_finalizing = staticmethod(sys.is_finalizing)
-
     def __init__(self, told: WrappedStream, original: Callable[..., Any], before: Any) -> None:
         self.told = told
         self.before = before
@@ -123,7 +121,7 @@ class _Layer:
 
     def __call__(self, *args: Any, **named: Any) -> Any:
         inside = self.told.inside
-        if not args or inside.text is args[0] or self._is_finalizing():
+        if not args or inside.text is args[0]:
             return self._original(*args, **named)
         outer, inside.text = inside.text, args[0]
         try:
@@ -132,6 +130,41 @@ class _Layer:
             inside.text = outer
         self.told.tell(args[0])
         return result
+
+
+class EchoedStream:
+    """A notebook's stream, which tells an `echo` of all that it is told, whoever replaces its `write` meanwhile."""
+
+    def __init__(self, stream: Any, write: Callable[[Any], None]) -> None:
+        self.stream = stream
+        self.tell = write
+        self._before = stream.echo
+        stream.echo = self
+
+    @staticmethod
+    def is_possible(stream: Any) -> bool:
+        """Whether it is a stream of ipykernel's."""
+        return any(base.__module__.partition(".")[0] == "ipykernel" for base in type(stream).__mro__)
+
+    def write(self, text: Any) -> None:
+        """What the stream calls."""
+        if self._before is not None:
+            with contextlib.suppress(OSError):  # the kernel's own terminal has gone
+                self._before.write(text)
+        self.tell(text)
+
+    def flush(self) -> None:
+        """What the stream calls."""
+        if self._before is not None:
+            self._before.flush()
+
+    def put_on(self) -> None:
+        """It stays where it is."""
+
+    def give_back(self) -> None:
+        """The stream's `echo` is what it was; where somebody has replaced it since, theirs stays."""
+        if self.stream.echo is self:
+            self.stream.echo = self._before
 
 
 def _nothing() -> None:
@@ -156,6 +189,9 @@ def _at_each_cell(action: Callable[..., None]) -> Callable[[], None]:
 class WrappedConsole:
     """What a process's streams are told, from `wrap` to `finish`. A run's companion."""
 
+    # Bound here: at the end of the interpreter there are no modules any more.
+    _is_finalizing = staticmethod(sys.is_finalizing)
+
     def __init__(self, place: RunPlace, settings: RunSettings) -> None:
         name = os.urandom(WRITER_ID_BYTES)
         opening = events.pack(Kind.OPEN, time.time_ns(), identity_of(place))
@@ -167,7 +203,7 @@ class WrappedConsole:
         self._destination = place.destination
         self._ships = place.destination != "offline" and may_schedule()
         self._feed: Feed | None = None
-        self._streams: list[WrappedStream] = []
+        self._streams: list[WrappedStream | EchoedStream] = []
         self._leave_cells: Callable[[], None] = _nothing
         # In a child that was forked by C code, of which no Python is told, nothing of this is touched.
         self._pid = os.getpid()
@@ -186,7 +222,8 @@ class WrappedConsole:
         if any(other.stream is stream for other in self._streams):
             return
         try:
-            self._streams.append(WrappedStream(stream, lambda text: self._write(number, text)))
+            how = EchoedStream if EchoedStream.is_possible(stream) else WrappedStream
+            self._streams.append(how(stream, lambda text: self._write(number, text)))
         except Exception as error:  # it may be anything that has a `write`
             if is_from_handler(error):
                 raise
@@ -250,7 +287,7 @@ class WrappedConsole:
 
     def _write(self, number: int, text: Any) -> None:
         """Takes what has been written. What ends a line after a pause is kept at once: it may be a last word."""
-        if not isinstance(text, str) or not text or os.getpid() != self._pid:
+        if self._is_finalizing() or not isinstance(text, str) or not text or os.getpid() != self._pid:
             return
         try:
             with self._lock:

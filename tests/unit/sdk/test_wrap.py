@@ -244,6 +244,37 @@ def test_what_each_cell_prints_is_kept_once(
     assert not shell.actions
 
 
+class _OutStream(io.StringIO):
+    """As ipykernel's: it tells an echo of all that it is told."""
+
+    __module__ = "ipykernel.iostream"
+    echo: Any = None
+
+    def write(self, text: str) -> int:
+        if self.echo is not None:
+            self.echo.write(text)
+        return super().write(text)
+
+
+@pytest.mark.parametrize("has_echo", [True, False])
+def test_a_notebooks_stream_is_kept_by_its_echo(begin: _Begin, tmp_path: Path, has_echo: bool) -> None:
+    stream = _OutStream()
+    before = stream.echo = io.StringIO() if has_echo else None
+    of_the_cell = stream.write
+    console = begin(stream)
+    print("by the cell")
+    # As IPython does at the end of each cell; and what a child has printed in it may come only now.
+    stream.write = of_the_cell  # type: ignore[method-assign]
+    print("later")
+    stream.echo.flush()
+    console.finish(0.0)
+    print("after")
+    assert _kept(tmp_path) == b"by the cell\nlater\n"
+    assert stream.getvalue() == "by the cell\nlater\nafter\n"
+    assert stream.echo is before
+    assert before is None or before.getvalue() == stream.getvalue()
+
+
 def test_one_object_for_both_streams_is_kept_once(begin: _Begin, shown: _Streams, tmp_path: Path) -> None:
     console = begin(shown[0], shown[0])
     print("once", file=sys.stderr)
