@@ -38,11 +38,13 @@ class Logs:
         lines: in the order of arrival, which their numbers tell.
         open: those that may still change.
         steps: the number of a line by the step that was logged around it.
+        most: how many lines an answer has at most, as if they were very long.
     """
 
     lines: list[Line] = field(default_factory=list[Line])
     open: list[Line] = field(default_factory=list[Line])
     steps: dict[int, int] = field(default_factory=dict[int, int])
+    most: int = 10_000
 
     def answer(self, params: Params) -> tuple[int, dict[str, Any]]:
         """Status and body."""
@@ -59,7 +61,7 @@ class Logs:
             texts = [_likeness(entry) for entry in lines]
             lines = [entry for entry, text in zip(lines, texts, strict=True) if texts.count(text) == 1]
         total = len(lines)
-        limit = int(one.get("limit", "1000"))
+        limit = min(self.most, int(one.get("limit", "1000")))
         offset: int | None = None
         is_end = True
         if "since" in one:

@@ -239,6 +239,16 @@ def test_a_long_line_is_cut_and_whole_once_it_is_chosen(page: Page, double: Coll
     expect(console.part("whole")).to_contain_text("xthe end")
 
 
+def test_lines_of_which_few_come_at_once_are_all_there(page: Page, double: CollectorDouble) -> None:
+    double.state.logs.most = 60
+    console = _console(page, double, _lines(1_000))
+    console.expect_in_sight(console.row(1_000))
+    for number in (700, 300, 1):
+        console.scroll_to((number - 1) / 1_000)
+        console.expect_in_sight(console.row(number + 5))
+    expect(console.part("total")).to_have_text("1,000 lines")
+
+
 def test_notes_of_what_was_not_kept_stand_apart(page: Page, double: CollectorDouble) -> None:
     text = "[12,345 lines (1.2 MB) were not kept: too fast]"
     console = _console(page, double, [line(1), line(2, text, stream="note"), line(3)])

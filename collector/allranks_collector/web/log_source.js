@@ -8,8 +8,12 @@ const MOST = 5_000;
 const KEPT = 40;
 const AT_ONCE = 3;
 const CATCHING_UP = 3;
+// Characters in an answer from which on the collector may have cut it.
+const LONG = 4_000_000;
 // Rows that a page of folded lines should make, so that a screen needs few of them.
 const FOLDED_ROWS = 40;
+
+const linesIn = (rows) => rows.reduce((sum, row) => sum + linesOf(row), 0);
 
 /** Lines to ask for at once: where the ranks print alike, as many as fold to about as many rows. */
 export const pageSize = (fold, ranks) => (fold ? Math.min(MOST, Math.max(PAGE, FOLDED_ROWS * ranks)) : PAGE);
@@ -44,11 +48,11 @@ export function logSource(run, filters, ranks, changed) {
   source.load = async () => {
     const answer = await ask({ limit: size, total: true });
     if (closed) return;
+    const rows = answer.lines.filter((line) => !line.open);
+    const start = answer.total - linesIn(rows);
     source.total = answer.total;
-    source.pages = pagesOf(answer.total, size);
-    const last = source.pages.at(-1);
-    last.rows = answer.lines.filter((line) => !line.open);
-    last.height = last.rows.length;
+    source.pages = start > 0 ? pagesOf(start, size) : [];
+    source.pages.push({ start, end: answer.total, rows, height: rows.length });
     source.open = answer.lines.filter((line) => line.open);
     newest = answer.newest;
     source.error = null;
@@ -79,8 +83,10 @@ export function logSource(run, filters, ranks, changed) {
       const answer = await ask({ since: newest, limit: MOST });
       if (closed) return undefined;
       const rows = answer.lines.filter((line) => !line.open);
-      const lines = rows.reduce((sum, row) => sum + linesOf(row), 0);
+      const lines = linesIn(rows);
       if (lines >= MOST) return await source.load();
+      // Of very long lines fewer come at once, and then there may be more.
+      if (rows.reduce((sum, row) => sum + row.text.length, 0) > LONG) again = true;
       for (const row of rows) addRow(source.pages, row, filters.fold);
       grown(source.pages, size);
       source.total += lines;
@@ -143,6 +149,12 @@ export function logSource(run, filters, ranks, changed) {
     if (closed || page.start !== start || page.end !== end) return;
     page.rows = answer.lines.filter((line) => !line.open);
     page.height = page.rows.length;
+    const got = start + linesIn(page.rows);
+    if (got > start && got < end) {
+      // Of very long lines fewer come at once: the rest is a page of its own.
+      page.end = got;
+      source.pages.splice(source.pages.indexOf(page) + 1, 0, { start: got, end, rows: null, height: null });
+    }
     used.set(page, turn);
     forget();
   };

@@ -158,25 +158,32 @@ function window_(source, starts, first, until) {
   return { rows, pages };
 }
 
-/** What stands at the top: the page, the row in it by itself and by its share of the page, and the pixels above it. */
+/** What stands at the top: the page and the row in it where that is here, else the line that should be; and the pixels above it. */
 function placeOf(source, starts, top) {
   const i = pageAt(starts, Math.floor(top / ROW));
   const row = Math.floor(top / ROW) - starts[i];
   const page = source.pages[i];
-  return { page, row, share: row / Math.max(1, starts[i + 1] - starts[i]), line: page?.rows?.[row], px: top % ROW };
+  const px = top % ROW;
+  const line = page?.rows?.[row];
+  if (line || !page || page.rows) return { page, row, line, px };
+  const share = row / Math.max(1, starts[i + 1] - starts[i]);
+  return { page: null, index: page.start + share * (page.end - page.start), px };
 }
 
+/** The top at which a place stands now. */
 function placed(source, starts, { place, top }) {
-  const i = place ? source.pages.indexOf(place.page) : -1;
-  if (i < 0) return top;
-  let row = place.row;
-  if (place.line) {
-    const same = place.page.rows?.indexOf(place.line) ?? -1;
-    if (same >= 0) row = same;
-  } else if (row < starts[i + 1] - starts[i] || i + 1 < source.pages.length) {
-    row = Math.floor(place.share * (starts[i + 1] - starts[i]));
+  if (!place) return top;
+  if (!place.page) {
+    const i = source.pages.findIndex((page) => page.end > place.index);
+    if (i < 0) return top;
+    const { start, end } = source.pages[i];
+    const row = Math.floor(((place.index - start) / (end - start)) * (starts[i + 1] - starts[i]));
+    return (starts[i] + row) * ROW + place.px;
   }
-  return (starts[i] + row) * ROW + place.px;
+  const i = source.pages.indexOf(place.page);
+  if (i < 0) return top;
+  const same = place.line ? place.page.rows?.indexOf(place.line) ?? -1 : -1;
+  return (starts[i] + (same >= 0 ? same : place.row)) * ROW + place.px;
 }
 
 const isFolded = (row) => (row.count ?? 1) > 1;
