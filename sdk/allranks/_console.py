@@ -73,8 +73,11 @@ def _captured(place: RunPlace, settings: RunSettings) -> Console | None:
     captured: list[Captured] = []
     try:
         behind = Behind.of(place.env)
-        for number in STREAMS:
-            if _is_to_capture(number, place, behind):
+        numbers = [number for number in STREAMS if _is_to_capture(number, place, behind)]
+        if len(numbers) > 1 and os.isatty(numbers[0]) and len(set(map(key_of, numbers))) == 1:
+            captured.append(Captured(*numbers))
+        else:
+            for number in numbers:
                 captured.append(Captured(number))
         return Console(place, captured, behind, settings) if captured else None
     except BaseException as error:
@@ -339,7 +342,7 @@ class Console:
     # -- those that this process starts ----------------------------------------------------------------------------
 
     def _export(self) -> None:
-        keys = {stream.number: stream.key for stream in self._streams}
+        keys = {number: stream.key for stream in self._streams for number in stream.numbers}
         self._exported = str(Behind(self._door, rank_of(self._place), keys))
         os.environ[BEHIND_VARIABLE] = self._exported
 

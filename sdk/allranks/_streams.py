@@ -21,7 +21,13 @@ _PUMP_BYTES = 64 * 1024
 class Captured:
     """One stream of this process: where it went before, and what it is led through now.
 
+    Args:
+        number: its descriptor.
+        beside: another one of the same terminal, led through the same pty: what is printed to both, a progress bar
+            and the lines between, is one picture, and its order is seen.
+
     Attributes:
+        numbers: of the descriptors that are led through it.
         original: a descriptor of what was there before.
         source: the end from which the tee reads.
 
@@ -29,8 +35,9 @@ class Captured:
         OSError: the stream is closed, or no pipe or pty can be had.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, beside: int | None = None) -> None:
         self.number = number
+        self.numbers = (number,) if beside is None else (number, beside)
         self.original = self.source = self._target = -1
         try:
             self.original = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, LOWEST_FD)
@@ -50,15 +57,17 @@ class Captured:
 
     def begin(self) -> None:
         """Leads the stream through the pipe."""
-        os.dup2(self._target, self.number)
+        for number in self.numbers:
+            os.dup2(self._target, number)
         target, self._target = self._target, -1
         close(target)
 
     def give_back(self) -> None:
         """Leads the stream to where it went before; not where the program has put something else there."""
-        with contextlib.suppress(OSError):
-            if key_of(self.number) == self.key:
-                os.dup2(self.original, self.number)
+        for number in self.numbers:
+            with contextlib.suppress(OSError):
+                if key_of(number) == self.key:
+                    os.dup2(self.original, number)
 
     def follow_size(self) -> None:
         """Gives the pty the size of the terminal behind it."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyte
 from tests.support import scenario
 from tests.support.collector import clean_environment
 from tests.support.stored import Stored
@@ -86,13 +87,23 @@ def _seen(stored: Stored, stream: str = "stdout") -> list[str]:
     return [_COLOUR.sub("", line).rstrip() for line in stored.lines(run, stream).get(0, [])]
 
 
+def _screen(sent: bytes) -> list[str]:
+    """What a terminal shows that was sent this, wide and high enough to keep all of it."""
+    screen = pyte.Screen(4 * COLUMNS, 10 * ROWS)
+    pyte.ByteStream(screen).feed(sent)
+    shown = [line.rstrip() for line in screen.display]
+    while shown and not shown[-1]:
+        shown.pop()
+    return shown
+
+
 def _bar(words: str, count: int, width: int) -> str:
     """A bar of tqdm that has come to its end."""
     head, tail = f"{words}: 100%|", f"| {count}/{count}"
     return f"{head}{'█' * (width - len(head) - len(tail))}{tail}"
 
 
-_BARS = [("one", 200), ("epochs", 3), ("file 0", 10), ("file 1", 10), ("file 2", 10)]
+_BARS = [("one", 200), ("two", 20), ("epochs", 3), ("file 0", 10), ("file 1", 10), ("file 2", 10)]
 
 
 def test_bars_of_tqdm_are_stored_as_one_line_each_and_their_log_file_holds_the_same_bytes(home: Path) -> None:
@@ -115,7 +126,9 @@ def test_bars_of_tqdm_in_a_terminal_are_stored_as_one_line_each(home: Path) -> N
     assert shown.sent == before.sent
     with scenario.stored(home) as stored:
         bars = [_bar(words, count, COLUMNS - 1) for words, count in _BARS]
-        assert _seen(stored, "stderr") == [*bars, "done"]
+        bars[1:1] = [f"at {number}" for number in range(20)]
+        # A terminal is one picture: both streams are one there.
+        assert _seen(stored) == [*bars, "done"] == _screen(shown.sent)
 
 
 def test_what_rich_shows_at_its_end_is_what_is_stored(home: Path) -> None:
@@ -135,16 +148,15 @@ def test_lightnings_bars_are_stored_as_they_stand_at_their_ends(home: Path) -> N
     shown = _in_terminal(home, "console_lightning.py")
     assert shown.sent.count(b"\r") > 50
     with scenario.stored(home) as stored:
-        lines = [line for line in _seen(stored) if line]
-        assert lines.count("fitted") == 2
-        first, second = lines[: lines.index("fitted")], lines[lines.index("fitted") + 1 : -1]
-        # The bar moves below what is printed through Lightning; those that check and validate take themselves away.
-        assert first[:-1] == ["in epoch 0", "in epoch 1"]
-        assert re.fullmatch(r"Epoch 1: 100%\|█+\| 8/8 \[.*it/s, .*loss=.*seen=.*\]", first[-1]), first[-1]
-        # That of rich, which takes as many lines as it has room for.
-        assert second[:2] == ["in epoch 0", "in epoch 1"]
-        assert re.match(r"Epoch 1/1\s+━+ 8/8 ", second[2]), second
-        assert not any(line.startswith("Epoch 0") for line in lines)
+        lines = _seen(stored)
+    assert lines == _screen(shown.sent)
+    first, second = lines[: lines.index("fitted")], lines[lines.index("fitted") + 1 :]
+    # The bar moves below what is printed through Lightning; those that check and validate take themselves away.
+    assert [line for line in first if line.startswith("in epoch")] == ["in epoch 0", "in epoch 1"]
+    assert re.match(r"Epoch 1: 100%\|█+\| 8/8 \[.*it/s, .*loss=.*seen=", first[-1]), first
+    # That of rich, which takes as many lines as it has room for.
+    assert any(re.match(r"Epoch 1/1\s+━+ 8/8 ", line) for line in second), second
+    assert not any(line.startswith("Epoch 0") for line in lines)
 
 
 _CHILDREN = """
@@ -348,3 +360,32 @@ def _of_rank(lines: list[str], rank: int) -> list[str]:
 def _text(line: str) -> str:
     """What a line of `logs` says, without who said it."""
     return line.partition(" ")[2]
+
+
+_IN_TURNS = """
+import sys, time
+import allranks
+
+allranks.init(project="boring")
+for number in range(100):
+    print(f"out {number}")
+    print(f"err {number}", file=sys.stderr)
+    time.sleep(0.01)
+"""
+
+
+def test_lines_of_both_streams_stay_whole_in_the_one_log_file_behind_them(home: Path) -> None:
+    directory = home.parent / "shell"
+    directory.mkdir()
+    (directory / "train.py").write_text(_IN_TURNS)
+    # As in images: Python writes a line and its end one after the other.
+    env = clean_environment(home, PYTHONUNBUFFERED="1")
+    with open(directory / "log", "wb") as log:
+        process = subprocess.run(
+            [sys.executable, "train.py"], env=env, cwd=directory, stdout=log, stderr=log, check=False, timeout=90
+        )
+    assert process.returncode == 0
+    lines = (directory / "log").read_text().splitlines()
+    for stream in ("out", "err"):
+        assert [line for line in lines if line.startswith(stream)] == [f"{stream} {n}" for n in range(100)]
+    assert len(lines) == 200

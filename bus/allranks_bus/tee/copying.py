@@ -6,7 +6,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from allranks_bus.tee.limits import Loss
 from allranks_bus.tee.spec import ORIGINALS, SOURCES
@@ -15,6 +15,9 @@ from allranks_bus.tee.spec import ORIGINALS, SOURCES
 READ_BYTES = 64 * 1024
 # Between two reads: else each write of the program would be a change of process, where there is no core to spare.
 PAUSE_S = 0.001
+# Where both streams go to the same file, one waits so long for the other to end its line. Python may write the end of
+# a line by itself (PYTHONUNBUFFERED); a progress bar never ends its line.
+LINE_S = 0.02
 # One record, and the time between two of them while there is not so much. Who prints after a pause is kept at once:
 # it may be a last word, in a container that ends with it.
 CHUNK_BYTES = 32 * 1024
@@ -101,6 +104,10 @@ class Copier(threading.Thread):
     Args:
         on_failed: called once, where what is behind the stream takes no more.
         wake: called where `gathered` wants to be looked at, and at the end.
+
+    Attributes:
+        turn: held while a line is shown, by one of the streams that go to the same file; None where it goes there
+            alone. To be set before the start.
     """
 
     def __init__(
@@ -108,6 +115,7 @@ class Copier(threading.Thread):
     ) -> None:
         super().__init__(name=f"copier-{stream}", daemon=True)
         self.has_ended = False
+        self.turn: threading.Lock | None = None
         self._stream = stream
         self._gathered = gathered
         self._on_failed = on_failed
@@ -129,17 +137,37 @@ class Copier(threading.Thread):
     def _copy_once(self) -> bool:
         select.select((self._source,), (), ())
         self._is_busy = True
+        if self.turn is None:
+            part = self._move()
+        else:
+            with self.turn:
+                part = self._move_line()
+        self._is_busy = False
+        time.sleep(PAUSE_S if part else 0.0)
+        return bool(part)
+
+    def _move_line(self) -> bytes:
+        """Moves what there is, and the rest of its last line where that comes at once; what was read last."""
+        part = self._move()
+        deadline = time.monotonic() + LINE_S
+        while part and not part.endswith(b"\n") and (wait_s := deadline - time.monotonic()) > 0:
+            if not _has_something(self._source, wait_s):
+                break
+            time.sleep(PAUSE_S)
+            part = self._move()
+        return part
+
+    def _move(self) -> bytes:
+        """Shows and gathers what one read gives: this. Nothing at the end."""
         try:
             part = os.read(self._source, READ_BYTES)
         except OSError:  # EIO: nobody has the other side of the pty
-            part = b""
+            return b""
         if part:
             self._show(part)
             if self._gathered.put(self._stream, part):
                 self._wake()
-        self._is_busy = False
-        time.sleep(PAUSE_S if part else 0.0)
-        return bool(part)
+        return part
 
     def _show(self, part: bytes) -> None:
         view = memoryview(part)
@@ -155,6 +183,13 @@ class Copier(threading.Thread):
                 return
 
 
-def _has_something(fd: int) -> bool:
-    """Whether there is anything to read, an end included."""
-    return bool(select.select((fd,), (), (), 0)[0])
+def turn_of(streams: Sequence[int]) -> threading.Lock | None:
+    """What the copiers of these streams take turns by: None where no two of them go to the same file."""
+    behind = [os.fstat(ORIGINALS[stream]) for stream in streams]
+    files = {(about.st_dev, about.st_ino) for about in behind}
+    return threading.Lock() if len(files) < len(behind) else None
+
+
+def _has_something(fd: int, timeout_s: float = 0.0) -> bool:
+    """Whether there is anything to read, an end included; waits for it so long."""
+    return bool(select.select((fd,), (), (), timeout_s)[0])

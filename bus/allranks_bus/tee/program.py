@@ -14,7 +14,7 @@ import time
 
 from allranks_bus.spool_directory import is_locked, spool_names
 from allranks_bus.tee import handover
-from allranks_bus.tee.copying import GATHER_S, Copier, Gathered
+from allranks_bus.tee.copying import GATHER_S, Copier, Gathered, turn_of
 from allranks_bus.tee.keeping import Keeper
 from allranks_bus.tee.spec import (
     BROKEN,
@@ -74,7 +74,9 @@ class Tee:
         if not self._go_behind():
             _tell(SHARED)
         _tell(READY)
+        turn = turn_of(self._spec.streams)
         for copier in self._copiers:
+            copier.turn = turn
             copier.start()
         while not self._has_ended:
             self._look(self._patience_s())

@@ -1,6 +1,7 @@
 """Bars of tqdm on stderr, which tell no times: each run prints the same bytes.
 
-A bar; a bar for each epoch under the bar of the epochs; three bars that move in turns and stay.
+A bar; one with lines between, on stdout; a bar for each epoch under the bar of the epochs; three bars that move in
+turns and stay.
 """
 
 import sys
@@ -22,6 +23,9 @@ allranks.init(project="boring")
 
 for _ in bar_of(range(200), desc="one"):
     pass
+
+for number in bar_of(range(20), desc="two"):
+    tqdm.write(f"at {number}")
 
 for _ in bar_of(range(3), desc="epochs"):
     for _ in bar_of(range(20), desc="steps", leave=False):
