@@ -94,18 +94,18 @@ class Ingest:
     """Stores batches; `commit` is called by one thread at a time.
 
     Args:
-        progress_history: each state of a progress bar becomes a line.
+        bar_history: each state of a progress bar becomes a line.
 
     Attributes:
         positions: by writer's id, how far it is stored: read by any thread.
         stats: figures of every series that is written to.
     """
 
-    def __init__(self, store: Store, *, progress_history: bool = False) -> None:
+    def __init__(self, store: Store, *, bar_history: bool = False) -> None:
         self.positions: dict[bytes, int] = {}
         self.stats = SeriesStats()
         self._store = store
-        self._progress_history = progress_history
+        self._bar_history = bar_history
         self._ledger: Ledger | None = None
         self._ended_runs: set[int] = set()
         # Runs whose figures are to be stored, once that is possible.
@@ -253,7 +253,7 @@ class Ingest:
 
     def _ready_ledger(self) -> Ledger:
         if self._ledger is None:
-            self._ledger = Ledger(self._store, keeps_history=self._progress_history)
+            self._ledger = Ledger(self._store, keeps_history=self._bar_history)
         elif len(self._ledger.writers) > _MAX_WRITERS:
             for id_ in list(self._ledger.writers)[: _MAX_WRITERS // 4]:
                 self._ledger.forget_writer(id_)

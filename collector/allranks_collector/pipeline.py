@@ -96,7 +96,7 @@ class Pipeline:
     Args:
         publish: told `(topic, run id, data)` of what has changed, for those who look on.
         max_file_bytes: larger files are refused.
-        progress_history: each state of a progress bar becomes a line.
+        bar_history: each state of a progress bar becomes a line.
 
     Attributes:
         counters: for the metrics page.
@@ -115,11 +115,11 @@ class Pipeline:
         max_pending_bytes: int,
         publish: Publish,
         max_file_bytes: int | None = None,
-        progress_history: bool = False,
+        bar_history: bool = False,
     ) -> None:
         self.counters = Counters()
         self.problem = ""
-        self.ingest = Ingest(store, progress_history=progress_history)
+        self.ingest = Ingest(store, bar_history=bar_history)
         self._store = store
         self._sockets = sockets
         self._ward = Ward(patience)

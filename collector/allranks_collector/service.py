@@ -104,7 +104,7 @@ class Collector:
                 max_pending_bytes=settings.max_pending_mb * 1024 * 1024,
                 publish=self.hub.publish,
                 max_file_bytes=None if settings.max_file_mb is None else settings.max_file_mb * 1024 * 1024,
-                progress_history=settings.progress_history,
+                bar_history=settings.bar_history,
             )
             await self._serve(http)
 

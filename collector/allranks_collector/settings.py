@@ -201,7 +201,7 @@ class Settings:
             env="ALLRANKS_IDLE_EXIT",
         ),
     )
-    progress_history: bool = field(
+    bar_history: bool = field(
         default=False, metadata=_row(SWITCH, "keep each state of a progress bar as a line of its own")
     )
     keep_days: float | None = field(

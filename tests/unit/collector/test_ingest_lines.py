@@ -183,7 +183,7 @@ def test_when_another_tee_takes_over_what_the_first_left_open_is_final(store: St
 
 def test_with_history_each_state_of_a_bar_is_stored(store: Store) -> None:
     tee = _tee()
-    Ingest(store, progress_history=True).commit([tee.batch([tee.open(), _printed("\r1%\r2%"), _printed("\r3%\n")])])
+    Ingest(store, bar_history=True).commit([tee.batch([tee.open(), _printed("\r1%\r2%"), _printed("\r3%\n")])])
     assert [text for *_, text in _lines(store)] == ["1%", "2%", "3%"]
 
 
