@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from playwright.sync_api import expect
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -40,11 +41,11 @@ class ConsolePage:
 
     def expect_in_sight(self, row: Locator) -> None:
         """Within the window of the lines, and not only in the document around it."""
-        expect(row).to_have_count(1)
+        inside = """rows => rows.length === 1 && rows.every(row => {
+            const [a, b] = [row, row.closest('.log')].map(e => e.getBoundingClientRect());
+            return a.top >= b.top - 1 && a.bottom <= b.bottom + 1; })"""
+        wait_until(lambda: row.evaluate_all(inside), f"{row} is in sight", timeout_s=30)
         expect(row).to_be_in_viewport()
-        inside = """row => { const [a, b] = [row, row.closest('.log')].map(e => e.getBoundingClientRect());
-            return a.top >= b.top - 1 && a.bottom <= b.bottom + 1; }"""
-        self.page.wait_for_function(inside, arg=row.element_handle())
 
     def search(self, text: str) -> None:
         self.part("search").fill(text)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Route
     from tests.browser.double import CollectorDouble
     from tests.browser.log_double import Line
 
@@ -381,6 +381,38 @@ def test_a_link_to_a_line_that_was_folded_leads_to_the_one_that_shows_it(page: P
 def test_a_link_to_a_line_that_the_filters_leave_out_says_so(page: Page, double: CollectorDouble) -> None:
     console = _console(page, double, _lines(50), "&line=20&q=line+3")
     expect(console.part("error")).to_contain_text("not among those shown")
+
+
+def test_a_bar_that_is_moved_while_the_lines_are_drawn_stays_where_it_is(page: Page, double: CollectorDouble) -> None:
+    console = _console(page, double, _lines(5_000))
+    console.expect_in_sight(console.row(5_000))
+    page.get_by_test_id("log").evaluate(
+        """log => { log.scrollTop = 0.3 * (log.scrollHeight - log.clientHeight);
+            document.querySelector('[data-testid="log-times"]').click(); }"""
+    )
+    expect(page.locator("[data-testid=log-row] time").first).to_be_visible()
+    console.expect_in_sight(console.row(1_500))
+
+
+def test_a_step_may_be_asked_for_before_there_are_lines(page: Page, double: CollectorDouble) -> None:
+    held: list[Route] = []
+    is_held = True
+
+    def hold(route: Route) -> None:
+        if is_held:
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/logs?**", hold)
+    double.state.logs.steps = {1204: 700}
+    console = _console(page, double, _lines(3_000))
+    console.part("step").fill("1204")
+    console.part("step").press("Enter")
+    is_held = False
+    for route in held:
+        route.continue_()
+    console.expect_in_sight(console.row(700))
 
 
 def test_a_step_leads_to_the_lines_around_it(page: Page, double: CollectorDouble) -> None:

@@ -128,7 +128,8 @@ class Program:
         if not ended:
             raise AssertionError(f"it did not end in {deadline_s:g} s: {self._where_it_hangs()}")
         exit_code = self.process.wait()
-        return Ended(exit_code, seconds, self.stdout, self.stderr, self._left())
+        left = self._left()  # first: what it has printed may be seen a moment after its end
+        return Ended(exit_code, seconds, self.stdout, self.stderr, left)
 
     def kill(self) -> None:
         """Whatever is left of it, but for a collector, which may be another program's too."""

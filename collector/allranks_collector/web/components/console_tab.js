@@ -41,10 +41,16 @@ export function ConsoleTab({ run, pulse, attempt, selected, size }) {
   const { source, error, version, epoch } = useLogs(run, filters, selected ? parseRanks(selected).length : size, pulse);
   const present = useRef(null);
   present.current = source;
+  // What was asked for before there was anything to find it in.
+  const awaited = useRef(null);
 
   /** Marks a line, and brings it into sight. Where the filters leave it out, its place is brought into sight, and false given. */
   const reveal = async (place) => {
     const asked = present.current;
+    if (!asked) {
+      awaited.current = place;
+      return false;
+    }
     try {
       const found = await asked.find(place);
       // Other filters came meanwhile: it is theirs to say.
@@ -81,7 +87,10 @@ export function ConsoleTab({ run, pulse, attempt, selected, size }) {
     // Who comes by a link wants to see that line.
     if (before.current === null && chosen !== null) frame.current.scrollIntoView({ block: "end" });
     before.current = source;
-    if (chosen === null) setLine(null);
+    const place = awaited.current;
+    awaited.current = null;
+    if (place) reveal(place);
+    else if (chosen === null) setLine(null);
     else if (chosen !== line?.number || !isSame) reveal({ at: chosen });
   }, [source, chosen]);
   // The pages are others than before: what was read is looked up in them.

@@ -24,6 +24,7 @@ export function LogView({ source, version, follow, onFollow, chosen, onChoose, s
   const element = useRef(null);
   // `top`: pixels of all rows above what is seen. `bar`: what the element's scrollTop was last. `place`: the row at the top.
   const at = useRef({ top: 0, bar: 0, place: null, starts: null, widest: 0, who: 0, settle: 0, kept: null, wheel: -Infinity }).current;
+  const latest = useRef(null);
   const [seen, setSeen] = useState(600);
   const [, redraw] = useState(0);
   const expression = useMemo(() => marker(search), [search]);
@@ -49,6 +50,12 @@ export function LogView({ source, version, follow, onFollow, chosen, onChoose, s
 
   useLayoutEffect(() => {
     const log = element.current;
+    // The reader has moved the bar, and is yet to be heard: what is drawn meanwhile must not take it back. (At its end
+    // it may be because there is less to show.)
+    if (Math.abs(log.scrollTop - at.bar) >= 0.5 && log.scrollTop < log.scrollHeight - log.clientHeight - 1) {
+      latest.current.onScroll();
+      return;
+    }
     const wanted = barAt(at.top, size);
     const isScaled = size.all !== size.element;
     // While the reader turns the wheel over more rows than the bar can hold, the bar may be a little off.
@@ -89,9 +96,6 @@ export function LogView({ source, version, follow, onFollow, chosen, onChoose, s
     at.kept = first + rows.indexOf(row);
     onChoose(row);
   };
-  const latest = useRef({ show, pick });
-  latest.current = { show, pick };
-  const choose = useRef((row) => latest.current.pick(row)).current;
   handle.current = {
     /** Brings a row of a page into sight. */
     reveal: (page, row) => show(layout(source.pages)[source.pages.indexOf(page)] + row),
@@ -126,6 +130,9 @@ export function LogView({ source, version, follow, onFollow, chosen, onChoose, s
     else if (!follow && !up && isAtEnd) onFollow(true);
     redraw((old) => old + 1);
   };
+
+  latest.current = { show, pick, onScroll };
+  const choose = useRef((row) => latest.current.pick(row)).current;
 
   const onWheel = () => {
     at.wheel = performance.now();
