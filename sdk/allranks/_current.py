@@ -303,6 +303,13 @@ def alert(title: str, text: str = "", level: str = "INFO") -> None:
         run.alert(title, text, level)
 
 
+def agree(name: str, value: Any, step: int | None = None) -> None:
+    """`Run.agree` of the current run."""
+    run = _acting()
+    if run is not None:
+        run.agree(name, value, step)
+
+
 def status() -> dict[str, Any]:
     """`Run.status` of the current run; empty before `init`."""
     return {} if _current is None else _current.status()

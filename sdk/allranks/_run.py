@@ -41,8 +41,11 @@ DEVICE_TIMEOUT_S = 2.0
 SUMMARIES = ("last", "min", "max", "mean")
 ALERT_LEVELS = ("INFO", "WARN", "ERROR")
 _MAX_ALERT_CHARS = 16_384
+_MAX_NAME_CHARS = 256
 # What a log is accompanied by: imported where a fork waits for it.
 _NEEDED = ("allranks._companions", "allranks._files", "allranks._console")
+# A rank says what surrounds it when the program has begun its work.
+_SURROUNDINGS_AFTER_S = 3.0
 
 
 class Run:
@@ -95,6 +98,8 @@ class Run:
         self._publisher: Publisher | None = None
         self._files: RunFiles | None = None
         self._companions: tuple[Companion, ...] = ()
+        # When this rank is to say what surrounds it (monotonic seconds).
+        self._surroundings_at = float("inf")
         self._writer = b""
         self._exported = ""
         # What init began is done: an interrupt may come in the middle of it.
@@ -262,6 +267,28 @@ class Run:
             word = "INFO"
         body = {"title": str(title)[:_MAX_ALERT_CHARS], "text": str(text)[:_MAX_ALERT_CHARS], "level": word}
         self._append(Kind.ALERT, body)
+
+    def agree(self, name: str, value: Any, step: int | None = None) -> None:
+        """Keeps a value that all ranks should have alike at this step: who differs from the others is named.
+
+        Args:
+            value: a number or text; long text is kept by its hash. It is compared exactly.
+            step: the training step; None means the newest that was logged here.
+        """
+        try:
+            from allranks._agree import PREFIX, TYPE, agreed
+
+            body = {"_type": TYPE, "value": agreed(value)}
+            log = self._ready_log()
+            if log is not None:
+                at = max(0, log.step) if step is None else int(step)
+                if not -(2**63) <= at < 2**63:
+                    raise ValueError("step must be a whole number of 64 bits")
+                log.append_fields(time.time_ns(), at, {f"{PREFIX}{name}"[:_MAX_NAME_CHARS]: body})
+        except Exception as error:
+            if is_from_handler(error):
+                raise
+            warn_once(f"agree:{name}", f"agree({str(name)[:80]!r}) is not kept: {error}")
 
     def status(self) -> dict[str, Any]:
         """How this process stands with its collector, as far as is known here; never waits.
@@ -444,6 +471,7 @@ class Run:
         for companion in {*self._companions, *files}:
             companion.abandon()
         self._companions, self._files = (), None
+        self._surroundings_at = float("inf")
         self._failure = None
 
     def _take(self, identity: Identity) -> None:
@@ -500,6 +528,8 @@ class Run:
         if log is None:
             return
         self._accompany(log, log.directory.parent)
+        if self.role == "rank":
+            self._surroundings_at = time.monotonic() + _SURROUNDINGS_AFTER_S
         publisher = Publisher(
             log,
             self._writer,
@@ -546,6 +576,11 @@ class Run:
 
     def _tick(self) -> None:
         """Called by the publisher's thread, ten times a second."""
+        log = self._log
+        if time.monotonic() >= self._surroundings_at and log is not None:
+            self._surroundings_at = float("inf")
+            surroundings = load("allranks._surroundings").Surroundings(log, self._started_ns)
+            self._companions = (*self._companions, surroundings)
         self._each(lambda companion: companion.tick())
 
     def _each(self, action: Callable[[Companion], object]) -> None:
