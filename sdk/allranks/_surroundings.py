@@ -140,7 +140,7 @@ def packages(modules: Iterable[str], paths: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def git_state(start: Path, sources: Iterable[Path]) -> dict[str, Any]:
+def git_state(start: Path, sources: Iterable[str]) -> dict[str, Any]:
     """The commit of the working tree that `start` lies in, and which of `sources` are not as git's index has them.
 
     Returns:
@@ -175,8 +175,9 @@ def bounded(told: Mapping[str, Any]) -> dict[str, Any]:
 def _git() -> dict[str, Any]:
     main = getattr(sys.modules.get("__main__"), "__file__", None)
     start = Path(main).absolute().parent if main else Path.cwd()
-    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-    return git_state(start, [Path(file) for file in files if isinstance(file, str) and file.endswith(".py")])
+    # Past `getattr`, which would have some modules import others.
+    files = [getattr(module, "__dict__", {}).get("__file__") for module in list(sys.modules.values())]
+    return git_state(start, [file for file in files if isinstance(file, str) and file.endswith(".py")])
 
 
 def _python() -> dict[str, str]:
@@ -255,7 +256,7 @@ def _resolve(git: Path, reference: str) -> str:
     return ""
 
 
-def _changed(tree: Path, git: Path, sources: Iterable[Path]) -> list[str]:
+def _changed(tree: Path, git: Path, sources: Iterable[str]) -> list[str]:
     """Those of `sources` that git's index holds with another content; none where the index is of an odd form.
 
     An entry of the index (git's index-format, versions 2 and 3) is …, SHA-1, two bytes of flags with the length of
@@ -265,7 +266,8 @@ def _changed(tree: Path, git: Path, sources: Iterable[Path]) -> list[str]:
         index = _read_bytes(git / "index", _MAX_INDEX_BYTES)
         if index[:4] != b"DIRC" or struct.unpack_from(">I", index, 4)[0] not in (2, 3):
             return []
-        inside = sorted({path.relative_to(tree).as_posix() for path in sources if path.is_relative_to(tree)})
+        below = f"{str(tree).rstrip('/')}/"
+        inside = sorted({path[len(below) :] for path in sources if path.startswith(below)})
         changed: list[str] = []
         for name in inside[:_MAX_SOURCES]:
             encoded = os.fsencode(name)
