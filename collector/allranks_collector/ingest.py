@@ -50,6 +50,28 @@ class StateNote:
     detail: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class EventNote:
+    """An event that the collector itself has seen of a writer, to store with the next commit."""
+
+    writer: int
+    run: int
+    time_ns: int
+    kind: str
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ClockNote:
+    """How far the collector's clock is ahead of a writer's, to store with the next commit."""
+
+    writer: int
+    offset_ns: int
+
+
+Note = StateNote | EventNote | ClockNote
+
+
 @dataclass
 class Committed:
     """What a commit did.
@@ -60,6 +82,7 @@ class Committed:
         touched: the runs that something came for, by id, with the newest step among it.
         steps: the newest step of each writer, by number, that something came from.
         printed: the runs, by id, of which lines came.
+        answered: the writers, by number, that told their stacks, with the token of who asked.
     """
 
     answers: dict[bytes, Ack | Refused] = field(default_factory=dict[bytes, "Ack | Refused"])
@@ -68,6 +91,7 @@ class Committed:
     touched: dict[str, int] = field(default_factory=dict[str, int])
     steps: dict[int, int] = field(default_factory=dict[int, int])
     printed: set[str] = field(default_factory=set[str])
+    answered: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
     events: int = 0
     points: int = 0
 
@@ -79,6 +103,7 @@ class Committed:
         self.touched |= other.touched
         self.steps |= other.steps
         self.printed |= other.printed
+        self.answered += other.answered
         self.events += other.events
         self.points += other.points
 
@@ -122,7 +147,7 @@ class Ingest:
         batches: Sequence[Batch],
         *,
         asking: Iterable[bytes] = (),
-        notes: Sequence[StateNote] = (),
+        notes: Sequence[Note] = (),
         ended_runs: Iterable[int] = (),
     ) -> Committed:
         """Stores `batches` and `notes` in one transaction.
@@ -155,7 +180,7 @@ class Ingest:
             return committed
 
     def _commit_apart(
-        self, batches: Sequence[Batch], asking: set[bytes], notes: Sequence[StateNote], ended: set[int]
+        self, batches: Sequence[Batch], asking: set[bytes], notes: Sequence[Note], ended: set[int]
     ) -> Committed:
         """After a mistake of ours with all of it: commits each writer's batches alone, so that one pays for it."""
         done = Committed()
@@ -194,7 +219,7 @@ class Ingest:
         self._figures_due.discard(run)
 
     def _commit(
-        self, batches: Sequence[Batch], asking: set[bytes], notes: Sequence[StateNote], ended: set[int]
+        self, batches: Sequence[Batch], asking: set[bytes], notes: Sequence[Note], ended: set[int]
     ) -> Committed:
         ledger = self._ready_ledger()
         self._load(ledger, asking | {batch.writer for batch in batches})
@@ -243,6 +268,7 @@ class Ingest:
         self._store_figures()
         done.closed = closed
         done.printed = decoder.lines.runs
+        done.answered = decoder.answered
         done.events, done.points = decoder.points.events, decoder.points.points
         self._answer(ledger, touched, asking, done)
         for book, _ in decoder.closed:
@@ -320,7 +346,13 @@ class Ingest:
             book.broken = 0
         return self._ask_again(book)
 
-    def _note(self, ledger: Ledger, note: StateNote) -> None:
+    def _note(self, ledger: Ledger, note: Note) -> None:
+        if isinstance(note, ClockNote):
+            ledger.new.clocks.append((note.writer, note.offset_ns))
+            return
+        if isinstance(note, EventNote):
+            ledger.add_event(note.run, note.writer, note.time_ns, note.kind, note.body)
+            return
         detail = json.dumps(jsonable(note.detail))
         ledger.new.states.append((note.writer, note.since_ns, note.state, detail))
         # The exception is told by the event "closed".

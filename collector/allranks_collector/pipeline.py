@@ -26,13 +26,15 @@ from allranks_bus.errors import ProtocolError, VersionMismatch
 from allranks_bus.processes import ProcessIdentity
 from allranks_bus.sockets import CollectorSockets
 from allranks_bus.wire import Ack, Batch, Beat, Frame, Refused, unpack_up
+from allranks_collector.clocks import Clocks
 from allranks_collector.file_desk import FileDesk
 from allranks_collector.file_rows import remove_run
 from allranks_collector.files import FileStore
 from allranks_collector.health import ENDED, Change, Patience, Sign, State, Ward, sign_of_close
-from allranks_collector.ingest import Committed, Ingest, StateNote
+from allranks_collector.ingest import ClockNote, Committed, EventNote, Ingest, Note, StateNote
 from allranks_collector.ledger import WriterBook, process_of
 from allranks_collector.liveness import wait_for_exit
+from allranks_collector.oom import OomWatch
 from allranks_collector.store import Store, StoreError
 
 logger = logging.getLogger(__name__)
@@ -84,7 +86,7 @@ class _Waiting:
     batches: list[Batch] = field(default_factory=list[Batch])
     size: int = 0
     asking: set[bytes] = field(default_factory=set[bytes])
-    notes: list[StateNote] = field(default_factory=list[StateNote])
+    notes: list[Note] = field(default_factory=list["Note"])
     ended_runs: set[int] = field(default_factory=set[int])
     # (topic, run id, data), for when it is stored: who is told looks at once, and must find it.
     news: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list[tuple[str, str, dict[str, Any]]])
@@ -123,6 +125,8 @@ class Pipeline:
         self._store = store
         self._sockets = sockets
         self._ward = Ward(patience)
+        self._clocks = Clocks()
+        self._ooms = OomWatch()
         self._watched: dict[int, Watched] = {}
         self._by_id: dict[bytes, Watched] = {}
         self._commit_interval_s = commit_interval_s
@@ -257,7 +261,20 @@ class Pipeline:
         if watched is not None and beat.status.get("drained") is not True:
             step = beat.status.get("step")
             known = step if type(step) is int and step >= 0 else None
+            self._observe(watched, beat)
             self._note(self._ward.hear(watched.writer, known, time.monotonic(), time.time_ns()))
+
+    def _observe(self, watched: Watched, beat: Beat) -> None:
+        """What a beat tells beside that the writer lives: how its clock goes, and kills for want of memory."""
+        now_ns = time.time_ns()
+        offset_ns = self._clocks.see(watched.writer, now_ns, beat.sent_ns)
+        if offset_ns is not None:
+            self._waiting.notes.append(ClockNote(watched.writer, offset_ns))
+            self._work.set()
+        killed = self._ooms.hear(watched.writer, beat.status.get("oom"))
+        if killed:
+            self._waiting.notes.append(EventNote(watched.writer, watched.run, now_ns, "oom", {"killed": killed}))
+            self._work.set()
 
     def _reject(self, error: ProtocolError) -> None:
         self.counters.rejected += 1
@@ -384,6 +401,7 @@ class Pipeline:
         self._watched[watched.writer] = self._by_id[watched.id] = watched
         self._ward.admit(watched.writer, state, time.monotonic(), time.time_ns())
         if process.is_visible and self._task_group is not None:
+            self._ooms.watch(watched.writer, process.pid)
             self._task_group.start_soon(self._await_exit, watched, process)
 
     async def _await_exit(self, watched: Watched, process: ProcessIdentity) -> None:
@@ -393,6 +411,8 @@ class Pipeline:
         if end.code is not None:
             reason = f"exited with code {end.code}"
         detail["reason"] = reason or "its process is gone"
+        if end.signal == "SIGKILL" and (killed := self._ooms.look(watched.writer)):
+            detail["oom_kills"] = killed
         sign = Sign.GONE_BADLY if end.is_bad else Sign.GONE
         self._note(self._ward.see(watched.writer, sign, detail))
         # A CLOSE may still lie in its spool: it stays under watch until that is drained, or for ever as it is.
@@ -458,6 +478,8 @@ class Pipeline:
 
     def _discharge(self, watched: Watched) -> None:
         self._ward.discharge(watched.writer)
+        self._clocks.forget(watched.writer)
+        self._ooms.forget(watched.writer)
         self._watched.pop(watched.writer, None)
         self._by_id.pop(watched.id, None)
 

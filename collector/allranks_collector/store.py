@@ -277,12 +277,12 @@ class Store:
                     " (SELECT series FROM series JOIN writers USING (writer) WHERE run = $run)",
                     {"run": run},
                 )
-            for table in ("series", "keysets", "positions", "states", "lines", "open_lines", "terminals"):
+            for table in ("series", "keysets", "positions", "states", "lines", "open_lines", "terminals", "clocks", "sections"):
                 cursor.execute(
                     f"DELETE FROM {table} WHERE writer IN (SELECT writer FROM writers WHERE run = $run)",
                     {"run": run},
                 )
-            for table in ("files", "events", "config", "summary", "definitions", "writers", "attempts", "runs"):
+            for table in ("stacks", "files", "events", "config", "summary", "definitions", "writers", "attempts", "runs"):
                 cursor.execute(f"DELETE FROM {table} WHERE run = $run", {"run": run})
             cursor.execute("COMMIT")
 

@@ -60,6 +60,7 @@ _SAMPLES: dict[str, tuple[Any, ...]] = {
     "definitions": (1, 5, "n", None, "min"),
     "events": (2**62, 1, 1, 5, "k", "{}"),
     "terminals": (1, 2, b"\xff\0\n"),
+    "clocks": (1, -(2**62)),
 }
 
 
