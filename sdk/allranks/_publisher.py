@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from allranks._exits import look_for_a_program
 from allranks._loading import load
 from allranks._log import RankLog
+from allranks._stack_signal import hold
 from allranks._warnings import warn_once
 from allranks_bus import events, processes
 from allranks_bus.addresses import Address, parse_address
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from allranks.system import SystemSampler
     from allranks_bus.courier import Courier
     from allranks_bus.home import Endpoint
-    from allranks_bus.wire import Refused
+    from allranks_bus.wire import Command, Refused
 
 TICK_S = 0.1
 # A program that starts is left to itself for so long.
@@ -107,6 +108,8 @@ class Publisher:
         self._thread = threading.Thread(target=self._run, name="allranks-publisher", daemon=True)
 
     def start(self) -> None:
+        if not self._is_offline:
+            hold()
         self._thread.start()
 
     def observe(self, pid: int) -> None:
@@ -225,6 +228,8 @@ class Publisher:
     def _ship(self, courier: Courier) -> None:
         beat_at = 0.0
         shipment = courier.shipment
+        stacks = load("allranks._stacks")
+        stacks.offer()
         waiting, hear_at = True, 0.0
         while True:
             now, ending = time.monotonic(), self._ending.is_set()
@@ -233,6 +238,7 @@ class Publisher:
             self._tick()
             if courier.is_connected and now >= beat_at:
                 beat_at = now + BEAT_S
+                stacks.look()
                 courier.beat(self._status())
             if waiting or now >= hear_at:
                 hear_at = now + HEAR_S
@@ -247,11 +253,15 @@ class Publisher:
                 os.read(self._wake_read, 16)
 
     def _hear(self, courier: Courier) -> None:
-        refused: type[Refused] = load("allranks_bus.wire").Refused
+        wire = load("allranks_bus.wire")
+        refused: type[Refused] = wire.Refused
+        command: type[Command] = wire.Command
         for message in courier.hear():
             if isinstance(message, refused):
                 self.refusal = message.reason
                 warn_once(f"refused:{message.reason}", f"the collector refuses this rank's events: {message.reason}")
+            elif isinstance(message, command) and message.name == "stacks":
+                load("allranks._stacks").answer(self._log, message.arguments.get("token"))
         self.acked = courier.shipment.acked
         self.resends = courier.shipment.resends
         self.is_heard = courier.heard_at is not None

@@ -47,6 +47,7 @@ _FIELDS: Mapping[Kind, tuple[Any, ...]] = {
     Kind.CLOSE: ({"exit_code": 0, "exception": None},),
     Kind.DROPPED: ({"records": 4, "reason": "disk full"},),
     Kind.CONSOLE: (1, b"epoch 3\r\xff"),
+    Kind.STACKS: ({"token": "0" * 32, "how": "asked", "threads": []},),
     Kind.ALERT: ({"title": "diverged", "text": "loss is NaN", "level": "ERROR"},),
 }
 
