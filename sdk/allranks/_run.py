@@ -491,7 +491,7 @@ class Run:
         sections = () if self._sections is None else (self._sections,)
         for companion in {*self._companions, *files, *sections}:
             companion.abandon()
-        self._companions, self._files = (), None
+        self._companions, self._files, self._sections = (), None, None
         self._surroundings_at = float("inf")
         self._failure = None
 
@@ -652,7 +652,15 @@ class Run:
             "step": log.step if log else -1,
             "dropped": log.refused if log else 0,
             **(self._sections.status() if self._sections is not None else {}),
+            **self._oom_kills(),
         }
+
+    def _oom_kills(self) -> dict[str, int]:
+        """How often the kernel has killed for want of memory where this process is counted; empty if unknown."""
+        if self._oom_file is None:
+            self._oom_file = cgroups.find_oom_file(os.getpid()) or ""
+        count = cgroups.read_oom_kills(self._oom_file) if self._oom_file else None
+        return {} if count is None else {"oom": count}
 
     def _record(self, kind: Kind, changes: dict[str, Any]) -> None:
         """Appends a change of config or summary; before `init` they wait for it."""
