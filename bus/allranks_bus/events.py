@@ -39,8 +39,8 @@ class Kind(IntEnum):
     DROPPED = 9
     CONSOLE = 10
     ALERT = 11
-    SECTIONS = 13
     STACKS = 12
+    SECTIONS = 13
 
 
 # The parts of a METRICS payload that do not change: msgpack's type bytes (fixarray of 5, positive fixint, uint 64,

@@ -1,7 +1,7 @@
 """Sections: what a training's time goes to, and which part of its way it is on.
 
-Entering and leaving one costs about a microsecond and takes no lock: each thread writes its own sums, which only grow;
-the publisher's thread stores about once a second what has come since. Beats tell the innermost section that the
+Entering and leaving one costs about a microsecond and takes no lock: each thread writes its own sums, which only
+grow; the publisher's thread stores about once a second what has come since. Beats tell the innermost section that the
 training's thread is in, so a long checkpoint is judged by earlier ones, and not by the pace of its steps.
 """
 
@@ -108,7 +108,16 @@ class Sections:
         self.log: Log | None = None
         self._sections: dict[str, Section] = {}
         self._threads: dict[int, _Thread] = {}
-        self._forget()
+        self._trainer = get_ident()
+        # By name: how often, and the seconds.
+        self._written: dict[str, tuple[int, float]] = {}
+        self._written_at = self._moved_at = monotonic()
+        self._written_step = -1
+        self._moved = (-1, 0)
+        self._last_phase = _INIT
+        self._longest_step_s = 0.0
+        self._expected_until = 0.0
+        self._expected_from = -1
 
     def section(self, name: str) -> Section:
         """The section of this name; that of `other` where there are too many names."""
@@ -183,21 +192,8 @@ class Sections:
         """Nothing, likewise."""
 
     def abandon(self) -> None:
-        """In a forked child: what was under way is the parent's."""
+        """In a forked child: what was under way is the parent's; one that logs has sections of its own."""
         self._threads.clear()
-        self.log = None
-        self._forget()
-
-    def _forget(self) -> None:
-        self._trainer = get_ident()
-        self._written: dict[str, tuple[int, float]] = {}
-        self._written_at = self._moved_at = monotonic()
-        self._written_step = -1
-        self._moved = (-1, 0)
-        self._last_phase = _INIT
-        self._longest_step_s = 0.0
-        self._expected_until = 0.0
-        self._expected_from = -1
 
     def _new(self, name: Any) -> Section:
         try:
