@@ -1,7 +1,7 @@
 """The roll-call: who of a world has come, who is missing, and on which host a missing rank should be. Pure.
 
-A missing rank has told nobody where it is. Where ranks lie on hosts in blocks of one size, which those that came show,
-its host is that of its block; it is named only if every size that fits says the same.
+A missing rank has told nobody where it is. Where ranks lie on hosts in blocks of one size, which those that came
+show, its host is that of its block; it is named only if every size that fits says the same.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class RollCall:
 
 def call_roll(world_size: int, present: Mapping[int, Place]) -> RollCall:
     """Who of the ranks 0 … world_size - 1 is among `present`."""
+    present = {rank: place for rank, place in present.items() if 0 <= rank < world_size}
     missing = [rank for rank in range(world_size) if rank not in present]
     if not missing:
         return RollCall(world_size, len(present), {})
