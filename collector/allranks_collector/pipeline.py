@@ -35,6 +35,7 @@ from allranks_collector.ingest import ClockNote, Committed, EventNote, Ingest, N
 from allranks_collector.ledger import WriterBook, process_of
 from allranks_collector.liveness import wait_for_exit
 from allranks_collector.oom import OomWatch
+from allranks_collector.stacks_desk import StacksDesk
 from allranks_collector.store import Store, StoreError
 
 logger = logging.getLogger(__name__)
@@ -103,6 +104,7 @@ class Pipeline:
     Attributes:
         counters: for the metrics page.
         files: the desk where files come in.
+        stacks: the desk that asks ranks where they stand.
         problem: why nothing can be stored at the moment; empty while all is well.
     """
 
@@ -149,6 +151,9 @@ class Pipeline:
             writing=self._writing,
             max_file_bytes=max_file_bytes,
         )
+        self.stacks = StacksDesk(
+            store, tell=sockets.tell, publish=publish, writing=self._writing, heard_ns=self._ward.heard_ns
+        )
         self._told_versions: set[bytes] = set()
         self._complained_at = float("-inf")
         self._task_group: anyio.abc.TaskGroup | None = None
@@ -183,6 +188,7 @@ class Pipeline:
             task_group.start_soon(self._commit)
             task_group.start_soon(self._look)
             task_group.start_soon(self.files.run)
+            task_group.start_soon(self.stacks.run)
             try:
                 task_status.started()
                 await anyio.sleep_forever()
@@ -367,6 +373,7 @@ class Pipeline:
             self._publish("runs", run_id, {})
         if done.opened:
             self.files.runs_came()
+        self.stacks.answered(done.answered)
 
     # -- watching --------------------------------------------------------------------------------------------------
 
@@ -461,6 +468,8 @@ class Pipeline:
         reason = change.detail.get("reason", "")
         who = (watched.run_id, watched.rank, watched.role)
         logger.info("run %s rank %d (%s): %s %s", *who, change.state.value, reason)
+        if watched.role == "rank":
+            self.stacks.changed(watched.run, watched.run_id, change.state)
         if change.state in ENDED and self._has_ended(watched):
             self._waiting.ended_runs.add(watched.run)
             self._waiting.news.append(("runs", watched.run_id, {}))

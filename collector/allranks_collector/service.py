@@ -111,7 +111,7 @@ class Collector:
     async def _serve(self, http: socket.socket) -> None:
         server = _Server(
             uvicorn.Config(
-                create_app(ApiContext(self.store, self, self.settings, self._remove_run)),
+                create_app(ApiContext(self.store, self, self.settings, self._remove_run, self.pipeline.stacks.ask)),
                 log_config=None,
                 access_log=False,
                 lifespan="off",

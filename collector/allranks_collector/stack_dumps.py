@@ -60,7 +60,7 @@ def parse_dump(text: str, main: int) -> list[dict[str, Any]]:
 
 
 def _is_ours(frames: Sequence[Sequence[Any]]) -> bool:
-    """Whether a thread was started by us: no other passes through the module that runs it, but where all threads do."""
+    """Whether a thread was started by us: it runs what our threads run."""
     return any(_OURS.search(frame[0]) and frame[2].rpartition(".")[2] in ("_run", "_watch") for frame in frames)
 
 

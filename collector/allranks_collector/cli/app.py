@@ -10,7 +10,7 @@ import typer
 
 from allranks_bus.errors import AllranksError
 from allranks_bus.version import __version__
-from allranks_collector.cli import command, data, demo, files, health, logs, process, sync
+from allranks_collector.cli import command, data, demo, differences, files, health, logs, process, stacks, sync
 from allranks_collector.cli.common import UsageError
 from allranks_collector.cli.output import error_line
 
@@ -26,6 +26,8 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("status", process.status),
     ("runs", data.runs),
     ("ranks", data.ranks),
+    ("diff", differences.diff),
+    ("stacks", stacks.stacks),
     ("logs", logs.logs),
     ("export", data.export),
     ("files", files.files),
