@@ -49,6 +49,7 @@ class Decoder:
     Attributes:
         points, lines: filled by `batch`.
         closed: the writers that closed, with the map of their CLOSE record.
+        alerts: what programs want people told: writer, time, title, text and level.
         answered: the writers, by number, that told their stacks, with the token of who asked.
     """
 
@@ -56,6 +57,7 @@ class Decoder:
         self.points = PointBuffer()
         self.lines = LineBuffer(ledger.final_lines)
         self.closed: list[tuple[WriterBook, dict[str, Any]]] = []
+        self.alerts: list[tuple[WriterBook, int, dict[str, str]]] = []
         self.answered: list[tuple[int, str]] = []
         self._ledger = ledger
         self._handlers: dict[int, Callable[[WriterBook, list[Any]], None]] = {
@@ -263,6 +265,7 @@ class Decoder:
     def _alert(self, book: WriterBook, event: list[Any]) -> None:
         body = {key: str(event[2][key])[:_MAX_ALERT_CHARS] for key in ("title", "text", "level") if key in event[2]}
         self._ledger.event(book, event[1], "alert", body)
+        self.alerts.append((book, event[1], body))
 
     def _stacks(self, book: WriterBook, event: list[Any]) -> None:
         token, threads = str(event[2]["token"]), checked_threads(event[2]["threads"])

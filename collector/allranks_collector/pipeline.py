@@ -26,6 +26,7 @@ from allranks_bus.errors import ProtocolError, VersionMismatch
 from allranks_bus.processes import ProcessIdentity
 from allranks_bus.sockets import CollectorSockets
 from allranks_bus.wire import Ack, Batch, Beat, Frame, Refused, unpack_up
+from allranks_collector.alerts.desk import AlertDesk
 from allranks_collector.clocks import Clocks
 from allranks_collector.file_desk import FileDesk
 from allranks_collector.file_rows import remove_run
@@ -100,6 +101,7 @@ class Pipeline:
         publish: told `(topic, run id, data)` of what has changed, for those who look on.
         max_file_bytes: larger files are refused.
         progress_history: each state of a progress bar becomes a line.
+        alerts: told what happens; None: nobody is.
 
     Attributes:
         counters: for the metrics page.
@@ -120,6 +122,7 @@ class Pipeline:
         publish: Publish,
         max_file_bytes: int | None = None,
         progress_history: bool = False,
+        alerts: AlertDesk | None = None,
     ) -> None:
         self.counters = Counters()
         self.problem = ""
@@ -134,6 +137,7 @@ class Pipeline:
         self._commit_interval_s = commit_interval_s
         self._max_pending_bytes = max_pending_bytes
         self._publish = publish
+        self._alerts = alerts
         self._waiting = _Waiting()
         self._committing_bytes = 0
         self._work = anyio.Event()
@@ -210,8 +214,16 @@ class Pipeline:
 
         await anyio.to_thread.run_sync(remove, limiter=self._writing)
         self.files.run_went()
+        if self._alerts is not None:
+            self._alerts.removed(run)
         for watched in [watched for watched in self._watched.values() if watched.run == run]:
             self._discharge(watched)
+
+    def keep_event(self, run: int, run_id: str, writer: int | None, kind: str, body: Mapping[str, Any]) -> None:
+        """Has an event of a run stored with the next commit, and told then."""
+        self._waiting.notes.append(EventNote(writer, run, time.time_ns(), kind, body))
+        self._waiting.news.append(("events", run_id, {}))
+        self._work.set()
 
     # -- receiving -------------------------------------------------------------------------------------------------
 
@@ -365,6 +377,7 @@ class Pipeline:
             self._note(self._ward.progress(writer, step, time.monotonic()))
         for book, end in done.closed:
             self._closed(book, end)
+        self._tell_alerts(done)
         for run_id, step in done.touched.items():
             self._publish("metrics", run_id, {"last_step": step})
         for run_id in done.printed:
@@ -374,6 +387,20 @@ class Pipeline:
         if done.opened:
             self.files.runs_came()
         self.stacks.answered(done.answered)
+
+    def _tell_alerts(self, done: Committed) -> None:
+        alerts = self._alerts
+        if alerts is None:
+            return
+        for writer, step in done.steps.items():
+            if writer in self._watched:
+                alerts.came(self._watched[writer].run, writer, step)
+        alerts.printed(done.printed)
+        for book, time_ns, said in done.alerts:
+            alerts.asked(book.run.run, book.writer, book.rank, said, time_ns)
+        for bad in done.bad_values:
+            book = bad.book
+            alerts.value(book.run.run, book.writer, book.rank, bad.key, bad.value, bad.step, bad.time_ns)
 
     # -- watching --------------------------------------------------------------------------------------------------
 
@@ -406,6 +433,8 @@ class Pipeline:
         if watched.writer in self._watched:
             return
         self._watched[watched.writer] = self._by_id[watched.id] = watched
+        if self._alerts is not None and watched.role == "rank":
+            self._alerts.met(watched.run, watched.run_id, watched.writer, watched.attempt)
         self._ward.admit(watched.writer, state, time.monotonic(), time.time_ns())
         if process.is_visible and self._task_group is not None:
             self._ooms.watch(watched.writer, process.pid)
@@ -470,7 +499,15 @@ class Pipeline:
         logger.info("run %s rank %d (%s): %s %s", *who, change.state.value, reason)
         if watched.role == "rank":
             self.stacks.changed(watched.run, watched.run_id, change.state)
+        # A process that went well, or of which nobody knows: it may have closed, and that is on its way.
+        is_sure = change.sign is not Sign.GONE
+        alerts = self._alerts
+        if alerts is not None and watched.role == "rank":
+            state = change.state.value
+            alerts.changed(watched.run, watched.writer, watched.rank, state, str(reason or ""), is_sure=is_sure)
         if change.state in ENDED and self._has_ended(watched):
+            if alerts is not None:
+                alerts.ended(watched.run, is_sure=is_sure)
             self._waiting.ended_runs.add(watched.run)
             self._waiting.news.append(("runs", watched.run_id, {}))
             self._hurried()

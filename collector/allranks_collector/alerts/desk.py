@@ -42,8 +42,8 @@ _LAST_WORDS_S = 15.0
 _NO_DATA = "no-data"
 
 Deliver = Callable[[Target, Message, float, Callable[[], bool]], str]
-# (run, writer or None, kind, body): an event to store.
-Keep = Callable[[int, int | None, str, Mapping[str, Any]], None]
+# (run, its id, writer or None, kind, body): an event to store.
+Keep = Callable[[int, str, int | None, str, Mapping[str, Any]], None]
 
 
 @dataclass
@@ -81,7 +81,7 @@ class _Run:
 class _Letter:
     """A message on its way to its targets."""
 
-    happening: Happening | None
+    happening: Happening
     message: Message
     missing: int
     answers: dict[str, str] = field(default_factory=dict[str, str])
@@ -381,8 +381,9 @@ class AlertDesk:
             "text": message.text,
             "targets": letter.answers,
         }
-        if self._keep is not None and letter.happening is not None:
-            self._keep(letter.happening.run, letter.happening.writer, "alerted", body)
+        happening = letter.happening
+        if self._keep is not None and happening.run in self._runs:  # else it has been removed meanwhile
+            self._keep(happening.run, message.run_id, happening.writer, "alerted", body)
 
 
 # One row per writer: who it is, how far it came, and its run.
