@@ -122,7 +122,11 @@ class Collector:
     async def _serve(self, http: socket.socket) -> None:
         server = _Server(
             uvicorn.Config(
-                create_app(ApiContext(self.store, self, self.settings, self._remove_run, self.pipeline.stacks.ask)),
+                create_app(
+                    ApiContext(
+                        self.store, self, self.settings, self._remove_run, self.pipeline.stacks.ask, self.alerts.test
+                    )
+                ),
                 log_config=None,
                 access_log=False,
                 lifespan="off",

@@ -85,6 +85,7 @@ class ApiContext:
             `store.remove_run`, which is right only where nothing is ingested.
         ask_stacks: asks the ranks of a run, by number and id, where they stand (`StacksDesk.ask`), in the event
             loop; None where there is nobody to ask.
+        test_alerts: sends a test to all targets of alerts (`AlertDesk.test`), in the event loop.
         orders: what questions for lines have found out of their order.
     """
 
@@ -93,6 +94,7 @@ class ApiContext:
     settings: Settings
     remove_run: Callable[[int], None] | None = None
     ask_stacks: AskStacks | None = None
+    test_alerts: Callable[[], Coroutine[Any, Any, list[dict[str, Any]]]] | None = None
     orders: LineOrders = field(default_factory=LineOrders)
     _turns: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(QUERIES_AT_ONCE))
     _seats: threading.Semaphore = field(

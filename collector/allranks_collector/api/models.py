@@ -228,3 +228,13 @@ class StacksAnswer(BaseModel):
     text: str = Field(description="all groups in one line")
     groups: list[StackGroupAnswer] = Field(description="the largest first; each rank is in one")
     ranks: list[StackAnswer]
+
+
+class AlertTarget(BaseModel):
+    name: str
+    sent: bool
+    problem: str = Field(description="why it was not; empty where it was")
+
+
+class AlertTestAnswer(BaseModel):
+    targets: list[AlertTarget]

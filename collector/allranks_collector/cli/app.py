@@ -10,7 +10,19 @@ import typer
 
 from allranks_bus.errors import AllranksError
 from allranks_bus.version import __version__
-from allranks_collector.cli import command, data, demo, differences, files, health, logs, process, stacks, sync
+from allranks_collector.cli import (
+    alerts,
+    command,
+    data,
+    demo,
+    differences,
+    files,
+    health,
+    logs,
+    process,
+    stacks,
+    sync,
+)
 from allranks_collector.cli.common import UsageError
 from allranks_collector.cli.output import error_line
 
@@ -34,6 +46,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("download", files.download),
     ("rm", data.remove),
     ("sync", sync.sync),
+    ("alerts", alerts.alerts),
     ("doctor", health.doctor),
     ("collector", process.collector),
 )
