@@ -23,7 +23,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from allranks_bus.errors import ProtocolError, VersionMismatch
-from allranks_bus.processes import ProcessIdentity
+from allranks_bus.processes import ProcessIdentity, standing
 from allranks_bus.sockets import CollectorSockets
 from allranks_bus.wire import Ack, Batch, Beat, Frame, Refused, unpack_up
 from allranks_collector.alerts.desk import AlertDesk
@@ -31,7 +31,7 @@ from allranks_collector.clocks import Clocks
 from allranks_collector.file_desk import FileDesk
 from allranks_collector.file_rows import remove_run
 from allranks_collector.files import FileStore
-from allranks_collector.health import ENDED, Change, Patience, Sign, State, Ward, sign_of_close
+from allranks_collector.health import ENDED, Change, Condition, Patience, Sign, State, Ward, said_in, sign_of_close
 from allranks_collector.ingest import ClockNote, Committed, EventNote, Ingest, Note, StateNote
 from allranks_collector.ledger import WriterBook, process_of
 from allranks_collector.liveness import wait_for_exit
@@ -134,6 +134,8 @@ class Pipeline:
         self._ooms = OomWatch()
         self._watched: dict[int, Watched] = {}
         self._by_id: dict[bytes, Watched] = {}
+        # The processes that can be seen from here.
+        self._in_sight: dict[int, ProcessIdentity] = {}
         self._commit_interval_s = commit_interval_s
         self._max_pending_bytes = max_pending_bytes
         self._publish = publish
@@ -280,7 +282,8 @@ class Pipeline:
             step = beat.status.get("step")
             known = step if type(step) is int and step >= 0 else None
             self._observe(watched, beat)
-            self._note(self._ward.hear(watched.writer, known, time.monotonic(), time.time_ns()))
+            said = said_in(beat.status)
+            self._note(self._ward.hear(watched.writer, known, time.monotonic(), time.time_ns(), said))
 
     def _observe(self, watched: Watched, beat: Beat) -> None:
         """What a beat tells beside that the writer lives: how its clock goes, and kills for want of memory."""
@@ -435,7 +438,10 @@ class Pipeline:
         self._watched[watched.writer] = self._by_id[watched.id] = watched
         if self._alerts is not None and watched.role == "rank":
             self._alerts.met(watched.run, watched.run_id, watched.writer, watched.attempt)
-        self._ward.admit(watched.writer, state, time.monotonic(), time.time_ns())
+        group = watched.run if watched.role == "rank" else None
+        self._ward.admit(watched.writer, state, time.monotonic(), time.time_ns(), group)
+        if process.is_visible:
+            self._in_sight[watched.writer] = process
         if process.is_visible and self._task_group is not None:
             self._ooms.watch(watched.writer, process.pid)
             self._task_group.start_soon(self._await_exit, watched, process)
@@ -481,7 +487,12 @@ class Pipeline:
                 self._is_deaf = self.pending_bytes > self._max_pending_bytes
                 self._ward.excuse(now - looked_at)
             looked_at = now
-            self._note(self._ward.look(now))
+            self._note(self._ward.look(now, self._condition))
+
+    def _condition(self, writer: int) -> Condition | None:
+        process = self._in_sight.get(writer)
+        found = None if process is None else standing(process.pid, process.start)
+        return None if found is None else Condition(*found)
 
     def _note(self, changes: Iterable[Change]) -> None:
         """Has changes of state stored, and told then."""
@@ -524,6 +535,7 @@ class Pipeline:
 
     def _discharge(self, watched: Watched) -> None:
         self._ward.discharge(watched.writer)
+        self._in_sight.pop(watched.writer, None)
         self._clocks.forget(watched.writer)
         self._ooms.forget(watched.writer)
         self._watched.pop(watched.writer, None)
