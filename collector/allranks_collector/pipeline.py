@@ -23,7 +23,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from allranks_bus.errors import ProtocolError, VersionMismatch
-from allranks_bus.processes import ProcessIdentity, standing
+from allranks_bus.processes import ProcessIdentity, is_alive, standing
 from allranks_bus.sockets import CollectorSockets
 from allranks_bus.wire import Ack, Batch, Beat, Frame, Refused, unpack_up
 from allranks_collector.alerts.desk import AlertDesk
@@ -447,6 +447,7 @@ class Pipeline:
             self._task_group.start_soon(self._await_exit, watched, process)
 
     async def _await_exit(self, watched: Watched, process: ProcessIdentity) -> None:
+        is_seen = is_alive(process.pid, process.start)
         end = await wait_for_exit(process)
         detail: dict[str, Any] = {"exit_code": end.code, "signal": end.signal}
         reason = f"killed by {end.signal}" if end.signal else None
@@ -455,6 +456,8 @@ class Pipeline:
         detail["reason"] = reason or "its process is gone"
         if end.signal == "SIGKILL" and (killed := self._ooms.look(watched.writer)):
             detail["oom_kills"] = killed
+        if not is_seen:  # it may have been long ago
+            detail["unseen"] = True
         sign = Sign.GONE_BADLY if end.is_bad else Sign.GONE
         self._note(self._ward.see(watched.writer, sign, detail))
         # A CLOSE may still lie in its spool: it stays under watch until that is drained, or for ever as it is.

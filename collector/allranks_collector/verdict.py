@@ -98,6 +98,7 @@ class RankFacts:
     Attributes:
         at_ns: when it ended, or was last heard where it is silent, in the collector's clock.
         doubt_ns: how wrong that may be, on top of what its kind of evidence has.
+        early_ns: how much earlier it may have been: nobody looked on.
         oom_kills: how many the kernel has killed for want of memory where it ran, at about that time.
     """
 
@@ -105,6 +106,7 @@ class RankFacts:
     state: str
     at_ns: int | None = None
     doubt_ns: int = 0
+    early_ns: int = 0
     host: str | None = None
     pid: int | None = None
     local_rank: int | None = None
@@ -130,7 +132,7 @@ class Fate:
     @property
     def earliest_ns(self) -> int:
         """It was not before this."""
-        return self.at_ns - round(self.kind.early_s * SECOND_NS) - self.facts.doubt_ns
+        return self.at_ns - round(self.kind.early_s * SECOND_NS) - self.facts.doubt_ns - self.facts.early_ns
 
     @property
     def latest_ns(self) -> int:

@@ -22,6 +22,7 @@ from allranks_collector.cli import (
     process,
     stacks,
     sync,
+    why,
 )
 from allranks_collector.cli.common import UsageError
 from allranks_collector.cli.output import error_line
@@ -38,6 +39,8 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("status", process.status),
     ("runs", data.runs),
     ("ranks", data.ranks),
+    ("top", top.top),
+    ("why", why.why),
     ("diff", differences.diff),
     ("stacks", stacks.stacks),
     ("logs", logs.logs),

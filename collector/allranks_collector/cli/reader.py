@@ -57,6 +57,10 @@ class Reader(Protocol):
         """A page of what the ranks printed: `queries.list_logs`, asked by the names of the API."""
         ...
 
+    def why(self, reference: str, attempt: int | None = None) -> Json:
+        """Which rank failed first, who followed and who is missing: `queries.why`."""
+        ...
+
     def differences(self, reference: str, attempt: int | None = None) -> Json:
         """What differs between the ranks of one attempt; None is the newest."""
         ...
@@ -134,6 +138,9 @@ class RemoteReader:
 
     def logs(self, reference: str, wanted: Params) -> Json:
         return dict(self._http.get(f"{_path(reference)}/logs", wanted))
+
+    def why(self, reference: str, attempt: int | None = None) -> Json:
+        return dict(self._http.get(f"{_path(reference)}/why", {"attempt": attempt}))
 
     def differences(self, reference: str, attempt: int | None = None) -> Json:
         return dict(self._http.get(f"{_path(reference)}/differences", {"attempt": attempt}))
@@ -236,6 +243,13 @@ class LocalReader:
         with self._cursor() as cursor:
             return list_logs(cursor, find_run(cursor, reference), LogRequest(**asked), self._orders)
 
+    def why(self, reference: str, attempt: int | None = None) -> Json:
+        from allranks_collector.queries.select import find_run
+        from allranks_collector.queries.why import why
+
+        with self._cursor() as cursor:
+            return why(cursor, find_run(cursor, reference), attempt=attempt)
+
     def differences(self, reference: str, attempt: int | None = None) -> Json:
         from allranks_collector.queries.differences import list_differences
         from allranks_collector.queries.select import find_run
@@ -252,9 +266,10 @@ class LocalReader:
 
     def curves(self, reference: str, key: str, wanted: Params) -> list[Json]:
         from allranks_collector.queries.curves import CurveRequest, metrics, plain
-        from allranks_collector.queries.select import find_run
+        from allranks_collector.queries.select import find_run, parse_ranks
 
         asked: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
+        asked["ranks"] = parse_ranks(asked.get("ranks"))
         with self._cursor() as cursor:
             return list(plain(metrics(cursor, find_run(cursor, reference), CurveRequest([key], **asked)))["series"])
 

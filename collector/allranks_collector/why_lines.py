@@ -1,0 +1,123 @@
+"""Why a run is as it is, in five lines: what failed, when, its last words, who followed, what to do. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from allranks_collector.escapes import shown
+from allranks_collector.folding import ranks_text
+
+_WORDS_AT_MOST, _LINES_AT_MOST = 300, 3
+_METRICS_AT_MOST, _GROUPS_AT_MOST = 6, 4
+
+# What helps most, by the kind of the first failure, and by the outcome where there is none.
+_WHAT_TO_DO: Mapping[str, str] = {
+    "oom": "give its host more memory, or let the ranks there use less",
+    "crash": "look at its last lines for the native stack (PYTHONFAULTHANDLER=1), and at its host and device",
+    "killed": "find who sent the signal: the scheduler, a person, or the host's own out-of-memory killer (dmesg)",
+    "exception": "look at its traceback and its last lines",
+    "exit": "look at its last lines: it ended without an exception",
+    "abort": "look at its last lines: a library gave up, perhaps for want of another rank",
+    "silent": "look whether its host is up and reaches the collector",
+    "gone": "look at its last lines: nobody saw its exit code",
+    "connection": "look at the network of its host: no rank had failed before",
+    "collective": "no rank had failed before: ask the ranks where they stand next time (allranks stacks RUN)",
+    "terminated": "ask who sent the signal: a person, the launcher or the scheduler",
+    "stopped": "nothing failed: a person, the launcher or the scheduler ended it, perhaps for its time limit",
+    "stalled": "ask the ranks where they stand: allranks stacks RUN",
+    "running": "nothing",
+    "finished": "nothing",
+    "expected": "start the ranks, and look whether they reach the collector (allranks doctor)",
+}
+_HEALTHY: Mapping[str, str] = {
+    "running": "healthy: it runs, and no rank has failed",
+    "finished": "healthy: all that came have finished",
+    "expected": "nobody has come yet",
+}
+
+
+def tell(answer: Mapping[str, Any]) -> list[str]:
+    """The lines, of which the first is the verdict; of `queries.why`'s answer."""
+    first, outcome = answer["first"], str(answer["outcome"])
+    roll = f"{answer['roll_call']['text']}."
+    if first is not None:
+        key = outcome if outcome == "stopped" else str(first["kind"])
+        return [
+            _verdict(first, outcome),
+            _when(first),
+            _last_words(first["last_lines"]),
+            _followers(answer["followers"]),
+            f"{roll} To do: {_WHAT_TO_DO[key]}",
+        ]
+    step = answer["last_step"]
+    at = "" if step is None else f" at step {step}"
+    if outcome == "stalled":
+        return [_standing(answer["stalled"]), f"newest step: {step}", f"{roll} To do: {_WHAT_TO_DO[outcome]}"]
+    lines = [_HEALTHY[outcome] + at]
+    if answer["stalled"]:
+        lines.append(_standing(answer["stalled"]))
+    missing = answer["roll_call"]["missing"]
+    todo = "look at the hosts of those that are missing" if missing and outcome == "running" else _WHAT_TO_DO[outcome]
+    return [*lines, f"{roll} To do: {todo}"]
+
+
+def _verdict(first: Mapping[str, Any], outcome: str) -> str:
+    local = "" if first.get("local_rank") is None else f", local rank {first['local_rank']}"
+    who = f"rank {first['rank']} on {first['host']} (pid {first['pid']}{local})"
+    what = "was stopped, and others with it" if outcome == "stopped" else "failed first"
+    return _one_line(f"{who} {what}: {first['cause']}")
+
+
+def _when(first: Mapping[str, Any]) -> str:
+    at = first["at"]
+    time = "at a time that nobody knows" if at is None else f"{datetime.fromtimestamp(at, timezone.utc):%F %T} UTC"
+    step = "before its first step" if first["last_step"] is None else f"last step {first['last_step']}"
+    metrics = [
+        f"{metric['key']} {_number(metric['value'])}" for metric in first["metrics"] if metric["value"] is not None
+    ]
+    return _one_line(", ".join([time, step, *metrics[:_METRICS_AT_MOST]]))
+
+
+def _last_words(lines: Sequence[Mapping[str, Any]]) -> str:
+    texts = [shown(line["text"], colours=False).strip() for line in lines]
+    texts = [text for text in texts if text][-_LINES_AT_MOST:]
+    return "last words: " + (_one_line(" | ".join(texts)) if texts else "none are kept")
+
+
+def _followers(followers: Sequence[Mapping[str, Any]]) -> str:
+    if not followers:
+        return "no other rank failed"
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for fate in followers:
+        groups.setdefault(str(fate["kind"]), []).append(fate)
+    told = [_group(group) for group in list(groups.values())[:_GROUPS_AT_MOST]]
+    more = sum(map(len, list(groups.values())[_GROUPS_AT_MOST:]))
+    return _one_line("followed by " + "; ".join([*told, *([f"and {more} more"] if more else [])]))
+
+
+def _group(group: Sequence[Mapping[str, Any]]) -> str:
+    after = min(max(0.0, float(fate["after"])) for fate in group)
+    return f"{_ranks([int(fate['rank']) for fate in group])} after {after:.1f} s ({group[0]['cause']})"
+
+
+def _standing(stalled: Sequence[Mapping[str, Any]]) -> str:
+    ranks = _ranks([int(rank["rank"]) for rank in stalled])
+    last = stalled[0]
+    where = "before its first step" if last["last_step"] is None else f"at step {last['last_step']}"
+    return f"stalled: {ranks}; furthest behind is rank {last['rank']} on {last['host']}, {where}"
+
+
+def _ranks(ranks: list[int]) -> str:
+    return ("rank " if len(ranks) == 1 else "ranks ") + ranks_text(sorted(ranks))
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if math.isfinite(value) else str(value)
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _WORDS_AT_MOST else line[: _WORDS_AT_MOST - 1] + "…"
