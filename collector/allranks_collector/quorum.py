@@ -19,6 +19,7 @@ _NAMED_RANKS = 8
 _FOREIGN = re.compile(
     r"/(site|dist)-packages/|/lib(64)?/python\d[^/]*/|^<frozen |^<__array_function__|/allranks/_[a-z_]+\.py$"
 )
+_PACKAGE = re.compile(r"/(?:site|dist)-packages/([^/]+)")
 
 # Functions that ranks wait in: the end of the file's path, the function, and what it is called; None for the
 # function's own name. The first that fits counts.
@@ -43,7 +44,7 @@ _WAITS: tuple[tuple[re.Pattern[str], re.Pattern[str], str | None], ...] = tuple(
         (r"torch/cuda/streams\.py$", _of("synchronize", "wait", "wait_event", "wait_stream"), "cuda.synchronize"),
         (r"torch/(_tensor|autograd/__init__)\.py$", _of("backward", "grad"), "backward"),
         (r"torch/serialization\.py$", _of("save", "load"), "torch.{}"),
-        (r"torch/(_compile|_dynamo/.+|_inductor/.+)\.py$", _ALL, "torch.compile"),
+        (r"torch/(_dynamo/convert_frame|_inductor/\w+)\.py$", _ALL, "torch.compile"),
         (r"safetensors/torch\.py$", _ALL, "safetensors.{}"),
         (r"huggingface_hub/.+\.py$", _ALL, "huggingface_hub"),
         (r"fsspec/.+\.py$", _ALL, "fsspec.{}"),
@@ -162,7 +163,14 @@ def _stand(frames: Sequence[Sequence[Any]]) -> _Place:
     waits = ((at, name) for at in reversed(range(len(above))) if (name := _wait(above[at])))
     at, wait = next(waits, (-1, ""))
     if own is None:  # a program that is an installed package itself: who called the wait
-        own = min(at + 1, len(frames) - 1)
+        own = next(
+            (
+                outer
+                for outer in range(at + 1, len(frames))
+                if _package(frames[outer]) != _package(frames[max(at, 0)])
+            ),
+            max(at, 0),
+        )
     file, line, function = frames[own]
     function, name = _last(function), file.rpartition("/")[2]
     if not wait:
@@ -178,6 +186,12 @@ def _wait(frame: Sequence[Any]) -> str | None:
         if functions.fullmatch(name) and path.search(file):
             return name if called is None else called.format(name)
     return None
+
+
+def _package(frame: Sequence[Any]) -> str | None:
+    """The installed package that a frame is of; None for the standard library."""
+    found = _PACKAGE.search(frame[0])
+    return found[1] if found else None
 
 
 def _last(function: str) -> str:
