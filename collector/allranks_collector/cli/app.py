@@ -22,6 +22,7 @@ from allranks_collector.cli import (
     process,
     stacks,
     sync,
+    top,
     why,
 )
 from allranks_collector.cli.common import UsageError
