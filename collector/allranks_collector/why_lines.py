@@ -14,7 +14,7 @@ _WORDS_AT_MOST, _LINES_AT_MOST = 300, 3
 _METRICS_AT_MOST, _GROUPS_AT_MOST = 6, 4
 
 # What helps most, by the kind of the first failure, and by the outcome where there is none.
-_WHAT_TO_DO: Mapping[str, str] = {
+WHAT_TO_DO: Mapping[str, str] = {
     "oom": "give its host more memory, or let the ranks there use less",
     "crash": "look at its last lines for the native stack (PYTHONFAULTHANDLER=1), and at its host and device",
     "killed": "find who sent the signal: the scheduler, a person, or the host's own out-of-memory killer (dmesg)",
@@ -33,8 +33,8 @@ _WHAT_TO_DO: Mapping[str, str] = {
     "expected": "start the ranks, and look whether they reach the collector (allranks doctor)",
 }
 _HEALTHY: Mapping[str, str] = {
-    "running": "healthy: it runs, and no rank has failed",
-    "finished": "healthy: all that came have finished",
+    "running": "healthy: running{at}, and no rank has failed",
+    "finished": "healthy: all that came have finished{at}",
     "expected": "nobody has come yet",
 }
 
@@ -50,17 +50,17 @@ def tell(answer: Mapping[str, Any]) -> list[str]:
             _when(first),
             _last_words(first["last_lines"]),
             _followers(answer["followers"]),
-            f"{roll} To do: {_WHAT_TO_DO[key]}",
+            f"{roll} To do: {WHAT_TO_DO[key]}",
         ]
     step = answer["last_step"]
     at = "" if step is None else f" at step {step}"
     if outcome == "stalled":
-        return [_standing(answer["stalled"]), f"newest step: {step}", f"{roll} To do: {_WHAT_TO_DO[outcome]}"]
-    lines = [_HEALTHY[outcome] + at]
+        return [_standing(answer["stalled"]), f"newest step: {step}", f"{roll} To do: {WHAT_TO_DO[outcome]}"]
+    lines = [_HEALTHY[outcome].format(at=at)]
     if answer["stalled"]:
         lines.append(_standing(answer["stalled"]))
     missing = answer["roll_call"]["missing"]
-    todo = "look at the hosts of those that are missing" if missing and outcome == "running" else _WHAT_TO_DO[outcome]
+    todo = "look at the hosts of those that are missing" if missing and outcome == "running" else WHAT_TO_DO[outcome]
     return [*lines, f"{roll} To do: {todo}"]
 
 
