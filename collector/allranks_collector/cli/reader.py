@@ -65,6 +65,10 @@ class Reader(Protocol):
         """What differs between the ranks of one attempt; None is the newest."""
         ...
 
+    def stragglers(self, reference: str, attempt: int | None = None) -> Json:
+        """Which ranks of one attempt cost the others time; None is the newest."""
+        ...
+
     def keys(self, reference: str) -> list[Json]:
         """The keys of a run, with their figures."""
         ...
@@ -144,6 +148,9 @@ class RemoteReader:
 
     def differences(self, reference: str, attempt: int | None = None) -> Json:
         return dict(self._http.get(f"{_path(reference)}/differences", {"attempt": attempt}))
+
+    def stragglers(self, reference: str, attempt: int | None = None) -> Json:
+        return dict(self._http.get(f"{_path(reference)}/stragglers", {"attempt": attempt}))
 
     def keys(self, reference: str) -> list[Json]:
         return list(self._http.get(f"{_path(reference)}/keys")["keys"])
@@ -256,6 +263,13 @@ class LocalReader:
 
         with self._cursor() as cursor:
             return list_differences(cursor, find_run(cursor, reference), attempt=attempt)
+
+    def stragglers(self, reference: str, attempt: int | None = None) -> Json:
+        from allranks_collector.queries.select import find_run
+        from allranks_collector.queries.stragglers import list_stragglers
+
+        with self._cursor() as cursor:
+            return list_stragglers(cursor, find_run(cursor, reference), attempt=attempt)
 
     def keys(self, reference: str) -> list[Json]:
         from allranks_collector.queries.keys import list_keys
