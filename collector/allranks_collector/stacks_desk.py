@@ -39,6 +39,8 @@ _NOT_AGAIN_S = 60.0
 _SIGNALS_AT_ONCE = 16
 _MAX_RUNS = 10_000
 
+_STILL = (State.STALLED, State.UNREACHABLE)
+
 _RANKS = """
     WITH mine AS (
         SELECT * FROM writers WHERE run = $run AND role = 'rank'
@@ -97,6 +99,8 @@ class StacksDesk:
         # By run, when (monotonic) it was asked because it stood still; and the runs that have been since they moved.
         self._asked_at: dict[int, float] = {}
         self._standing: set[int] = set()
+        # Those of them where another rank has come to stand since they were looked at.
+        self._again: set[int] = set()
         self._task_group: anyio.abc.TaskGroup | None = None
 
     async def run(self) -> None:
@@ -121,7 +125,9 @@ class StacksDesk:
         """Takes in that a rank of a run is in another state now: it may be the last one that stood still."""
         if state is State.RUNNING or len(self._standing) > _MAX_RUNS:
             self._standing.discard(run)
-        elif state in (State.STALLED, State.UNREACHABLE) and run not in self._standing and self._task_group:
+        elif state in _STILL and run in self._standing:
+            self._again.add(run)
+        elif state in _STILL and self._task_group is not None:
             self._standing.add(run)
             self._task_group.start_soon(self._ask_when_most_stand, run, run_id)
 
@@ -130,17 +136,17 @@ class StacksDesk:
 
         Who asks while this run is being asked gets that answer. None where no rank of these lives.
         """
-        asking = self._askings.get(run)
-        if asking is not None:
-            await asking.done.wait()
-            return asking.token
         return await self._ask(run, run_id, await self._ranks_of(run), ranks)
 
     async def _ask(self, run: int, run_id: str, all_ranks: list[_Rank], ranks: Collection[int] | None) -> str | None:
         wanted = [rank for rank in all_ranks if ranks is None or rank.rank in ranks]
         living = {rank.writer: rank for rank in wanted if rank.state not in ENDED}
-        if not living or run in self._askings:
+        if not living:
             return None
+        other = self._askings.get(run)
+        if other is not None:
+            await other.done.wait()
+            return other.token
         began_ns = time.time_ns()
         token = f"{began_ns:016x}{os.urandom(8).hex()}"
         asking = self._askings[run] = _Asking(token, began_ns, set(living))
@@ -209,14 +215,18 @@ class StacksDesk:
         ]
 
     async def _ask_when_most_stand(self, run: int, run_id: str) -> None:
-        await anyio.sleep(_GATHER_S)
         try:
-            ranks = await self._ranks_of(run)
-            living = [rank for rank in ranks if rank.state not in ENDED]
-            still = [rank for rank in living if rank.state in (State.STALLED, State.UNREACHABLE)]
-            last = self._asked_at.get(run, float("-inf"))
-            if 2 * len(still) <= len(living) or time.monotonic() - last < _NOT_AGAIN_S:
-                self._standing.discard(run)  # the next one that stands still may be the one too many
+            while True:
+                self._again.discard(run)
+                await anyio.sleep(_GATHER_S)
+                ranks = await self._ranks_of(run)
+                living = [rank for rank in ranks if rank.state not in ENDED]
+                if 2 * sum(rank.state in _STILL for rank in living) > len(living):
+                    break
+                if run not in self._again:
+                    self._standing.discard(run)  # the next one that stands still may be the one too many
+                    return
+            if time.monotonic() - self._asked_at.get(run, float("-inf")) < _NOT_AGAIN_S:
                 return
             if len(self._asked_at) >= _MAX_RUNS:
                 self._asked_at.clear()
