@@ -1,17 +1,16 @@
 """The signal at which a rank writes down where its threads stand, also while C code holds the interpreter.
 
 A rank that will do so has a memfd of a name that says so; it is known by that, and by nothing that it says: whoever
-sends the signal looks for it in the process itself. The signal is ignored before the handler is set up, so that
-whatever takes the handler away (the interpreter's end) leaves a signal that does nothing: never its default action.
+sends the signal looks for it in the process itself.
 """
 
 from __future__ import annotations
 
 import signal
 
-# A real-time signal that trainings, their launchers and libraries leave alone; 0 where there are none.
-_REAL_TIME_MAX = getattr(signal, "SIGRTMAX", None)
-NUMBER = int(_REAL_TIME_MAX) - 9 if _REAL_TIME_MAX is not None else 0
+# Nothing that a process can become in the last moment is hurt by it: its default action is none. Trainings, their
+# launchers and libraries leave it alone; who does not has a handler for it, and then it is not ours.
+NUMBER = signal.SIGURG
 _PREFIX = "allranks-stacks"
 
 

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from allranks._exits import look_for_a_program
 from allranks._loading import load
 from allranks._log import RankLog
-from allranks._stack_signal import hold
 from allranks._warnings import warn_once
 from allranks_bus import events, processes
 from allranks_bus.addresses import Address, parse_address
@@ -108,8 +107,6 @@ class Publisher:
         self._thread = threading.Thread(target=self._run, name="allranks-publisher", daemon=True)
 
     def start(self) -> None:
-        if not self._is_offline:
-            hold()
         self._thread.start()
 
     def observe(self, pid: int) -> None:

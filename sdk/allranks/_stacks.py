@@ -11,6 +11,7 @@ import contextlib
 import faulthandler
 import fcntl
 import os
+import signal
 import sys
 import threading
 import time
@@ -18,7 +19,6 @@ from types import FrameType
 from typing import Any
 
 from allranks._log import RankLog
-from allranks._stack_signal import is_caught, is_held
 from allranks_bus import events
 from allranks_bus.events import Kind
 from allranks_bus.stack_signal import NUMBER, file_name, main_of
@@ -47,7 +47,7 @@ def threads() -> list[dict[str, Any]]:
     # Not `threading.enumerate`: it takes a lock, and the program may be stuck while it holds it.
     names = {ident: thread.name for ident, thread in dict(getattr(threading, "_active", {})).items()}
     main = threading.main_thread().ident
-    frames = sys._current_frames()  # documented; there is no other way
+    frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]  (documented)
     found: list[dict[str, Any]] = []
     room = MAX_BYTES
     for ident in sorted(frames, key=lambda ident: ident != main):
@@ -79,16 +79,13 @@ _offered: tuple[int, int] | None = None
 
 
 def offer() -> None:
-    """Sets up the handler of the signal, once in a process; only after `_stack_signal.hold`. Never raises.
-
-    It stays for as long as the process does: what was ignored must not come to kill.
-    """
+    """Sets up the handler of the signal, once in a process, where nobody else uses it; from any thread. Never raises."""
     global _offered
     pid = os.getpid()
     with contextlib.suppress(OSError, ValueError, RuntimeError, LookupError):
-        if (_offered is not None and _offered[0] == pid) or not is_held() or not hasattr(os, "memfd_create"):
+        if (_offered is not None and _offered[0] == pid) or not _is_free() or not hasattr(os, "memfd_create"):
             return
-        if _offered is None and is_caught():  # by C code, since `hold`
+        if _offered is None and _is_caught():  # by C code
             return
         fd = os.memfd_create(file_name(pid, threading.main_thread().ident or 0), os.MFD_CLOEXEC)
         # The collector empties it, and the next stacks must begin at its beginning.
@@ -100,10 +97,24 @@ def offer() -> None:
 def look() -> None:
     """Withdraws the offer where the program has set a handler of its own since: we must never be who calls it."""
     global _offered
-    if _offered is None or is_held():
+    if _offered is None or _is_free():
         return
     (pid, fd), _offered = _offered, None
     with contextlib.suppress(OSError):
         # The program may have closed it with all others, and the number may be its own by now.
         if main_of(os.readlink(f"/proc/self/fd/{fd}"), pid) is not None:  # noqa: PTH115  (no pathlib in a training)
             os.close(fd)
+
+
+def _is_free() -> bool:
+    """True while the program has no handler for the signal, as far as Python knows."""
+    return signal.getsignal(NUMBER) is signal.SIG_DFL
+
+
+def _is_caught() -> bool:
+    """Whether there is a handler, also one of which Python does not know: C code may set them."""
+    with open("/proc/self/status", "rb") as status:
+        for line in status:
+            if line.startswith(b"SigCgt:"):
+                return bool(int(line.split()[1], 16) >> (NUMBER - 1) & 1)
+    return True

@@ -77,7 +77,7 @@ def main(path: str, *places: str) -> None:
     if place == "own-handler-later":
         signal.signal(NUMBER, _own_handler)
         wait_until(lambda: not _has_offer(), "the offer is withdrawn", timeout_s=60.0)
-    assert signal.getsignal(NUMBER) is (_own_handler if place.startswith("own") else signal.SIG_IGN)
+    assert signal.getsignal(NUMBER) is (_own_handler if place.startswith("own") else signal.SIG_DFL)
     progress.cells[PHASE] = STANDING
     PLACES[place]()
 

@@ -195,7 +195,6 @@ async def test_a_run_that_is_removed_takes_its_stacks_with_it(store: Store, buil
 
 
 async def test_a_process_that_has_not_offered_it_gets_no_signal() -> None:
-    # This very process: the signal's default action would end it.
     with pytest.raises(NoStacks, match="no handler for the signal"):
         await signalled_stacks(processes.current())
     me = processes.current()
