@@ -39,8 +39,7 @@ _WORK = f"""{_MINE},
 
 _EARLIER = """
     WITH hosts AS (SELECT DISTINCT host FROM writers WHERE run = $run AND attempt = $attempt AND role = 'rank'),
-    before AS (SELECT runs.run, runs.id, created_ns FROM runs, (SELECT created_ns AS at FROM runs WHERE run = $run)
-        WHERE created_ns < at AND run <> $run),
+    before AS (SELECT run, id, created_ns FROM runs WHERE created_ns < $created),
     shared AS (SELECT DISTINCT run FROM writers SEMI JOIN hosts USING (host) SEMI JOIN sections USING (writer))
     SELECT run, id, (SELECT max(attempt) FROM writers WHERE writers.run = before.run)
     FROM before SEMI JOIN shared USING (run) ORDER BY created_ns DESC LIMIT $most"""
@@ -134,7 +133,7 @@ def _hosts(
 ) -> list[dict[str, Any]]:
     """The run's hosts that are slow, or were in earlier runs: the worst first."""
     earlier: dict[str, list[dict[str, Any]]] = {}
-    asked = {"run": run.run, "attempt": attempt, "most": EARLIER_RUNS}
+    asked = {"run": run.run, "attempt": attempt, "created": run.created_ns, "most": EARLIER_RUNS}
     for number, id_, newest in cursor.execute(_EARLIER, asked).fetchall():
         found, _ = _ranked(cursor, number, newest)
         hosts = dict(cursor.execute(_HOSTS, [number, newest]).fetchall())

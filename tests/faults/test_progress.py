@@ -1,0 +1,60 @@
+"""Ranks that stand still, that are stopped, and that keep the others waiting: each is told as what it is."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.support.collector import CollectorProcess
+from tests.support.training import RUN, Job
+from tests.support.waiting import wait_until
+
+_SLOW, _SLOW_S, _STEPS = 2, 0.04, 80
+
+
+def _in_state(collector: CollectorProcess, rank: int, state: str) -> Callable[[], dict[str, Any] | None]:
+    def found() -> dict[str, Any] | None:
+        row = collector.ranks(RUN).get(rank)
+        return row if row is not None and row["state"] == state else None
+
+    return found
+
+
+def test_who_loads_slowly_is_named_with_what_it_costs_and_who_is_stopped_comes_back(
+    collector: CollectorProcess,
+) -> None:
+    job = Job(collector.home, collector.url, program="synchronous")
+    barrier = str(collector.home.parent / "barrier")
+    with job.ranks(4, barrier, str(_SLOW), str(_SLOW_S)) as ranks:
+        ranks[0].reach(_STEPS, timeout_s=60.0)
+        ranks[1].process.send_signal(signal.SIGSTOP)
+        row = wait_until(_in_state(collector, 1, "stalled"), "the stopped rank is told", timeout_s=60.0)
+        assert row["reason"].startswith("stopped by a signal")
+        assert collector.ranks(RUN)[3]["state"] != "dead"
+        ranks[1].process.send_signal(signal.SIGCONT)
+        wait_until(_in_state(collector, 1, "running"), "it is running again", timeout_s=60.0)
+        ranks[0].progress.ask_to_stop()
+        assert [rank.wait() for rank in ranks] == [0, 0, 0, 0]
+        steps = ranks[0].returned
+        collector.await_drained()
+        found = collector.get(f"/api/runs/{RUN}/stragglers")
+    assert found["measured"] == 4
+    slow = {one["rank"]: one for one in found["ranks"] if one["slow"]}
+    assert slow[_SLOW]["section"] == "data"
+    lost_s = slow[_SLOW]["sections"]["data"]
+    # A busy machine may add to what it sleeps; the first and the last steps may be missing.
+    assert 0.6 * steps * _SLOW_S <= lost_s <= 2.0 * steps * _SLOW_S
+    assert slow[_SLOW]["rank_hours"] == pytest.approx(4 * slow[_SLOW]["lost_s"] / 3600)
+
+
+def test_a_stuck_main_thread_and_one_in_c_code_are_told_from_each_other_and_from_death(
+    collector: CollectorProcess,
+) -> None:
+    with Job(collector.home, collector.url, program="standing").ranks(2, "queue", "gil"):
+        waits = wait_until(_in_state(collector, 0, "stalled"), "the one that waits is stalled", timeout_s=60.0)
+        computes = wait_until(_in_state(collector, 1, "stalled"), "the other is stalled too", timeout_s=60.0)
+    assert waits["reason"].startswith("no step after 29 for ")
+    assert "beat" not in waits["reason"]
+    assert "though its process is there: C code holds the interpreter" in computes["reason"]
