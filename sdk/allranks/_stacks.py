@@ -79,7 +79,7 @@ _offered: tuple[int, int] | None = None
 
 
 def offer() -> None:
-    """Sets up the handler of the signal, once in a process, where nobody else uses it; from any thread. Never raises."""
+    """Sets up the handler of the signal, once in a process, unless the program has one. Never raises."""
     global _offered
     pid = os.getpid()
     with contextlib.suppress(OSError, ValueError, RuntimeError, LookupError):
