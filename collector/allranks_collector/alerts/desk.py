@@ -22,7 +22,7 @@ import anyio.abc
 import anyio.to_thread
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from allranks_collector.alerts.limits import Limits
+from allranks_collector.alerts.limits import GATHER_S, Limits
 from allranks_collector.alerts.rules import RULES, STATES, Facts, Group, Happening, Message, compose
 from allranks_collector.alerts.targets import DEADLINE_S, Target, deliver
 from allranks_collector.store import Store, StoreError
@@ -95,6 +95,7 @@ class AlertDesk:
         interval_s: see `Limits`.
         no_data_s: how long a run may send no data; None for ever.
         page: the address of the dashboard.
+        gather_s: see `Limits`.
         send: called in a worker thread; another one in tests.
     """
 
@@ -107,13 +108,14 @@ class AlertDesk:
         interval_s: float,
         no_data_s: float | None,
         page: str,
+        gather_s: float = GATHER_S,
         send: Deliver = deliver,
     ) -> None:
         self.counters = AlertCounters()
         self.targets = tuple(targets)
         self._store = store
         self._rules = frozenset(rules) | {"user"}
-        self._limits = Limits(interval_s)
+        self._limits = Limits(interval_s, gather_s=gather_s)
         self._no_data_s = no_data_s
         self._page = page
         self._send = send
@@ -258,7 +260,7 @@ class AlertDesk:
                     # A clock that was asked a moment too early must not make this a loop without a pause.
                     wait_s = max(0.02, self._limits.next_at() - time.monotonic())
                     if self._runs:
-                        wait_s = min(wait_s, _LOOK_S)
+                        wait_s = min(wait_s, _LOOK_S, self._no_data_s or _LOOK_S)
                     with anyio.move_on_after(wait_s):
                         await self._changed.wait()
             finally:

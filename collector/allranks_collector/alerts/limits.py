@@ -50,11 +50,11 @@ class _Waiting:
         self.kept, self.more, self.since = {}, 0, math.inf
         return taken
 
-    def due(self, interval_s: float) -> float:
+    def due(self, interval_s: float, gather_s: float) -> float:
         if not self.kept:
             return math.inf
         is_full = len(self.sent) == self.sent.maxlen
-        return max(self.since + GATHER_S, self.sent[0] + interval_s if is_full else -math.inf)
+        return max(self.since + gather_s, self.sent[0] + interval_s if is_full else -math.inf)
 
 
 @dataclass
@@ -76,10 +76,12 @@ class Limits:
     Args:
         interval_s: in any time of this length at most a family's `burst` messages go out for one run, as many
             recoveries, and `most_in_all` for all runs together.
+        gather_s: so long after the first others may join its message.
     """
 
-    def __init__(self, interval_s: float, most_in_all: int = MOST_IN_ALL) -> None:
+    def __init__(self, interval_s: float, most_in_all: int = MOST_IN_ALL, gather_s: float = GATHER_S) -> None:
         self._interval_s = interval_s
+        self._gather_s = gather_s
         self._topics: dict[tuple[int, str], _Topic] = {}
         self._sent: deque[float] = deque(maxlen=most_in_all)
 
@@ -140,13 +142,13 @@ class Limits:
         for (run, family), topic in sorted(self._topics.items(), key=lambda item: item[0][1] != "end"):
             if self._room_at() > now:
                 return
-            if topic.bad.due(self._interval_s) <= now:
+            if topic.bad.due(self._interval_s, self._gather_s) <= now:
                 happenings, more = topic.bad.take()
                 topic.told |= {one.subject for one in happenings if one.rule.is_once}
                 causes = self._causes(run, now) if family == "end" else ()
                 self._sends(topic.bad, now)
                 yield Group(happenings, more, causes=causes)
-            if topic.back.due(self._interval_s) <= now and self._room_at() <= now:
+            if topic.back.due(self._interval_s, self._gather_s) <= now and self._room_at() <= now:
                 happenings, more = topic.back.take()
                 topic.told -= {one.subject for one in happenings}
                 self._sends(topic.back, now)
@@ -154,7 +156,11 @@ class Limits:
 
     def next_at(self) -> float:
         """When something is to be sent next, if nothing happens before; infinity where nothing waits."""
-        waits = (one.due(self._interval_s) for topic in self._topics.values() for one in (topic.bad, topic.back))
+        waits = (
+            one.due(self._interval_s, self._gather_s)
+            for topic in self._topics.values()
+            for one in (topic.bad, topic.back)
+        )
         return max(min(waits, default=math.inf), self._room_at())
 
     @property
