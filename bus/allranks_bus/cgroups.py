@@ -15,9 +15,9 @@ _MAX_BYTES = 4096
 def find_oom_file(pid: int) -> str | None:
     """The file that counts the kills in the group of `pid`; None where there is none, or it is not to be seen."""
     for line in _read(f"/proc/{pid}/cgroup").splitlines():
-        _, _, rest = line.partition(":")
+        hierarchy, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
-        if not controllers:
+        if hierarchy == "0":
             places = (f"{_MOUNT}{path}/memory.events", f"{_MOUNT}/memory.events")
         elif "memory" in controllers.split(","):
             places = (f"{_MOUNT}/memory{path}/memory.oom_control", f"{_MOUNT}/memory/memory.oom_control")
