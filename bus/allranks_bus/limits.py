@@ -7,3 +7,5 @@ MAX_BATCH_RECORDS = 65_536
 # Names of sections of one process, and the length of one.
 MAX_SECTIONS = 64
 MAX_SECTION_CHARS = 100
+# Of what a rank says of its surroundings, as JSON.
+MAX_SURROUNDINGS_BYTES = 64 * 1024

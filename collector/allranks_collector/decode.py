@@ -18,7 +18,7 @@ import numpy as np
 from allranks_bus import events
 from allranks_bus.errors import ProtocolError
 from allranks_bus.events import MAX_NAME_BYTES, METRICS_HEAD, METRICS_OVERHEAD_BYTES, STEP_TAG, Kind
-from allranks_bus.limits import MAX_SECTION_CHARS, MAX_SECTIONS
+from allranks_bus.limits import MAX_SECTION_CHARS, MAX_SECTIONS, MAX_SURROUNDINGS_BYTES
 from allranks_bus.records import HEADER, MAX_PAYLOAD_BYTES
 from allranks_collector.ledger import Ledger, WriterBook, jsonable
 from allranks_collector.line_rows import LineBuffer
@@ -75,6 +75,7 @@ class Decoder:
             Kind.ALERT: self._alert,
             Kind.STACKS: self._stacks,
             Kind.SECTIONS: self._sections,
+            Kind.SURROUNDINGS: self._surroundings,
         }
 
     def batch(self, book: WriterBook, body: bytes, count: int, skip: int) -> int:
@@ -287,6 +288,13 @@ class Decoder:
         if len(rows) > MAX_SECTIONS:
             raise BrokenRecord(f"a SECTIONS record has at most {MAX_SECTIONS} sections")
         self._ledger.new.sections.extend(rows)
+
+    def _surroundings(self, book: WriterBook, event: list[Any]) -> None:
+        _, time_ns, told = event
+        body = json.dumps(jsonable(told))
+        if not isinstance(told, dict) or len(body) > MAX_SURROUNDINGS_BYTES:
+            raise BrokenRecord(f"a SURROUNDINGS record has a map of at most {MAX_SURROUNDINGS_BYTES:,} bytes")
+        self._ledger.new.surroundings.append((book.writer, time_ns, body))
 
 
 def opening_of(body: bytes) -> list[Any] | None:

@@ -40,6 +40,7 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
         *("VARCHAR", "BIGINT", "DOUBLE", "DOUBLE"),
     ),
     "clocks": ("INTEGER", "BIGINT"),
+    "surroundings": ("INTEGER", "BIGINT", "VARCHAR"),
     "stacks": ("INTEGER", "INTEGER", "INTEGER", "VARCHAR", "BIGINT", "VARCHAR", "VARCHAR"),
 }
 
@@ -67,6 +68,7 @@ class NewRows:
     terminals: list[Row] = field(default_factory=_rows)
     sections: list[Row] = field(default_factory=_rows)
     clocks: list[Row] = field(default_factory=_rows)
+    surroundings: list[Row] = field(default_factory=_rows)
     stacks: list[Row] = field(default_factory=_rows)
 
     def write(self, connection: duckdb.DuckDBPyConnection) -> None:

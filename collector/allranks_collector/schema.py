@@ -154,6 +154,8 @@ MIGRATIONS: tuple[Migration, ...] = (
             # -- health -----------------------------------------------------------------------------------
             # Append-only: the collector's clock minus the writer's.
             "CREATE TABLE clocks (writer INTEGER, offset_ns BIGINT)",
+            # Append-only: what each rank said of what surrounds it; json.
+            "CREATE TABLE surroundings (writer INTEGER, time_ns BIGINT, body VARCHAR)",
             # Append-only: what each rank answered, each time that a run was asked where it stands.
             """CREATE TABLE stacks (
                 run INTEGER, writer INTEGER, rank INTEGER,

@@ -613,7 +613,7 @@ class Run:
         log = self._log
         if time.monotonic() >= self._surroundings_at and log is not None:
             self._surroundings_at = float("inf")
-            surroundings = load("allranks._surroundings").Surroundings(log, self._started_ns)
+            surroundings = load("allranks._surroundings").Surroundings(log)
             self._companions = (*self._companions, surroundings)
         self._each(lambda companion: companion.tick())
 

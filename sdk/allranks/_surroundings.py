@@ -13,15 +13,15 @@ import os
 import re
 import struct
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from allranks._loading import load
-
-# The name under which it is kept, and the type of the object (protocol.md §5).
-NAME = TYPE = "surroundings"
-MAX_BYTES = 64 * 1024
+from allranks_bus import events
+from allranks_bus.events import Kind
+from allranks_bus.limits import MAX_SURROUNDINGS_BYTES
 
 _MAX_TEXT = 1024
 _MAX_PACKAGES = 500
@@ -66,23 +66,16 @@ _PACKAGES = {
 class Log(Protocol):
     """What is asked of a rank's log."""
 
-    step: int
-
     @property
     def is_suspended(self) -> bool: ...
-    def append_fields(self, time_ns: int, step: int, fields: Mapping[str, Any]) -> None: ...
+    def append(self, payload: bytes) -> bool: ...
 
 
 class Surroundings:
-    """A companion of a run: says them once, when all parts have been gathered.
+    """A companion of a run: says them once, when all parts have been gathered."""
 
-    Args:
-        time_ns: the time that they are said to be of.
-    """
-
-    def __init__(self, log: Log, time_ns: int) -> None:
+    def __init__(self, log: Log) -> None:
         self._log = log
-        self._time_ns = time_ns
         self._told: dict[str, Any] = {}
         self._parts: Iterator[tuple[str, Callable[[], Any]]] | None = iter(PARTS.items())
 
@@ -99,8 +92,7 @@ class Surroundings:
                     self._told[name] = found
         elif not self._log.is_suspended:
             self._parts = None
-            body = {"_type": TYPE, **bounded(self._told)}
-            self._log.append_fields(self._time_ns, max(0, self._log.step), {NAME: body})
+            self._log.append(events.pack(Kind.SURROUNDINGS, time.time_ns(), bounded(self._told)))
         else:
             self._parts = iter(())
 
@@ -163,9 +155,9 @@ def git_state(start: Path, sources: Iterable[str]) -> dict[str, Any]:
 
 
 def bounded(told: Mapping[str, Any]) -> dict[str, Any]:
-    """As much of it as `MAX_BYTES` holds: the largest parts are left out first, and `left_out` names them."""
+    """As much of it as a record may hold: the largest parts are left out first, and `left_out` names them."""
     kept, left_out = dict(told), list[str]()
-    while kept and len(json.dumps(kept)) > MAX_BYTES - 1024:
+    while kept and len(json.dumps(kept)) > MAX_SURROUNDINGS_BYTES - 1024:
         largest = max(kept, key=lambda name: len(json.dumps(kept[name])))
         del kept[largest]
         left_out.append(largest)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from allranks_collector.differences import Group
     from allranks_collector.queries.select import RunRef
 
-SURROUNDINGS = "surroundings"
 AGREE = "agree/"
 # So many steps of a key are looked at closely: a rank that logs a key twice at one step makes a step look odd.
 _CANDIDATES = 256
@@ -34,10 +33,9 @@ _MINE = """
         WHERE run = $run AND attempt = $attempt AND role = 'rank'
         QUALIFY writer = max(writer) OVER (PARTITION BY rank))"""
 
-_OBJECTS = f"""{_MINE}
-    SELECT rank, body FROM objects JOIN series USING (series) JOIN mine USING (writer)
-    WHERE kind = 'object' AND key = $key AND series IN (SELECT series FROM series SEMI JOIN mine USING (writer))
-    QUALIFY objects.rowid = max(objects.rowid) OVER (PARTITION BY rank)"""
+_TOLD = f"""{_MINE}
+    SELECT rank, body FROM surroundings JOIN mine USING (writer)
+    QUALIFY surroundings.rowid = max(surroundings.rowid) OVER (PARTITION BY rank)"""
 
 _CONFIG = f"""{_MINE}
     SELECT rank, key, value FROM config JOIN mine USING (writer) WHERE run = $run
@@ -85,10 +83,8 @@ def list_differences(cursor: duckdb.DuckDBPyConnection, run: RunRef, *, attempt:
     hosts = {
         rank: str(host) for rank, host in cursor.execute(f"{_MINE} SELECT rank, host FROM mine", asked).fetchall()
     }
-    told = {
-        rank: body
-        for rank, text in cursor.execute(_OBJECTS, {**asked, "key": SURROUNDINGS}).fetchall()
-        if isinstance(body := json.loads(text), dict) and body.get("_type") == SURROUNDINGS
+    told: dict[int, dict[str, Any]] = {
+        rank: json.loads(body) for rank, body in cursor.execute(_TOLD, asked).fetchall()
     }
     config: dict[int, dict[str, Any]] = defaultdict(dict)
     for rank, key, value in cursor.execute(_CONFIG, asked).fetchall():

@@ -195,6 +195,15 @@ def test_values_come_through_bit_by_bit(empty: Store) -> None:
     assert desk.decoder.points.columns()["value"].tobytes() == np.array(values * 10).tobytes()
 
 
+def test_surroundings_are_kept_as_json_and_only_a_map_of_64_kib_is_taken(empty: Store) -> None:
+    desk = _desk(empty)
+    assert desk.take([events.pack(Kind.SURROUNDINGS, T0_NS, {"env": {"A": b"\x01"}})]) == 1
+    assert desk.take([events.pack(Kind.SURROUNDINGS, T0_NS, {"env": {"A": "x" * 65_536}})]) == 0
+    assert desk.take([events.pack(Kind.SURROUNDINGS, T0_NS, ["no map"])]) == 0
+    ((_, time_ns, body),) = desk.ledger.new.surroundings
+    assert (time_ns, json.loads(body)) == (T0_NS, {"env": {"A": "01"}})
+
+
 def test_an_alert_is_an_event_and_what_is_too_long_or_unknown_in_it_is_cut(empty: Store) -> None:
     desk = _desk(empty)
     told = {"title": "NaN", "text": "x" * 20_000, "level": "ERROR", "more": 1}

@@ -200,9 +200,8 @@ def test_a_run_that_said_nothing_differs_in_nothing(build: DatabaseBuilder) -> N
 def test_what_ranks_said_last_counts(build: DatabaseBuilder) -> None:
     run, writers = filled(build)
     for rank, writer in enumerate(writers):
-        build.object(writer, "surroundings", {"_type": "surroundings", "env": {"A": "old"}})
-        body = {"_type": "surroundings", "env": {"A": "1" if rank != 2 else "2"}}
-        build.object(writer, "surroundings", body)
+        build.surroundings(writer, {"env": {"A": "old"}})
+        build.surroundings(writer, {"env": {"A": "1" if rank != 2 else "2"}})
         build.entry("config", run, writer, "lr", 1)
         build.entry("config", run, writer, "lr", 2 if rank != 3 else 3, second=1)
     found = of_run(build)
@@ -212,12 +211,6 @@ def test_what_ranks_said_last_counts(build: DatabaseBuilder) -> None:
         ("config", "lr", "3 ranks have 2 · rank 3 has 3"),
     ]
     assert found["differences"][0]["groups"][1] == {"value": "2", "count": 1, "ranks": "2", "hosts": []}
-
-
-def test_what_a_program_itself_called_surroundings_is_not_taken_for_them(build: DatabaseBuilder) -> None:
-    _, writers = filled(build)
-    build.object(writers[0], "surroundings", "a nice place")
-    assert of_run(build)["told"] == 0
 
 
 def test_values_that_diverge_are_found_with_their_step(build: DatabaseBuilder) -> None:

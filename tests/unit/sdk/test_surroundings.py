@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,33 +15,35 @@ from tests.support.waiting import wait_until
 
 import allranks
 from allranks import _run, _surroundings
-from allranks._surroundings import MAX_BYTES, Surroundings, bounded, environment, git_state, packages
+from allranks._surroundings import Surroundings, bounded, environment, git_state, packages
+from allranks_bus import events
 from allranks_bus.events import Kind
+from allranks_bus.limits import MAX_SURROUNDINGS_BYTES
 
 
 class Kept:
     """A log that only remembers."""
 
     def __init__(self, *, is_suspended: bool = False) -> None:
-        self.step = -1
         self.is_suspended = is_suspended
-        self.told: list[tuple[int, int, Mapping[str, Any]]] = []
+        self.told: list[dict[str, Any]] = []
 
-    def append_fields(self, time_ns: int, step: int, fields: Mapping[str, Any]) -> None:
-        self.told.append((time_ns, step, fields))
+    def append(self, payload: bytes) -> bool:
+        kind, _, body = events.unpack(payload)
+        assert kind == Kind.SURROUNDINGS
+        self.told.append(body)
+        return True
 
 
-def said_by(log: Kept, ticks: int = 30) -> list[tuple[int, int, Mapping[str, Any]]]:
-    surroundings = Surroundings(log, 7)
+def said_by(log: Kept, ticks: int = 30) -> list[dict[str, Any]]:
+    surroundings = Surroundings(log)
     for _ in range(ticks):
         surroundings.tick()
     return log.told
 
 
 def test_all_parts_are_said_once() -> None:
-    ((time_ns, step, fields),) = said_by(Kept())
-    body = fields["surroundings"]
-    assert (time_ns, step, body["_type"]) == (7, 0, "surroundings")
+    (body,) = said_by(Kept())
     assert body["python"]["version"] == ".".join(map(str, sys.version_info[:3]))
     assert body["host"]["name"] == os.uname().nodename
     assert {"pytest", "msgpack"} <= set(body["packages"])
@@ -53,14 +54,14 @@ def test_a_part_that_cannot_be_had_costs_no_other(monkeypatch: pytest.MonkeyPatc
         raise RuntimeError
 
     monkeypatch.setattr(_surroundings, "PARTS", {"git": fails, **_surroundings.PARTS, "host": fails})
-    ((_, _, fields),) = said_by(Kept())
-    assert "host" not in fields["surroundings"]
-    assert "python" in fields["surroundings"]
+    (body,) = said_by(Kept())
+    assert "host" not in body
+    assert "python" in body
 
 
 def test_nothing_is_said_to_a_log_that_takes_nothing() -> None:
     log = Kept(is_suspended=True)
-    surroundings = Surroundings(log, 7)
+    surroundings = Surroundings(log)
     for _ in range(30):
         surroundings.tick()
     assert log.told == []
@@ -99,7 +100,7 @@ def test_packages_are_those_imported_by_the_names_of_their_folders(tmp_path: Pat
 def test_what_is_too_much_is_left_out_the_largest_first() -> None:
     told: dict[str, Any] = {"env": {"A": "x" * 80_000}, "git": {"revision": "a"}}
     assert bounded(told) == {"git": {"revision": "a"}, "left_out": ["env"]}
-    assert len(json.dumps(bounded({str(n): "y" * 3000 for n in range(100)}))) <= MAX_BYTES
+    assert len(json.dumps(bounded({str(n): "y" * 3000 for n in range(100)}))) <= MAX_SURROUNDINGS_BYTES
 
 
 def git(folder: Path, *words: str) -> str:
@@ -155,20 +156,16 @@ def test_an_index_of_another_form_says_nothing(tree: Path) -> None:
     assert "changed" not in git_state(tree, [str(tree / "a.py")])
 
 
-def test_a_rank_says_them_by_itself_without_moving_its_step(sdk_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rank_says_them_by_itself(sdk_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_run, "_SURROUNDINGS_AFTER_S", 0.0)
-    run = allranks.init(project="p", mode="offline")
-    run.log({"loss": 1}, step=41)
+    allranks.init(project="p", mode="offline")
 
     def said() -> list[Any]:
-        return [event for event in of_kind(spooled(sdk_home / "spool"), Kind.LOG) if "surroundings" in event[3]]
+        return of_kind(spooled(sdk_home / "spool"), Kind.SURROUNDINGS)
 
     wait_until(lambda: bool(said()), "the surroundings are said", timeout_s=60)
-    run.log({"loss": 1})
-    ((_, time_ns, step, _),) = said()
-    opened = of_kind(spooled(sdk_home / "spool"), Kind.OPEN)[0][1]
-    assert step == 41
-    assert time_ns <= opened, "else the writer's newest time, and step, would be theirs"
+    ((_, _, body),) = said()
+    assert body["host"]["name"] == os.uname().nodename
 
 
 def test_the_modules_of_init_do_not_know_them() -> None:
