@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import os
 
-_MOUNT = "/sys/fs/cgroup"
+MOUNT = "/sys/fs/cgroup"
 _MAX_BYTES = 4096
 
 
-def find_oom_file(pid: int) -> str | None:
+def find_oom_file(pid: int, *, mount: str = MOUNT, proc: str = "/proc") -> str | None:
     """The file that counts the kills in the group of `pid`; None where there is none, or it is not to be seen."""
-    for line in _read(f"/proc/{pid}/cgroup").splitlines():
+    for line in _read(f"{proc}/{pid}/cgroup").splitlines():
         hierarchy, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if hierarchy == "0":
-            places = (f"{_MOUNT}{path}/memory.events", f"{_MOUNT}/memory.events")
+            places = (f"{mount}{path}/memory.events", f"{mount}/memory.events")
         elif "memory" in controllers.split(","):
-            places = (f"{_MOUNT}/memory{path}/memory.oom_control", f"{_MOUNT}/memory/memory.oom_control")
+            places = (f"{mount}/memory{path}/memory.oom_control", f"{mount}/memory/memory.oom_control")
         else:
             continue
         for place in places:

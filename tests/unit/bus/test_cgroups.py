@@ -25,16 +25,13 @@ V2 = "low 0\nhigh 0\nmax 3\noom 2\noom_kill 5\noom_group_kill 0\n"
         ("", "memory.events", V2, None),
     ],
 )
-def test_the_count_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: str, file: str, text: str, count: int | None
-) -> None:
+def test_the_count_is_found(tmp_path: Path, groups: str, file: str, text: str, count: int | None) -> None:
     path = tmp_path / file
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
-    monkeypatch.setattr(cgroups, "_MOUNT", str(tmp_path))
-    told = cgroups._read
-    monkeypatch.setattr(cgroups, "_read", lambda name: groups if name == "/proc/42/cgroup" else told(name))
-    found = cgroups.find_oom_file(42)
+    (tmp_path / "proc" / "42").mkdir(parents=True)
+    (tmp_path / "proc" / "42" / "cgroup").write_text(groups)
+    found = cgroups.find_oom_file(42, mount=str(tmp_path), proc=str(tmp_path / "proc"))
     assert found == (None if count is None else str(path))
     assert found is None or cgroups.read_oom_kills(found) == count
 

@@ -13,7 +13,11 @@ from allranks_collector.oom import OomWatch
 def test_only_kills_since_the_writer_came_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "memory.events"
     path.write_text("oom_kill 3\n")
-    monkeypatch.setattr(oom, "find_oom_file", lambda _: str(path))
+
+    def find(_pid: int) -> str:
+        return str(path)
+
+    monkeypatch.setattr(oom, "find_oom_file", find)
     watch = OomWatch()
     watch.watch(1, 42)
     assert watch.look(1) == 0
