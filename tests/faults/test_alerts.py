@@ -33,14 +33,17 @@ class _Webhook(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: _Webhook
+    @property
+    def hook(self) -> _Webhook:
+        assert isinstance(self.server, _Webhook)
+        return self.server
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         if self.path.startswith("/hang"):
-            self.server.ended.wait(_WITHIN_S)
+            self.hook.ended.wait(_WITHIN_S)
             return
-        self.server.posted.append(json.loads(body))
+        self.hook.posted.append(json.loads(body))
         self.send_response(200)
         self.send_header("content-length", "0")
         self.end_headers()
@@ -105,3 +108,29 @@ def test_a_test_says_how_each_target_answered(
         )
         told = {"name": "command", "sent": False, "problem": "no pager"}
         assert (ended.returncode, json.loads(ended.stdout)) == (1, {"targets": [told]}), ended.stderr
+
+
+_TRAINING = """
+import allranks
+run = allranks.init(project="p", id="told", name="bert")
+for step in range(3):
+    run.log({"train/loss": float("nan") if step else 1.0, "grad": float("inf")}, step)
+run.alert("lr is odd", "It rose to 3.", level="WARN")
+"""
+
+
+def test_a_loss_that_is_not_a_number_and_what_the_program_says_itself_are_alerts(
+    home: Path, collector_of: Callable[[dict[str, str]], CollectorProcess]
+) -> None:
+    with collector_of({"ALLRANKS_ALERT_RULES": "nan, run-finished"}) as collector:
+        env = clean_environment(home, ALLRANKS_URL=collector.url)
+        subprocess.run([sys.executable, "-c", _TRAINING], env=env, check=True, timeout=_WITHIN_S, cwd=home.parent)
+
+        def titles() -> list[str] | None:
+            events = collector.get("/api/runs/told/events?kind=alerted")["events"]
+            return sorted(event["body"]["title"] for event in events) if len(events) == 3 else None
+
+        first, second, third = wait_until(titles, "all three are kept", timeout_s=_WITHIN_S)
+        assert (first, second) == ("run bert has finished", "run bert: lr is odd")
+        assert third.startswith("run bert: rank 0 on ")
+        assert third.endswith(" says that train/loss is NaN at step 1")

@@ -42,19 +42,22 @@ class Webhook(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: Webhook
+    @property
+    def hook(self) -> Webhook:
+        assert isinstance(self.server, Webhook)
+        return self.server
 
     def do_POST(self) -> None:
-        self.server.asked.append(self.path)
+        self.hook.asked.append(self.path)
         body = self.rfile.read(int(self.headers["content-length"]))
         if self.path.startswith("/ok"):
-            self.server.posted.append(json.loads(body))
+            self.hook.posted.append(json.loads(body))
             self.send_response(200)
         elif self.path.startswith("/inward"):
             self.send_response(307)
-            self.send_header("location", f"http://{self.server.place}/secret")
+            self.send_header("location", f"http://{self.hook.place}/secret")
         elif self.path.startswith("/hang"):
-            self.server.released.wait(_DEADLINE_S)
+            self.hook.released.wait(_DEADLINE_S)
             return
         else:
             self.send_response(500)
@@ -62,7 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def do_GET(self) -> None:
-        self.server.asked.append(self.path)
+        self.hook.asked.append(self.path)
         self.send_response(200)
         self.end_headers()
 
