@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -497,13 +497,14 @@ def test_nobody_is_dead_but_by_signs_of_its_process(events: list[str], is_visibl
     for event in events:
         if event == "stopped":
             rank.condition = Condition("T") if is_visible else None
-        {
+        acts: dict[str, Callable[[], None]] = {
             "beat": rank.beat,
             "still": lambda: rank.stand(15),
             "silent": lambda: rank.be_silent(15),
             "stopped": lambda: rank.be_silent(10),
             "step": lambda: rank.train(1),
-        }[event]()
+        }
+        acts[event]()
     assert {state for state, _ in rank.found} <= {State.RUNNING, State.STALLED, State.UNREACHABLE}
     assert not (is_visible and any(state is State.UNREACHABLE for state, _ in rank.found))
     rank.train(1)
