@@ -21,7 +21,6 @@ from allranks_collector.cli.common import Http, RunName
 from allranks_collector.cli.output import console
 from allranks_collector.cli.reader import open_reader
 from allranks_collector.cli.top_view import Loss, Seen, choose_loss, screen
-from allranks_collector.folding import fold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -35,8 +34,9 @@ REFRESH_S = 1.0
 PIPE_COLUMNS = 120
 # New names of metrics are looked for every so many looks.
 _KEYS_EVERY = 10
-# Of the console: folded, some are left of them.
-_LINES = 200
+# Of the console: so many of each rank, which may be alike, and folded then; and the bounds of their number.
+_LINES_OF_RANK = 8
+_LEAST_LINES, _MOST_LINES = 200, 5000
 _LOSS_STEPS = 20
 _PACE_STEPS = 2000
 _PACE_BUCKETS = 64
@@ -93,7 +93,8 @@ class Watch:
             loss = None if self._loss is None else self._newest(self._loss, step)
             is_running = run.get("state") == "running"
             pace = self._pace(self._paced, step, ranks, now) if is_running and self._paced else None
-        lines = fold(reader.logs(name, {"limit": _LINES})["lines"])
+        limit = min(max(_LEAST_LINES, _LINES_OF_RANK * len(ranks)), _MOST_LINES)
+        lines = reader.logs(name, {"limit": limit, "fold": True})["lines"]
         return Seen(run=run, ranks=ranks, now=now, pace=pace, loss=loss, lines=lines)
 
     def _newest(self, key: str, step: int) -> Loss | None:
