@@ -31,12 +31,14 @@ if TYPE_CHECKING:
     from allranks_collector.cli.reader import Reader
 
 REFRESH_S = 1.0
+# A look that takes the collector longer than usual is taken less often: it has ranks to hear.
+REST = 3.0
 PIPE_COLUMNS = 120
 # New names of metrics are looked for every so many looks.
 _KEYS_EVERY = 10
 # Of the console: so many of each rank, which may be alike, and folded then; and the bounds of their number.
 _LINES_OF_RANK = 8
-_LEAST_LINES, _MOST_LINES = 200, 5000
+_LEAST_LINES, _MOST_LINES = 200, 3072
 _LOSS_STEPS = 20
 _PACE_STEPS = 2000
 _PACE_BUCKETS = 64
@@ -126,14 +128,16 @@ class Watch:
 
 
 def _live(out: Console, watch: Watch) -> None:
+    begun = time.monotonic()
     seen = watch.look()
     with _keys() as key_within, Live(console=out, screen=True, auto_refresh=False) as live:
         while True:
-            begun = time.monotonic()
+            rest_s = max(REFRESH_S, REST * (time.monotonic() - begun))
             lines = screen(seen, out.width, out.height, is_unicode=_is_unicode(out))
             live.update(Group(*lines), refresh=True)
-            if _is_to_end(key_within, begun + REFRESH_S):
+            if _is_to_end(key_within, time.monotonic() + rest_s):
                 return
+            begun = time.monotonic()
             try:
                 seen = watch.look()
             except AllranksError as error:
