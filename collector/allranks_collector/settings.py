@@ -167,7 +167,7 @@ OPTIONAL_POSITIVE = Kind("a number greater than 0, or none", "X", _or_none(_posi
 SWITCH = Kind("true or false", "BOOL", _switch)
 NAMES = Kind("names with commas between them", "NAME,…", _names)
 ADDRESSES = Kind("addresses such as slack://…, with blanks between them", "URL…", _addresses, is_secret=True)
-COMMAND = Kind("a command with its arguments", "COMMAND", _command)
+COMMAND = Kind("a command with its arguments", "CMD", _command)
 RULES = Kind(f"none, or names with commas between them, out of {', '.join(CHOICES)}", "NAME,…", _rules)
 LEVEL = Kind("debug, info, warning or error", "LEVEL", _level)
 

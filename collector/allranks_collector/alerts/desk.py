@@ -304,6 +304,8 @@ class AlertDesk:
             letter = await self._letter(group)
         except StoreError as error:
             logger.warning("an alert is not sent: %s", error)
+        except Exception:  # a mistake of ours must not end the collector
+            logger.exception("an alert is not sent")
         finally:
             if letter is None:
                 self._under_way -= 1
