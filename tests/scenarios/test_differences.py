@@ -105,5 +105,6 @@ def test_what_differs_is_told_and_the_run_is_seen_while_it_goes(home: Path) -> N
     ]
     assert [(one["name"], one["step"]) for one in found["diverged"]] == [("hash", 10), ("lr", 20)]
     scenario.end_collector(home)
-    told = allranks(home, "diff", "the-run")
-    assert "rank 0 has WARN · rank 1 has INFO" in told
+    # From the file itself.
+    assert "rank 0 has WARN · rank 1 has INFO" in allranks(home, "diff", "the-run")
+    assert "□ 2 finished" in allranks(home, "top", "the-run")

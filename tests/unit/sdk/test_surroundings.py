@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -101,6 +102,21 @@ def test_what_is_too_much_is_left_out_the_largest_first() -> None:
     told: dict[str, Any] = {"env": {"A": "x" * 80_000}, "git": {"revision": "a"}}
     assert bounded(told) == {"git": {"revision": "a"}, "left_out": ["env"]}
     assert len(json.dumps(bounded({str(n): "y" * 3000 for n in range(100)}))) <= MAX_SURROUNDINGS_BYTES
+
+
+def test_gpus_are_told_by_driver_and_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = SimpleNamespace(
+        __spec__=None,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetCount=lambda: 8,
+        nvmlSystemGetCudaDriverVersion=lambda: 12040,
+        nvmlDeviceGetHandleByIndex=str,
+        nvmlDeviceGetName={str(index): b"NVIDIA H200" for index in range(8)}.__getitem__,
+        nvmlSystemGetDriverVersion=lambda: "550.54.15",
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    (body,) = said_by(Kept())
+    assert body["gpu"] == {"driver": "550.54.15", "cuda": "12.4", "models": ["NVIDIA H200"], "count": 8}
 
 
 def git(folder: Path, *words: str) -> str:
