@@ -244,8 +244,13 @@ def test_what_the_trainer_does_between_steps_is_a_section(monkeypatch: pytest.Mo
     callback: Any = AllranksCallback()
     state = SimpleNamespace(is_world_process_zero=False, is_hyper_param_search=False, global_step=1)
     args = SimpleNamespace(
-        **{"run_name": None, "world_size": 1, "average_tokens_across_devices": False, "train_batch_size": 1},
-        **{"gradient_accumulation_steps": 1, "output_dir": None, "torch_compile": True},
+        run_name=None,
+        world_size=1,
+        average_tokens_across_devices=False,
+        train_batch_size=1,
+        gradient_accumulation_steps=1,
+        output_dir=None,
+        torch_compile=True,
     )
     control = SimpleNamespace(should_evaluate=True, should_save=True)
 
