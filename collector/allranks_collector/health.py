@@ -207,8 +207,9 @@ _STEPS_BEFORE_JUDGING = 3
 _INIT, _STEP = "init", "step"
 # Within such a gap, sections and steps are those of one loop.
 _LOOP_S = 3.0
-# So long in one section, a rank may be what the others wait for; and they may wait for several in a row.
-_OTHERS_WAIT_S = 3.0
+# After such a part of the shortest patience in one section, a rank may be what the others wait for; and they may wait
+# for several in a row.
+_OTHERS_WAIT_SHARE = 0.3
 _OTHERS_FACTOR = 2.0
 
 
@@ -461,7 +462,11 @@ class Ward:
         for patient in self._patients.values():
             pace = patient.pace
             stood_s = now - pace.moved_at
-            if stood_s < _OTHERS_WAIT_S or patient.group is None or not pace.may_be_waited_for:
+            if (
+                stood_s < _OTHERS_WAIT_SHARE * self._patience.stall_min_s
+                or patient.group is None
+                or not pace.may_be_waited_for
+            ):
                 continue
             allowed = pace.allowed_s(self._patience)
             if patient.state is State.RUNNING and allowed is not None and stood_s <= allowed:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.faults.programs.pausing import PAUSING
 from tests.support.collector import CollectorProcess
 from tests.support.training import RUN, Job
 from tests.support.waiting import wait_until
@@ -58,3 +59,28 @@ def test_a_stuck_main_thread_and_one_in_c_code_are_told_from_each_other_and_from
     assert waits["reason"].startswith("no step after 29 for ")
     assert "beat" not in waits["reason"]
     assert "though its process is there: C code holds the interpreter" in computes["reason"]
+
+
+def test_who_is_in_a_checkpoint_or_has_announced_it_is_not_accused_nor_who_waits_for_it(
+    collector_of: Callable[[dict[str, str]], CollectorProcess],
+) -> None:
+    with collector_of({"ALLRANKS_STALL_MIN_S": "4"}) as collector:
+        job = Job(collector.home, collector.url, program="pausing")
+        alone = Job(collector.home, collector.url, "alone", program="pausing")
+        hows = ("section", "announced", "bare")
+        with job.ranks(3, *hows) as ranks, alone.ranks(1, "bare") as others:
+            wait_until(
+                lambda: all(rank.progress.phase == PAUSING for rank in ranks), "they stand still", timeout_s=60.0
+            )
+            wait_until(
+                lambda: collector.ranks("alone").get(0, {}).get("state") == "stalled",
+                "the one that says nothing is stalled",
+                timeout_s=60.0,
+            )
+            for rank in (*ranks, *others):
+                rank.progress.ask_to_stop()
+            assert [rank.wait() for rank in (*ranks, *others)] == [0, 0, 0, 0]
+            collector.await_drained()
+            told = {run: collector.get(f"/api/runs/{run}/events?kind=state")["events"] for run in (RUN, "alone")}
+    assert [event["body"]["state"] for event in told["alone"]][:2] == ["stalled", "running"]
+    assert not [event for event in told[RUN] if event["body"]["state"] == "stalled"]

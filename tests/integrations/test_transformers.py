@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -239,8 +240,8 @@ def test_without_the_framework_one_line_says_what_to_install() -> None:
 
 def test_what_the_trainer_does_between_steps_is_a_section(monkeypatch: pytest.MonkeyPatch) -> None:
     sections = Sections()
-    run = SimpleNamespace(section=sections.section, log=lambda *_: None, is_finished=False, config={})
-    monkeypatch.setattr("allranks.integrations.transformers.joined", lambda _: run)
+    run = SimpleNamespace(section=sections.section, log=MagicMock(), is_finished=False, config={})
+    monkeypatch.setattr("allranks.integrations.transformers.joined", MagicMock(return_value=run))
     callback: Any = AllranksCallback()
     state = SimpleNamespace(is_world_process_zero=False, is_hyper_param_search=False, global_step=1)
     args = SimpleNamespace(
