@@ -125,6 +125,7 @@ class AlertDesk:
         self._changed = anyio.Event()
         self._queues: list[MemoryObjectSendStream[_Letter]] = []
         self._under_way = 0
+        self._is_testing = False
         self._problems: dict[str, str] = {}
         self._complained_at = -math.inf
         self._keep: Keep | None = None
@@ -267,8 +268,20 @@ class AlertDesk:
                 for queue in self._queues:
                     queue.close()
 
-    async def test(self) -> list[dict[str, Any]]:
-        """Sends one message to all targets, whatever else is under way; how each answered."""
+    async def test(self) -> list[dict[str, Any]] | None:
+        """Sends one message to all targets, whatever else is under way; how each answered.
+
+        None where such a test is under way already: whoever asks often must not have a crowd of processes started.
+        """
+        if self._is_testing:
+            return None
+        self._is_testing = True
+        try:
+            return await self._test()
+        finally:
+            self._is_testing = False
+
+    async def _test(self) -> list[dict[str, Any]]:
         message = Message(
             "", "test", "INFO", "allranks: a test", f"Alerts of this collector arrive here.\n{self._page}"
         )

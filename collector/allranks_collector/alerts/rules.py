@@ -62,8 +62,6 @@ STATES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "dead": ("dead", "is dead"),
         "failed": ("failed", "has failed"),
-        "killed": ("dead", "was killed"),
-        "preempted": ("dead", "was preempted"),
         "stalled": ("stalled", "is stalled"),
         "unreachable": ("unreachable", "is unreachable"),
     }

@@ -94,7 +94,7 @@ class ApiContext:
     settings: Settings
     remove_run: Callable[[int], None] | None = None
     ask_stacks: AskStacks | None = None
-    test_alerts: Callable[[], Coroutine[Any, Any, list[dict[str, Any]]]] | None = None
+    test_alerts: Callable[[], Coroutine[Any, Any, list[dict[str, Any]] | None]] | None = None
     orders: LineOrders = field(default_factory=LineOrders)
     _turns: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(QUERIES_AT_ONCE))
     _seats: threading.Semaphore = field(

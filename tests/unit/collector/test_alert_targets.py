@@ -115,6 +115,12 @@ def test_a_service_that_hangs_is_given_up_at_the_deadline(webhook: Webhook) -> N
     assert deliver(_service(f"json://{webhook.place}/hang"), _MESSAGE, 2.5) == "no answer within 2.5 s"
 
 
+def test_where_apprise_is_not_installed_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "apprise.py").write_text("raise ImportError")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert "pip install 'allranks[alerts]'" in deliver(_service("json://h/x"), _MESSAGE, _DEADLINE_S)
+
+
 def test_an_address_that_no_service_has_is_said() -> None:
     assert deliver(_service("nosuch://x"), _MESSAGE, _DEADLINE_S) == "apprise knows no service of this address"
 
