@@ -15,18 +15,24 @@ from allranks_collector.api.context import Context
 from allranks_collector.queries.stacks import newest_stacks
 
 RunId = Annotated[str, InPath(description="the run's id, a beginning of it that no other run has, or its name")]
+Threads = Annotated[bool, Query(description="false leaves out the threads: small, also of a thousand ranks")]
 
 router = APIRouter(tags=["health"])
 
 
 @router.get("/api/runs/{id:path}/stacks", responses={200: {"model": models.StacksAnswer}})
-def stacks(request: Request, context: Context, id: RunId) -> Response:  # noqa: A002
+def stacks(
+    request: Request,
+    context: Context,
+    id: RunId,  # noqa: A002
+    threads: Threads = True,
+) -> Response:
     """The stacks of the ranks when they were last asked, and the groups that they form by where they stood.
 
     They are asked by themselves when most of them stand still.
     """
     with context.reading() as cursor:
-        found = newest_stacks(cursor, queries.find_run(cursor, id))
+        found = newest_stacks(cursor, queries.find_run(cursor, id), with_threads=threads)
     return answer(request, found)
 
 
@@ -36,6 +42,7 @@ def ask(
     context: Context,
     id: RunId,  # noqa: A002
     ranks: Annotated[str | None, Query(description="ranks and ranges, as in 0-3,7; all if absent")] = None,
+    threads: Threads = True,
 ) -> Response:
     """Ask the ranks where they stand, and answer when those that can have answered: in some seconds.
 
@@ -46,4 +53,4 @@ def ask(
     wanted = queries.parse_ranks(ranks)
     if context.ask_stacks is None or from_thread.run(context.ask_stacks, run.run, run.id, wanted) is None:
         return refusal(409, f"no rank of the run {run.id} is there to be asked")
-    return stacks(request, context, id)
+    return stacks(request, context, id, threads)

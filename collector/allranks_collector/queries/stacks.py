@@ -22,10 +22,11 @@ _NEWEST = """
     ORDER BY rank"""
 
 
-def newest_stacks(cursor: duckdb.DuckDBPyConnection, run: RunRef) -> dict[str, Any]:
+def newest_stacks(cursor: duckdb.DuckDBPyConnection, run: RunRef, *, with_threads: bool = True) -> dict[str, Any]:
     """The newest asking: `asked_at`, all groups as one line of `text`, `groups`, and `ranks` with their threads.
 
-    `asked_at` is null, and the rest empty, where nobody has been asked.
+    Without threads it is small, also of a thousand ranks. `asked_at` is null, and the rest empty, where nobody has
+    been asked.
     """
     rows = cursor.execute(_NEWEST, {"run": run.run}).fetchall()
     answers = {rank: json.loads(answer) for rank, _, _, answer in rows}
@@ -39,7 +40,7 @@ def newest_stacks(cursor: duckdb.DuckDBPyConnection, run: RunRef) -> dict[str, A
                 "rank": rank,
                 "how": how,
                 "reason": answers[rank].get("reason"),
-                "threads": answers[rank].get("threads", []),
+                "threads": answers[rank].get("threads", []) if with_threads else [],
             }
             for rank, how, _, _ in rows
         ],

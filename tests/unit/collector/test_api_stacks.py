@@ -54,9 +54,11 @@ def _client(store: Store, folder: Path, ask: AskStacks | None = None) -> Generat
 def test_the_newest_answers_are_shown_as_the_openapi_page_says(store: Store, tmp_path: Path) -> None:
     with _client(store, tmp_path) as client:
         got = client.get("/api/runs/run-one/stacks").json()
+        small = client.get("/api/runs/run-one/stacks", params={"threads": "false"}).json()
     said = models.StacksAnswer.model_validate(got).model_dump(mode="json")
     assert said == got
     assert got["text"] == "2 (ranks 0-1) in step train.py:88 · rank 2: stopped by a signal"
+    assert small == {**got, "ranks": [{**rank, "threads": []} for rank in got["ranks"]]}
     assert [rank["how"] for rank in got["ranks"]] == ["asked", "asked", "none"]
 
 
