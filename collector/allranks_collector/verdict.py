@@ -100,6 +100,8 @@ class RankFacts:
         doubt_ns: how wrong that may be, on top of what its kind of evidence has.
         early_ns: how much earlier it may have been: nobody looked on.
         oom_kills: how many the kernel has killed for want of memory where it ran, at about that time.
+        reason: why it is in its state.
+        is_held: what holds it is known to be in itself: a signal that stops it, a debugger, C code.
     """
 
     rank: int
@@ -115,6 +117,8 @@ class RankFacts:
     exception: Mapping[str, Any] | None = None
     last_step: int | None = None
     oom_kills: int = 0
+    reason: str | None = None
+    is_held: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,11 +149,11 @@ class Verdict:
     """What became of an attempt.
 
     Attributes:
-        outcome: `failed`, `stopped` (they were told to end, several at once), `stalled`, `running`, `finished` or
-            `expected`.
-        first: the first failure, or the first that was stopped; None where nothing failed.
+        outcome: `failed`, `stopped` (they were told to end, several at once), `unreachable` (some are not heard, and
+            nothing else has happened), `stalled`, `running`, `finished` or `expected`.
+        first: the first failure, or the first that was stopped or is not heard; None where there is none.
         followers: those that ended badly after it, by time.
-        stalled: those that stand still, the one that is furthest behind first.
+        stalled: those that stand still: first whatever is held by something in itself, then who is furthest behind.
     """
 
     outcome: str
@@ -168,6 +172,8 @@ def judge(ranks: Iterable[RankFacts]) -> Verdict:
     if first is not None:
         followers = tuple(fate for fate in fates if fate is not first)
         outcome = "stopped" if _is_stopped(first, followers, len(ranks)) else "failed"
+        if all(fate.kind is SILENT for fate in fates):
+            outcome = "unreachable"
         return Verdict(outcome, first, followers, stalled)
     states = {facts.state for facts in ranks}
     for state in ("running", "stalled", "expected", "finished"):
@@ -179,7 +185,7 @@ def judge(ranks: Iterable[RankFacts]) -> Verdict:
 def fate_of(facts: RankFacts) -> Fate | None:
     """The evidence of one rank's end; None where it has not ended badly."""
     if facts.state == "unreachable":
-        return Fate(facts, SILENT, "no sign of life any more: its node or its network is gone")
+        return Fate(facts, SILENT, "no sign of life; its node or its network may be gone")
     if facts.state not in ("dead", "failed"):
         return None
     if facts.exception:
@@ -243,5 +249,5 @@ def _is_stopped(first: Fate, followers: tuple[Fate, ...], count: int) -> bool:
     return count == 1 or any(fate.kind is TERMINATED and fate.earliest_ns <= first.latest_ns for fate in followers)
 
 
-def _behind(facts: RankFacts) -> tuple[int, int]:
-    return (-1 if facts.last_step is None else facts.last_step, facts.rank)
+def _behind(facts: RankFacts) -> tuple[bool, int, int]:
+    return (not facts.is_held, -1 if facts.last_step is None else facts.last_step, facts.rank)

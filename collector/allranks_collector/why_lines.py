@@ -11,6 +11,7 @@ from allranks_collector.escapes import shown
 from allranks_collector.folding import ranks_text
 
 _WORDS_AT_MOST, _LINES_AT_MOST = 300, 3
+_CAUSE_AT_MOST, _TEXT_AT_MOST = 120, 95
 _METRICS_AT_MOST, _GROUPS_AT_MOST = 6, 4
 
 # What helps most, by the kind of the first failure, and by the outcome where there is none.
@@ -31,6 +32,10 @@ WHAT_TO_DO: Mapping[str, str] = {
     "running": "nothing",
     "finished": "nothing",
     "expected": "start the ranks, and look whether they reach the collector (allranks doctor)",
+}
+_FIRST: Mapping[str, str] = {
+    "stopped": "was stopped, and others with it",
+    "unreachable": "is not heard any more",
 }
 _HEALTHY: Mapping[str, str] = {
     "running": "healthy: running{at}, and no rank has failed",
@@ -53,22 +58,18 @@ def tell(answer: Mapping[str, Any]) -> list[str]:
             f"{roll} To do: {WHAT_TO_DO[key]}",
         ]
     step = answer["last_step"]
-    at = "" if step is None else f" at step {step}"
-    if outcome == "stalled":
-        return [_standing(answer["stalled"]), f"newest step: {step}", f"{roll} To do: {WHAT_TO_DO[outcome]}"]
-    lines = [_HEALTHY[outcome].format(at=at)]
     if answer["stalled"]:
-        lines.append(_standing(answer["stalled"]))
-    missing = answer["roll_call"]["missing"]
-    todo = "look at the hosts of those that are missing" if missing and outcome == "running" else WHAT_TO_DO[outcome]
-    return [*lines, f"{roll} To do: {todo}"]
+        return [_standing(answer["stalled"]), f"newest step: {step}", f"{roll} To do: {WHAT_TO_DO['stalled']}"]
+    verdict = _HEALTHY[outcome].format(at="" if step is None else f" at step {step}")
+    is_short = answer["roll_call"]["missing"] and outcome == "running"
+    todo = "look at the hosts of those that are missing" if is_short else WHAT_TO_DO[outcome]
+    return [verdict, f"{roll} To do: {todo}"]
 
 
 def _verdict(first: Mapping[str, Any], outcome: str) -> str:
     local = "" if first.get("local_rank") is None else f", local rank {first['local_rank']}"
     who = f"rank {first['rank']} on {first['host']} (pid {first['pid']}{local})"
-    what = "was stopped, and others with it" if outcome == "stopped" else "failed first"
-    return _one_line(f"{who} {what}: {first['cause']}")
+    return _one_line(f"{who} {_FIRST.get(outcome, 'failed first')}: {first['cause']}")
 
 
 def _when(first: Mapping[str, Any]) -> str:
@@ -84,6 +85,7 @@ def _when(first: Mapping[str, Any]) -> str:
 def _last_words(lines: Sequence[Mapping[str, Any]]) -> str:
     texts = [shown(line["text"], colours=False).strip() for line in lines]
     texts = [text for text in texts if text][-_LINES_AT_MOST:]
+    texts = [_cut(text, _TEXT_AT_MOST) for text in texts]
     return "last words: " + (_one_line(" | ".join(texts)) if texts else "none are kept")
 
 
@@ -100,14 +102,18 @@ def _followers(followers: Sequence[Mapping[str, Any]]) -> str:
 
 def _group(group: Sequence[Mapping[str, Any]]) -> str:
     after = min(max(0.0, float(fate["after"])) for fate in group)
-    return f"{_ranks([int(fate['rank']) for fate in group])} after {after:.1f} s ({group[0]['cause']})"
+    who = _ranks([int(fate["rank"]) for fate in group])
+    return f"{who} after {after:.1f} s ({_cut(str(group[0]['cause']), _CAUSE_AT_MOST)})"
 
 
 def _standing(stalled: Sequence[Mapping[str, Any]]) -> str:
     ranks = _ranks([int(rank["rank"]) for rank in stalled])
-    last = stalled[0]
-    where = "before its first step" if last["last_step"] is None else f"at step {last['last_step']}"
-    return f"stalled: {ranks}; furthest behind is rank {last['rank']} on {last['host']}, {where}"
+    worst = stalled[0]
+    who = f"rank {worst['rank']} on {worst['host']}"
+    if worst["held"]:
+        return _one_line(f"stalled: {ranks}; {who} is held: {worst['reason']}")
+    where = "before its first step" if worst["last_step"] is None else f"at step {worst['last_step']}"
+    return _one_line(f"stalled: {ranks}; furthest behind is {who}, {where}")
 
 
 def _ranks(ranks: list[int]) -> str:
@@ -120,4 +126,8 @@ def _number(value: float) -> str:
 
 def _one_line(text: str) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= _WORDS_AT_MOST else line[: _WORDS_AT_MOST - 1] + "…"
+    return _cut(line, _WORDS_AT_MOST)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -51,6 +51,8 @@ class StandingAnswer(BaseModel):
     rank: int
     host: str | None
     last_step: int | None
+    reason: str | None
+    held: bool = Field(description="by something in itself: a signal, a debugger, C code")
 
 
 class MissingAnswer(BaseModel):
@@ -68,12 +70,14 @@ class RollCallAnswer(BaseModel):
 class WhyAnswer(BaseModel):
     run: str
     attempt: int | None
-    outcome: str = Field(description="failed, stopped, stalled, running, finished or expected")
+    outcome: str = Field(description="failed, stopped, unreachable, stalled, running, finished or expected")
     verdict: str = Field(description="in one line")
     lines: list[str] = Field(description="in five")
     first: FirstAnswer | None = Field(description="the first failure; null where nothing failed")
     followers: list[FollowerAnswer] = Field(description="those that ended badly after it, by time")
-    stalled: list[StandingAnswer] = Field(description="the ranks that stand still, the furthest behind first")
+    stalled: list[StandingAnswer] = Field(
+        description="the ranks that stand still, the held ones and the furthest behind first"
+    )
     last_step: int | None
     roll_call: RollCallAnswer
 

@@ -43,10 +43,10 @@ def why(
     """Why an attempt (None: the newest) is as it is.
 
     Returns:
-        `outcome`: failed, stopped, stalled, running, finished or expected. `verdict`: that in one line. `lines`: in
+        `outcome`: as `verdict.Verdict` has it. `verdict`: that in one line. `lines`: in
         five. `first`: the first failure, with what is known of it, its `metrics` and `last_lines`; None where there
-        is none. `followers`: those after it, by time. `stalled`: the ranks that stand still, the furthest behind
-        first. `roll_call`: how many are `present` of `world_size`, who is `missing`, and `text`.
+        is none. `followers`: those after it, by time. `stalled`: the ranks that stand still, those that are held
+        first, then the furthest behind. `roll_call`: how many are `present` of `world_size`, who is `missing`, and `text`.
     """
     attempt = newest_attempt(cursor, run) if attempt is None else attempt
     writers = {row.rank: row for row in read_writers(cursor, run, attempt) if row.role != "child"}
@@ -80,7 +80,14 @@ def why(
         "first": first,
         "followers": [{**_told(fate), "after": (fate.at_ns - began_ns) / SECOND_NS} for fate in verdict.followers],
         "stalled": [
-            {"rank": facts.rank, "host": facts.host, "last_step": facts.last_step} for facts in verdict.stalled
+            {
+                "rank": facts.rank,
+                "host": facts.host,
+                "last_step": facts.last_step,
+                "reason": facts.reason,
+                "held": facts.is_held,
+            }
+            for facts in verdict.stalled
         ],
         "last_step": max((row.last_step for row in writers.values() if row.last_step is not None), default=None),
         "roll_call": {
@@ -120,6 +127,8 @@ def _facts(row: WriterRow, seen_ns: int | None, ooms: Sequence[int]) -> RankFact
         exception=told.get("exception"),
         last_step=row.last_step,
         oom_kills=int(kills or 0),
+        reason=told.get("reason"),
+        is_held=told.get("how") not in (None, "still"),
     )
 
 

@@ -161,7 +161,22 @@ def test_a_run_that_stands_still_names_who_is_furthest_behind(
         build.state(build.writer(run, rank, world_size=3, last_step=9 - (rank == 1)), "stalled", since_s=5.0)
     found = ask(cursor)
     assert found["outcome"] == "stalled"
+    assert found["lines"][1:] == ["newest step: 9", f"all 3 present. To do: {WHAT_TO_DO['stalled']}"]
     assert found["verdict"] == "stalled: ranks 0-2; furthest behind is rank 1 on host-a, at step 8"
+
+
+def test_a_rank_that_is_stopped_is_named_before_those_that_wait_for_it(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
+) -> None:
+    run = build.run("run-1")
+    build.state(build.writer(run, 0, world_size=2, last_step=8), "stalled", {"how": "still"}, since_s=5.0)
+    stopped = build.writer(run, 1, world_size=2, host="host-b", last_step=9)
+    build.state(
+        stopped, "stalled", {"how": "stopped", "reason": "stopped by a signal (SIGSTOP) for 6 s"}, since_s=9.0
+    )
+    assert ask(cursor)["verdict"] == (
+        "stalled: ranks 0-1; rank 1 on host-b is held: stopped by a signal (SIGSTOP) for 6 s"
+    )
 
 
 def test_attempts_are_judged_apart(build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection) -> None:

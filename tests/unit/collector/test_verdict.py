@@ -201,6 +201,20 @@ def test_who_is_furthest_behind_stands_first_among_the_stalled() -> None:
     assert [facts.rank for facts in judge(ranks).stalled] == [2, 1, 0]
 
 
+def test_who_is_held_by_something_in_itself_stands_before_those_that_wait_for_it() -> None:
+    ranks = [alive(0, "stalled", last_step=7), alive(1, "stalled", last_step=8, is_held=True)]
+    assert [facts.rank for facts in judge(ranks).stalled] == [1, 0]
+
+
+def test_ranks_that_are_only_not_heard_have_not_failed() -> None:
+    silent = replace(alive(1, "unreachable"), at_ns=T0)
+    verdict = judge([alive(0), silent])
+    assert verdict.outcome == "unreachable"
+    assert verdict.first is not None
+    assert verdict.first.facts.rank == 1
+    assert judge([failed(0, 9.0, PEER), silent]).outcome == "failed"
+
+
 def test_a_cause_is_said_in_one_line() -> None:
     fate = fate_of(failed(0, 0.0, OWN))
     assert fate is not None
