@@ -46,7 +46,8 @@ def why(
         `outcome`: as `verdict.Verdict` has it. `verdict`: that in one line. `lines`: in
         five. `first`: the first failure, with what is known of it, its `metrics` and `last_lines`; None where there
         is none. `followers`: those after it, by time. `stalled`: the ranks that stand still, those that are held
-        first, then the furthest behind. `roll_call`: how many are `present` of `world_size`, who is `missing`, and `text`.
+        first, then the furthest behind. `roll_call`: how many are `present` of `world_size`, who is `missing`, and
+        `text`.
     """
     attempt = newest_attempt(cursor, run) if attempt is None else attempt
     writers = {row.rank: row for row in read_writers(cursor, run, attempt) if row.role != "child"}
