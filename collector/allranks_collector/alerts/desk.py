@@ -61,7 +61,7 @@ class _Run:
 
     Attributes:
         data_at: when its newest data came; by writer, with which step.
-        bad: the writers that are dead or failed.
+        bad: the writers that are dead or failed, in the order in which they fell.
         met_ns: by writer, when it was met, in wall-clock nanoseconds.
         ended_at: when all its ranks had ended.
     """
@@ -73,7 +73,7 @@ class _Run:
     is_quiet: bool = False
     ended_at: float | None = None
     steps: dict[int, int] = field(default_factory=dict[int, int])
-    bad: set[int] = field(default_factory=set[int])
+    bad: dict[int, Happening] = field(default_factory=dict[int, Happening])
     met_ns: dict[int, int] = field(default_factory=dict[int, int])
 
 
@@ -165,12 +165,13 @@ class AlertDesk:
         if found is None:
             return
         name, what = STATES.get(state, ("", ""))
-        if name in ("dead", "failed"):
-            found.bad.add(writer)
+        happening = Happening(RULES[name], run, writer, what, reason, writer, rank) if name else None
+        if happening is not None and happening.rule.family == "down":
+            found.bad[writer] = happening
         else:
-            found.bad.discard(writer)
-        if name in self._rules:
-            self._bad(Happening(RULES[name], run, writer, what, reason, writer, rank), is_sure=is_sure)
+            found.bad.pop(writer, None)
+        if happening is not None and name in self._rules:
+            self._bad(happening, is_sure=is_sure)
         elif state == "running":
             self._good(Happening(RULES["unreachable"], run, writer, writer=writer, rank=rank))
         else:
@@ -337,6 +338,9 @@ class AlertDesk:
     async def _letter(self, group: Group) -> _Letter | None:
         """The letter about a group; None where all of it is history."""
         found = self._runs.get(group.first.run)
+        if found is not None and group.first.rule.name == "run-failed":
+            # All that fell, whether they have been told or not: the first of them is the one to name.
+            group = replace(group, causes=tuple(found.bad.values()))
         read = partial(_read, self._store, group, {} if found is None else dict(found.met_ns))
         group_now, facts = await anyio.to_thread.run_sync(read)
         if group_now is None or facts is None:

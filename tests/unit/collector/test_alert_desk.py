@@ -119,6 +119,22 @@ async def test_ranks_that_die_together_are_one_message_to_every_target(
         assert not told.desk.is_busy
 
 
+async def test_the_end_of_a_run_names_who_fell_first_even_if_that_was_told_before(
+    store: Store, ranks: tuple[int, list[int]]
+) -> None:
+    run, writers = ranks
+    async with _desk(store, "a") as told:
+        for writer in writers:
+            told.desk.met(run, "r1", writer, 1)
+        told.desk.changed(run, writers[2], 2, "dead", "killed by SIGKILL")
+        await _until(lambda: told.sent)
+        for rank in (0, 1, 3):
+            told.desk.changed(run, writers[rank], rank, "failed", "RuntimeError: NCCL")
+        told.desk.ended(run)
+        await _until(lambda: len(told.sent) == 2)
+        assert told.titles[1] == "run r1 has failed: rank 2 on node-2 is dead (killed by SIGKILL), and 3 others"
+
+
 async def test_a_target_that_hangs_delays_nobody(store: Store, ranks: tuple[int, list[int]]) -> None:
     run, writers = ranks
     async with _desk(store, "hangs", "works", answer=lambda name: "hang" if name == "hangs" else "") as told:
