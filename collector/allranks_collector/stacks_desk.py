@@ -31,7 +31,8 @@ logger = logging.getLogger(__name__)
 # A rank hears twice a second, and its answer is stored within some tenths of one: who is silent for so long cannot
 # speak, and has not beaten either.
 ANSWER_S = 1.5
-# Who beats can speak: so much longer is waited for its answer, where there is little processor for it.
+# Who beats can speak: so much longer is waited for its answer, where there is little processor for it. It beats again
+# meanwhile, unless something has come to hold it.
 _LATE_S = 3.0
 # Ranks that stand still are found one after the other.
 _GATHER_S = 1.0
@@ -123,11 +124,11 @@ class StacksDesk:
 
     def changed(self, run: int, run_id: str, state: State) -> None:
         """Takes in that a rank of a run is in another state now: it may be the last one that stood still."""
-        if state is State.RUNNING or len(self._standing) > _MAX_RUNS:
+        if state not in _STILL:
             self._standing.discard(run)
-        elif state in _STILL and run in self._standing:
+        elif run in self._standing:
             self._again.add(run)
-        elif state in _STILL and self._task_group is not None:
+        elif self._task_group is not None:
             self._standing.add(run)
             self._task_group.start_soon(self._ask_when_most_stand, run, run_id)
 
@@ -173,14 +174,17 @@ class StacksDesk:
     async def _insist(self, run: int, rank: _Rank, asking: _Asking, rows: list[tuple[Any, ...]]) -> None:
         """What there is of a rank that has not answered."""
         token = asking.token
-        if (self._heard_ns(rank.writer) or 0) > asking.began_ns:
+        heard_ns = self._heard_ns(rank.writer) or 0
+        if heard_ns > asking.began_ns:
             # No signal: while its threads run, nobody may look at their frames from outside.
             with anyio.move_on_after(_LATE_S):
                 await asking.all_told.wait()
-            if rank.writer in asking.silent:
+            if rank.writer not in asking.silent:
+                return
+            if (self._heard_ns(rank.writer) or 0) > heard_ns:
                 reason = "it lives, and does not answer"
                 rows.append(self._row(run, rank, token, "none", {"reason": reason}))
-            return
+                return
         async with self._signalling:
             try:
                 answer: dict[str, Any] = {"threads": await signalled_stacks(rank.process)}

@@ -85,14 +85,22 @@ class _Desk:
     def __init__(self, store: Store) -> None:
         self.asked: list[bytes] = []
         self.told: list[tuple[str, str]] = []
-        self.heard: dict[int, int] = {}
+        self.lively: set[int] = set()
+        self.heard_once: set[int] = set()
+        self._beats = 2**62
         self.desk = StacksDesk(
             store,
             tell=lambda id_, _: self.asked.append(id_),
             publish=self._publish,
             writing=anyio.CapacityLimiter(1),
-            heard_ns=self.heard.get,
+            heard_ns=self._hear,
         )
+
+    def _hear(self, writer: int) -> int | None:
+        self._beats += writer in self.lively
+        if writer in self.lively:
+            return self._beats
+        return 2**62 if writer in self.heard_once else None
 
     def _publish(self, topic: str, run: str, _: Mapping[str, Any]) -> None:
         self.told.append((topic, run))
@@ -119,10 +127,12 @@ async def test_each_rank_without_an_answer_is_told_with_the_reason(
 ) -> None:
     monkeypatch.setattr(stacks_desk, "ANSWER_S", 0.05)
     run = build.run()
-    lives, _, _ = (build.writer(run, 0), build.writer(run, 1), build.writer(run, 2, state="dead"))
+    lives, was_heard = build.writer(run, 0), build.writer(run, 1)
+    build.writer(run, 2, state="dead")
     build.writer(run, 1, role="child")
     async with _desk(store) as made:
-        made.heard[lives] = 2**62
+        made.lively.add(lives)
+        made.heard_once.add(was_heard)
         assert await made.desk.ask(run, "run-1") is not None
     found = _stacks(store)
     assert {rank["rank"]: rank["reason"] for rank in found["ranks"]} == {
