@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.abc
@@ -25,7 +25,12 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from allranks_collector.alerts.limits import GATHER_S, Limits
 from allranks_collector.alerts.rules import RULES, STATES, Facts, Group, Happening, Message, compose
 from allranks_collector.alerts.targets import DEADLINE_S, Target, deliver
+from allranks_collector.queries.select import RunRef
+from allranks_collector.queries.why import why
 from allranks_collector.store import Store, StoreError
+
+if TYPE_CHECKING:
+    import duckdb
 
 logger = logging.getLogger(__name__)
 
@@ -421,7 +426,7 @@ def _read(store: Store, group: Group, met: Mapping[int, int]) -> tuple[Group | N
     """The group less what is history, and what is known of its run and its first rank; in a worker thread."""
     with store.cursor() as cursor:
         run = group.first.run
-        rows = cursor.execute("SELECT id, name FROM runs WHERE run = ?", [run]).fetchall()
+        rows = cursor.execute("SELECT id, name, created_ns FROM runs WHERE run = ?", [run]).fetchall()
         if not rows:
             return None, None
         facts = Facts(rows[0][0], rows[0][1])
@@ -440,6 +445,9 @@ def _read(store: Store, group: Group, met: Mapping[int, int]) -> tuple[Group | N
         causes = [one for one in group.causes if is_news(one)]
         if not happenings or (group.causes and not causes):
             return None, None
+        if not group.is_recovery and {one.rule.family for one in causes or happenings} == {"down"}:
+            first = _first_failure(cursor, RunRef(run, rows[0][0], rows[0][2]), len(causes or happenings))
+            happenings, causes = _led_by(first, happenings), _led_by(first, causes)
         group = replace(group, happenings=happenings, causes=causes)
         row = known.get((causes or happenings)[0].writer or -1)
         if row is None:
@@ -448,6 +456,23 @@ def _read(store: Store, group: Group, met: Mapping[int, int]) -> tuple[Group | N
         asked = {"run": run, "attempt": row[3], "rank": row[2], "since": since}
         lines = cursor.execute(_LAST_LINE, asked).fetchall()
         return group, replace(facts, host=row[1], step=row[4], line=lines[0][0] if lines else "")
+
+
+def _first_failure(cursor: duckdb.DuckDBPyConnection, run: RunRef, count: int) -> Mapping[str, Any] | None:
+    """The rank that failed first, of several: they are seen to fall in another order than that in which they do."""
+    if count < 2:
+        return None
+    try:
+        first: Mapping[str, Any] | None = why(cursor, run)["first"]
+    except Exception:  # an alert that names another one first is better than none
+        logger.exception("why the run %s has failed", run.id)
+        return None
+    return first
+
+
+def _led_by(first: Mapping[str, Any] | None, told: list[Happening]) -> list[Happening]:
+    """The same happenings, with that of the first failure in front."""
+    return sorted(told, key=lambda one: first is None or one.rank != first["rank"])
 
 
 def _is_old(at_ns: int) -> bool:

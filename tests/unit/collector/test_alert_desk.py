@@ -135,6 +135,21 @@ async def test_the_end_of_a_run_names_who_fell_first_even_if_that_was_told_befor
         assert told.titles[1] == "run r1 has failed: rank 2 on node-2 is dead (killed by SIGKILL), and 3 others"
 
 
+async def test_who_failed_first_is_named_though_another_was_seen_first(
+    store: Store, build: DatabaseBuilder, ranks: tuple[int, list[int]]
+) -> None:
+    run, writers = ranks
+    build.state(writers[3], "dead", {"signal": "SIGKILL", "reason": "killed by SIGKILL"}, since_s=10.0)
+    aborted = {"signal": "SIGABRT", "reason": "killed by SIGABRT"}
+    build.state(writers[1], "dead", aborted, since_s=12.0)
+    async with _desk(store, "a") as told:
+        told.desk.met(run, "r1", writers[1], 1)
+        told.desk.changed(run, writers[1], 1, "dead", "killed by SIGABRT")
+        told.desk.changed(run, writers[3], 3, "dead", "killed by SIGKILL")
+        await _until(lambda: told.sent)
+        assert told.titles == ["run r1: rank 3 on node-3 is dead (killed by SIGKILL), and 1 other"]
+
+
 async def test_a_target_that_hangs_delays_nobody(store: Store, ranks: tuple[int, list[int]]) -> None:
     run, writers = ranks
     async with _desk(store, "hangs", "works", answer=lambda name: "hang" if name == "hangs" else "") as told:
