@@ -158,8 +158,9 @@ class Sections:
         phase, marks = self._phase()
         moved = (self._step(), marks)
         if moved != self._moved:
-            if self._moved[0] < 0 <= moved[0]:  # what it took to begin is no step's
-                self._write(-1)
+            if self._moved[0] < 0 <= moved[0]:
+                # What it took to begin is no step's; but where this thread began late, the first steps are among it.
+                self._write(moved[0] or -1, is_first=True)
             elif self._last_phase == _STEP:
                 self._longest_step_s = max(self._longest_step_s, now - self._moved_at)
             self._moved, self._moved_at = moved, now
@@ -171,14 +172,15 @@ class Sections:
         """Stores what has not been stored yet."""
         self._write(self._step())
 
-    def _write(self, step: int) -> None:
+    def _write(self, step: int, *, is_first: bool = False) -> None:
         log, now = self.log, monotonic()
         if log is None:
             return
         came = self._came()
         if came:
             begin = min(self._written_step + 1, step)
-            body = {"from": begin, "to": step, "seconds": now - self._written_at, "sections": came}
+            seconds = sum(spent for _, spent, _ in came.values()) if is_first else now - self._written_at
+            body = {"from": begin, "to": step, "seconds": seconds, "sections": came}
             log.append(events.pack(Kind.SECTIONS, time_ns(), body))
         elif self._sections and step == self._written_step:
             return  # one section goes on: its seconds and those of the window come together, when it ends

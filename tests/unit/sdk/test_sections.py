@@ -94,6 +94,18 @@ def test_what_came_before_the_first_step_is_no_steps(clock: Clock) -> None:
     assert [(window["to"], [*window["sections"]]) for window in log.windows] == [(-1, ["load"]), (0, ["data"])]
 
 
+def test_first_steps_that_nobody_saw_coming_are_steps(clock: Clock) -> None:
+    sections, log = _made()
+    clock.now += 30
+    for step in range(10):
+        with sections.section("data"):
+            clock.now += 0.5
+        log.step = step
+    sections.tick()
+    (window,) = log.windows
+    assert (window["from"], window["to"], window["seconds"]) == (0, 9, 5.0)
+
+
 def test_a_section_that_goes_on_is_stored_with_its_time_when_it_ends(clock: Clock) -> None:
     sections, log = _made(7)
     sections.tick()
