@@ -88,7 +88,8 @@ _WORDS: tuple[tuple[Kind, str], ...] = (
 _PATTERNS = tuple((kind, re.compile(words, re.IGNORECASE)) for kind, words in _WORDS)
 # An exception that arose within a collective is one that the others brought about, whatever its words are.
 _COLLECTIVE_FRAME = re.compile(r'File "[^"]*torch/distributed/(distributed_c10d|c10d_logger|rendezvous)\.py"')
-_MAX_CHARS = 20_000
+# Of what a rank says so much is looked at.
+_TYPE_CHARS, _MESSAGE_CHARS, _TRACE_CHARS = 200, 2_000, 4_000
 
 
 @dataclass(frozen=True)
@@ -203,11 +204,12 @@ def fate_of(facts: RankFacts) -> Fate | None:
 
 
 def _of_exception(facts: RankFacts, exception: Mapping[str, Any]) -> Fate:
-    type_, message = str(exception.get("type") or "exception"), str(exception.get("message") or "")
-    traceback = str(exception.get("traceback") or "")[-_MAX_CHARS:]
+    type_ = str(exception.get("type") or "exception")[:_TYPE_CHARS]
+    message = str(exception.get("message") or "")[:_MESSAGE_CHARS]
+    traceback = str(exception.get("traceback") or "")[-_TRACE_CHARS:]
     line = next(iter(message.strip().splitlines()), "")
     what = f"{type_}: {line}" if line else type_
-    told = f"{type_}: {message[:_MAX_CHARS]}"
+    told = f"{type_}: {message}"
     for kind, pattern in _PATTERNS:
         if pattern.search(told):
             return Fate(facts, kind, what)

@@ -102,6 +102,7 @@ def list_ranks(
     children: dict[int, list[dict[str, Any]]] = {}
     world = 0
     for row in read_writers(cursor, run, attempt):
+        told = row.told
         seen_ns = [ns for ns in (row.newest_ns, last_seen(row.writer)) if ns is not None]
         shared = {
             "host": row.host,
@@ -111,7 +112,7 @@ def list_ranks(
             "last_seen": seconds(max(seen_ns, default=None)),
             "started_at": seconds(row.opened_ns + (row.offset_ns or 0)),
             "ended_at": seconds(row.ended_ns) if row.state in ENDED else None,
-            **{name: row.told.get(name) for name in _DETAILS},
+            **{name: told.get(name) for name in _DETAILS},
             "dropped": row.dropped or 0,
             "events": row.events or 0,
         }

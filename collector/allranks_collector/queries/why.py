@@ -113,6 +113,7 @@ def _facts(row: WriterRow, seen_ns: int | None, ooms: Sequence[int]) -> RankFact
         doubt_ns = _UNKNOWN_NS if row.offset_ns is None else _DOUBT_NS
     elif at_ns is not None and told.get("unseen") and row.newest_ns is not None:
         early_ns = max(0, at_ns - row.newest_ns)
+    code = told.get("exit_code")
     kills = told.get("oom_kills") or (at_ns is not None and sum(abs(ns - at_ns) <= _OOM_NS for ns in ooms))
     return RankFacts(
         row.rank,
@@ -123,7 +124,7 @@ def _facts(row: WriterRow, seen_ns: int | None, ooms: Sequence[int]) -> RankFact
         host=row.host,
         pid=row.pid,
         local_rank=row.local_rank,
-        exit_code=told.get("exit_code"),
+        exit_code=code if type(code) is int else None,  # a CLOSE says what it likes
         signal=told.get("signal"),
         exception=told.get("exception"),
         last_step=row.last_step,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Generator
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 from tests.support.pipelines import Peer, ipc_address, peer, running
 from tests.support.writers import HandWriter
 
-from allranks_bus import events
+from allranks_bus import events, processes
 from allranks_bus.addresses import Address
 from allranks_bus.events import Kind
 from allranks_bus.wire import Beat, pack_beat
@@ -100,3 +102,19 @@ async def test_a_kill_for_want_of_memory_that_a_beat_tells_is_an_event(store: St
                 _beat(one, 0, oom=count)
             statement = "SELECT body FROM events WHERE kind = 'oom'"
             await _until(lambda: _rows(store, statement) == [('{"killed": 1}',)])
+
+
+async def test_a_death_that_the_collector_did_not_see_is_told_so(store: Store, address: Address) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    pid_start = processes.start_time(gone.pid)
+    gone.wait()
+    writer = HandWriter(
+        pid=gone.pid, pid_start=pid_start, boot_id=processes.boot_id(), pid_ns=processes.pid_namespace()
+    )
+    async with running(store, address):
+        with peer(address, writer) as one:
+            await one.meet()
+            one.send(writer.batch([_open(writer, 0)]))
+            await one.hear_position(1)
+            statement = "SELECT detail ->> '$.unseen' FROM states WHERE state = 'dead'"
+            await _until(lambda: _rows(store, statement) == [("true",)])

@@ -179,6 +179,13 @@ def test_a_rank_that_is_stopped_is_named_before_those_that_wait_for_it(
     )
 
 
+def test_an_exit_code_that_is_none_makes_no_trouble(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
+) -> None:
+    build.state(build.writer(build.run("run-1"), 0), "failed", {"exit_code": "three"}, since_s=1.0)
+    assert ask(cursor)["first"]["kind"] == "gone"
+
+
 def test_attempts_are_judged_apart(build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection) -> None:
     run = build.run("run-1")
     build.state(build.writer(run, 0), "dead", {"signal": "SIGSEGV"}, since_s=1.0)
