@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -56,7 +57,7 @@ def test_a_stuck_main_thread_and_one_in_c_code_are_told_from_each_other_and_from
     with Job(collector.home, collector.url, program="standing").ranks(2, "queue", "gil"):
         waits = wait_until(_in_state(collector, 0, "stalled"), "the one that waits is stalled", timeout_s=60.0)
         computes = wait_until(_in_state(collector, 1, "stalled"), "the other is stalled too", timeout_s=60.0)
-    assert waits["reason"].startswith("no step after 29 for ")
+    assert re.match(r"no step after \d+ for ", waits["reason"])
     assert "beat" not in waits["reason"]
     assert "though its process is there: C code holds the interpreter" in computes["reason"]
 
