@@ -39,6 +39,9 @@ class Kind(IntEnum):
     DROPPED = 9
     CONSOLE = 10
     ALERT = 11
+    STACKS = 12
+    SECTIONS = 13
+    SURROUNDINGS = 14
 
 
 # The parts of a METRICS payload that do not change: msgpack's type bytes (fixarray of 5, positive fixint, uint 64,

@@ -118,6 +118,10 @@ class HttpClient:
         """
         return self._json("GET", path, params, timeout_s)
 
+    def post(self, path: str, params: Params | None = None, *, timeout_s: float | None = None) -> Any:
+        """The JSON that POST of this path answers; otherwise as `get`."""
+        return self._json("POST", path, params, timeout_s)
+
     def delete(self, path: str, params: Params | None = None, *, timeout_s: float | None = None) -> Any:
         """The JSON that DELETE of this path answers; otherwise as `get`."""
         return self._json("DELETE", path, params, timeout_s)

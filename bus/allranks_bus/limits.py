@@ -4,3 +4,8 @@ from __future__ import annotations
 
 WRITER_ID_BYTES = 16
 MAX_BATCH_RECORDS = 65_536
+# Names of sections of one process, and the length of one.
+MAX_SECTIONS = 64
+MAX_SECTION_CHARS = 100
+# Of what a rank says of its surroundings, as JSON.
+MAX_SURROUNDINGS_BYTES = 64 * 1024

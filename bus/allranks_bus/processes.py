@@ -67,6 +67,26 @@ def start_time(pid: int) -> int | None:
     return None if fields is None else int(fields[19])
 
 
+def standing(pid: int, start: int) -> tuple[str, int] | None:
+    """How the process `pid` that started at `start` stands: its state's letter (proc(5)) and its tracer's pid, or 0.
+
+    None where it has ended. Both are those of its main thread.
+    """
+    fields = _stat_fields(pid)
+    if fields is None or int(fields[19]) != start:
+        return None
+    return fields[0], _tracer_of(pid)
+
+
+def _tracer_of(pid: int) -> int:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(errors="replace")
+    except OSError:
+        return 0
+    line = next((line for line in status.splitlines() if line.startswith("TracerPid:")), "TracerPid: 0")
+    return int(line.split()[1])
+
+
 def parent_of(pid: int) -> int | None:
     """The pid of `pid`'s parent, or None where there is no such process."""
     fields = _stat_fields(pid)

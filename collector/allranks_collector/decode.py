@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Callable
 from typing import Any
 from zlib import crc32
@@ -17,10 +18,12 @@ import numpy as np
 from allranks_bus import events
 from allranks_bus.errors import ProtocolError
 from allranks_bus.events import MAX_NAME_BYTES, METRICS_HEAD, METRICS_OVERHEAD_BYTES, STEP_TAG, Kind
+from allranks_bus.limits import MAX_SECTION_CHARS, MAX_SECTIONS, MAX_SURROUNDINGS_BYTES
 from allranks_bus.records import HEADER, MAX_PAYLOAD_BYTES
 from allranks_collector.ledger import Ledger, WriterBook, jsonable
 from allranks_collector.line_rows import LineBuffer
 from allranks_collector.rows import PointBuffer
+from allranks_collector.stack_dumps import checked_threads, is_token
 
 # Below this many equal records in a row, arrays cost more than they save.
 _BLOCK_RECORDS = 16
@@ -46,12 +49,16 @@ class Decoder:
     Attributes:
         points, lines: filled by `batch`.
         closed: the writers that closed, with the map of their CLOSE record.
+        alerts: what programs want people told: writer, time, title, text and level.
+        answered: the writers, by number, that told their stacks, with the token of who asked.
     """
 
     def __init__(self, ledger: Ledger) -> None:
         self.points = PointBuffer()
         self.lines = LineBuffer(ledger.final_lines)
         self.closed: list[tuple[WriterBook, dict[str, Any]]] = []
+        self.alerts: list[tuple[WriterBook, int, dict[str, str]]] = []
+        self.answered: list[tuple[int, str]] = []
         self._ledger = ledger
         self._handlers: dict[int, Callable[[WriterBook, list[Any]], None]] = {
             Kind.OPEN: self._open,
@@ -66,6 +73,9 @@ class Decoder:
             Kind.DROPPED: self._dropped,
             Kind.CONSOLE: self._console,
             Kind.ALERT: self._alert,
+            Kind.STACKS: self._stacks,
+            Kind.SECTIONS: self._sections,
+            Kind.SURROUNDINGS: self._surroundings,
         }
 
     def batch(self, book: WriterBook, body: bytes, count: int, skip: int) -> int:
@@ -256,6 +266,35 @@ class Decoder:
     def _alert(self, book: WriterBook, event: list[Any]) -> None:
         body = {key: str(event[2][key])[:_MAX_ALERT_CHARS] for key in ("title", "text", "level") if key in event[2]}
         self._ledger.event(book, event[1], "alert", body)
+        self.alerts.append((book, event[1], body))
+
+    def _stacks(self, book: WriterBook, event: list[Any]) -> None:
+        token, threads = str(event[2]["token"]), checked_threads(event[2]["threads"])
+        if not is_token(token):
+            raise BrokenRecord(f"stacks are told under the name that they were asked for, not {token!r:.60}")
+        answer = json.dumps({"threads": threads})
+        self._ledger.new.stacks.append((book.run.run, book.writer, book.rank, token, time.time_ns(), "asked", answer))
+        self.answered.append((book.writer, token))
+
+    def _sections(self, book: WriterBook, event: list[Any]) -> None:
+        _, time_ns, window = event
+        begin, end, seconds = _step(window["from"]), _step(window["to"]), _seconds(window["seconds"])
+        rows: list[tuple[Any, ...]] = []
+        for name, (count, spent, longest) in window["sections"].items():
+            if type(count) is not int or not 0 <= count < _MAX_DROPPED:
+                raise BrokenRecord("a SECTIONS record counts how often each was entered")
+            figures = (_name(name)[:MAX_SECTION_CHARS], count, _seconds(spent), _seconds(longest))
+            rows.append((book.writer, time_ns, begin, end, seconds, *figures))
+        if len(rows) > MAX_SECTIONS:
+            raise BrokenRecord(f"a SECTIONS record has at most {MAX_SECTIONS} sections")
+        self._ledger.new.sections.extend(rows)
+
+    def _surroundings(self, book: WriterBook, event: list[Any]) -> None:
+        _, time_ns, told = event
+        body = json.dumps(jsonable(told))
+        if not isinstance(told, dict) or len(body) > MAX_SURROUNDINGS_BYTES:
+            raise BrokenRecord(f"a SURROUNDINGS record has a map of at most {MAX_SURROUNDINGS_BYTES:,} bytes")
+        self._ledger.new.surroundings.append((book.writer, time_ns, body))
 
 
 def opening_of(body: bytes) -> list[Any] | None:
@@ -333,6 +372,12 @@ def _name(name: Any) -> str:
     if not isinstance(name, str) or not name or len(name.encode("utf-8", "replace")) > MAX_NAME_BYTES:
         raise BrokenRecord(f"a name is text of 1 to {MAX_NAME_BYTES} bytes, not {name!r:.60}")
     return name
+
+
+def _seconds(value: Any) -> float:
+    if not isinstance(value, int | float) or not 0 <= value < 1e12:
+        raise BrokenRecord(f"seconds are a number, 0 or more, not {value!r:.60}")
+    return float(value)
 
 
 def _text(value: Any) -> str | None:

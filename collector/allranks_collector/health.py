@@ -2,16 +2,20 @@
 
 **Liveness** asks whether the process is there: its pid where the collector can see it, else its beats. **Progress**
 asks whether its step moves. Neither alone is the truth: a thread beats on while the main thread hangs, and is silent
-while C code holds the interpreter. Pure: times are passed in, changes are returned.
+while C code holds the interpreter. Where the process can be seen, silence is no sign by itself: a look at it tells
+one that is stopped, or held by a debugger, from one that computes. Pure: times are passed in, changes are returned.
 """
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
+
+from allranks_bus.limits import MAX_SECTION_CHARS, MAX_SECTIONS
+from allranks_collector.stragglers import WAITS
 
 
 class State(str, Enum):
@@ -33,6 +37,8 @@ class Sign(Enum):
     STEP = "its step moves"
     QUIET = "it beats, and its step does not move"
     SILENT = "no beat has come for too long"
+    HELD = "no beat has come for too long, and its process is there: stopped, traced, or held by C code"
+    FREED = "it was held, and beats again"
     GONE = "its process is gone"
     GONE_BADLY = "its process is gone, with a signal or an exit code other than 0"
     CLOSED = "it closed, with exit code 0 or none"
@@ -47,6 +53,7 @@ _OK, _BAD = State.FINISHED, State.FAILED
 TRANSITIONS: Mapping[State, Mapping[Sign, State]] = {
     _R: {
         Sign.QUIET: _S,
+        Sign.HELD: _S,
         Sign.SILENT: _U,
         Sign.GONE: _D,
         Sign.GONE_BADLY: _D,
@@ -55,6 +62,7 @@ TRANSITIONS: Mapping[State, Mapping[Sign, State]] = {
     },
     _S: {
         Sign.STEP: _R,
+        Sign.FREED: _R,
         Sign.SILENT: _U,
         Sign.GONE: _D,
         Sign.GONE_BADLY: _D,
@@ -97,6 +105,13 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
+def _stands(pace: Pace, now: float) -> str:
+    """Where it has stood still, and for how long, in words."""
+    where = f", in {pace.phase}" if pace.phase not in ("", _INIT, _STEP) else ""
+    after = f"no step after {pace.step}" if pace.step is not None else "no first step"
+    return f"{after} for {now - pace.moved_at:.0f} s{where}"
+
+
 ENDED = frozenset({State.DEAD, State.FAILED, State.FINISHED})
 
 
@@ -123,49 +138,170 @@ class Patience:
         silent_s: without a beat.
         stall_min_s: without a step, at the least.
         stall_factor: times its usual step.
+        first_s: in a section that it has never left yet.
+        held_s: without a beat while its process is there, where it has no pace to be judged by; and in a section of
+            some seconds, at the least.
     """
 
     silent_s: float = 5.0
     stall_min_s: float = 10.0
     stall_factor: float = 20.0
+    first_s: float = 600.0
+    held_s: float = 60.0
 
 
+@dataclass(frozen=True)
+class Said:
+    """What a beat says of a rank's progress beside its step.
+
+    Attributes:
+        phase: `init` before its first step, `step`, or the section that it is in; empty where it says nothing.
+        marks: how often it has entered and left sections.
+        longest_s: the longest that it has been in this phase before; 0 where it never was.
+        expects_s: seconds of standing still that it has announced, and that are left.
+    """
+
+    phase: str = ""
+    marks: int = 0
+    longest_s: float = 0.0
+    expects_s: float = 0.0
+
+
+def said_in(status: Mapping[str, Any]) -> Said:
+    """What the map of a beat says; what makes no sense is left out."""
+    phase, marks = status.get("phase"), status.get("marks")
+    return Said(
+        phase[:MAX_SECTION_CHARS] if isinstance(phase, str) else "",
+        marks if type(marks) is int else 0,
+        _seconds(status.get("longest")),
+        _seconds(status.get("expects")),
+    )
+
+
+def _seconds(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) and 0 <= value <= _MAX_SAID_S else 0.0
+
+
+@dataclass(frozen=True)
+class Condition:
+    """How a process that can be seen stands, as its kernel says.
+
+    Attributes:
+        state: the letter of proc(5): R, S, D, T, t …
+        tracer: the pid of its debugger; 0 where it has none.
+    """
+
+    state: str
+    tracer: int = 0
+
+
+def _cannot_see(writer: int) -> Condition | None:  # noqa: ARG001
+    return None
+
+
+_MAX_SAID_S = 30 * 86_400.0
 # What has happened once on a rank's way (an evaluation, a checkpoint) may happen again, and take a little longer.
 _GAP_FACTOR = 3.0
 _SMOOTHING = 0.2
 _STEPS_BEFORE_JUDGING = 3
+_INIT, _STEP = "init", "step"
+# Within such a gap, sections and steps are those of one loop.
+_LOOP_S = 3.0
+# After such a part of the shortest patience in one section, a rank may be what the others wait for; and they may wait
+# for several in a row.
+_OTHERS_WAIT_SHARE = 0.3
+_OTHERS_FACTOR = 2.0
 
 
 @dataclass
 class Pace:
-    """A rank's own pace, learned from the moments at which its step was seen to move."""
+    """A rank's own pace in each phase, learned from the moments at which it was seen to move.
+
+    It moves with its step, and by entering and leaving sections.
+    """
 
     step: int | None = None
+    phase: str = ""
     moved_at: float = 0.0
     moves: int = 0
     step_s: float = 0.0
-    longest_gap_s: float = 0.0
+    longest_s: dict[str, float] = field(default_factory=dict[str, float])
+    expects_until: float = 0.0
+    # While others took what they are known to take, it may have waited for them.
+    excused_at: float = 0.0
+    _marks: int = 0
+    _told_s: float = 0.0
+    _is_seen: bool = False
 
-    def see(self, step: int, now: float) -> bool:
-        """Takes in the newest step; True where it has moved. The first one that is seen tells nothing yet."""
-        if step == self.step:
-            return False
-        is_first = self.step is None
-        if self.step is not None:
-            gap = now - self.moved_at
+    def see(self, step: int | None, now: float, said: Said | None = None) -> bool:
+        """Takes in the newest step, and what a beat says; True where it has moved. The first tells nothing yet."""
+        has_stepped = step is not None and step != self.step
+        has_moved = has_stepped or (said is not None and (said.marks, said.phase) != (self._marks, self.phase))
+        is_first, self._is_seen = not self._is_seen, True
+        if has_moved:
+            if not is_first:
+                self._learn(now - self.moved_at, step if has_stepped else None)
+            self.moved_at = now
+            self.step = step if has_stepped else self.step
+        if said is not None:
+            self.phase, self._marks, self._told_s = said.phase, said.marks, said.longest_s
+            if said.expects_s:
+                self.expects_until = now + said.expects_s
+        elif self.phase == _INIT:
+            self.phase = _STEP
+        if has_stepped and not (said and said.expects_s):
+            self.expects_until = 0.0
+        return has_moved and not is_first
+
+    def _learn(self, gap: float, step: int | None) -> None:
+        phase = self.phase or _STEP
+        # What was announced says nothing of what is usual.
+        if phase == _INIT or self.expects_until > self.moved_at or (step is not None and self.step is None):
+            return
+        if phase in self.longest_s or len(self.longest_s) <= MAX_SECTIONS:
+            self.longest_s[phase] = max(self.longest_s.get(phase, 0.0), gap)
+        if step is not None and self.step is not None and (phase == _STEP or gap <= _LOOP_S):
             per_step = gap / max(1, step - self.step)
             self.step_s = per_step if self.moves == 0 else self.step_s + _SMOOTHING * (per_step - self.step_s)
-            self.longest_gap_s = max(self.longest_gap_s, gap)
             self.moves += 1
-        self.step, self.moved_at = step, now
-        return not is_first
+
+    @property
+    def may_be_waited_for(self) -> bool:
+        """True in a phase that the others of its training may have to wait for."""
+        return self.expects_until > self.moved_at or self.phase not in _OF_ALL
+
+    def allowed_s(self, patience: Patience) -> float | None:
+        """How long it may stand where it is; None where nothing is known that it could be judged by."""
+        announced_s = self.expects_until - self.moved_at
+        allowed = announced_s + patience.stall_min_s if announced_s > 0 else None
+        longest_s = max(self._told_s, self.longest_s.get(self.phase or _STEP, 0.0))
+        if self.phase in ("", _STEP):
+            if self.moves < _STEPS_BEFORE_JUDGING:
+                return allowed
+            usual = max(patience.stall_factor * self.step_s, _GAP_FACTOR * longest_s)
+        elif self.phase == _INIT:
+            return allowed
+        else:
+            # A short one is a part of each step, and as regular; one of seconds may have been short for once. (Only
+            # itself knows how short: beats come once a second.)
+            often_s = min(patience.stall_factor * self._told_s, patience.held_s)
+            usual = max(often_s, _GAP_FACTOR * longest_s) if longest_s else patience.first_s
+        return max(patience.stall_min_s, usual, allowed or 0.0)
 
     def is_quiet(self, now: float, patience: Patience) -> bool:
         """True where it has stood still for longer than it ever should."""
-        if self.moves < _STEPS_BEFORE_JUDGING:
-            return False
-        allowed = max(patience.stall_min_s, patience.stall_factor * self.step_s, _GAP_FACTOR * self.longest_gap_s)
-        return now - self.moved_at > allowed
+        allowed = self.allowed_s(patience)
+        return allowed is not None and now - max(self.moved_at, self.excused_at) > allowed
+
+    def excuse(self, seconds: float) -> None:
+        """Counts nothing of the last `seconds`."""
+        self.moved_at += seconds
+        self.excused_at += seconds
+        self.expects_until += seconds
+
+
+# The phases in which nobody waits for this rank alone.
+_OF_ALL = frozenset({"", _INIT, _STEP}) | WAITS
 
 
 @dataclass
@@ -181,6 +317,10 @@ class Patient:
     bad_end: Mapping[str, Any] | None = None
     # It said itself that it ended well: what becomes of its process (one of a pool, a notebook's) tells nothing.
     is_settled: bool = False
+    # Those that train together have one: they may wait for each other.
+    group: int | None = None
+    # It was silent while its process was there; its next beat tells that it is free again.
+    is_held: bool = False
 
 
 @dataclass(frozen=True)
@@ -206,9 +346,13 @@ class Ward:
     def __contains__(self, writer: int) -> bool:
         return writer in self._patients
 
-    def admit(self, writer: int, state: State, now: float, now_ns: int) -> None:
-        """Begins to watch a writer; it has a full patience from now on, whatever was before."""
-        self._patients.setdefault(writer, Patient(writer, state, now, now_ns))
+    def admit(self, writer: int, state: State, now: float, now_ns: int, group: int | None = None) -> None:
+        """Begins to watch a writer; it has a full patience from now on, whatever was before.
+
+        Args:
+            group: the same for ranks that train together.
+        """
+        self._patients.setdefault(writer, Patient(writer, state, now, now_ns, Pace(moved_at=now), group=group))
 
     def discharge(self, writer: int) -> None:
         """Watches a writer no longer."""
@@ -224,14 +368,20 @@ class Ward:
         patient = self._patients.get(writer)
         return None if patient is None else patient.heard_ns
 
-    def hear(self, writer: int, step: int | None, now: float, now_ns: int) -> Iterator[Change]:
-        """Takes in a beat, with the writer's newest step."""
+    def hear(
+        self, writer: int, step: int | None, now: float, now_ns: int, said: Said | None = None
+    ) -> Iterator[Change]:
+        """Takes in a beat: the writer's newest step, None before the first, and what else it says."""
         patient = self._patients.get(writer)
         if patient is None:
             return
         patient.heard_at, patient.heard_ns = now, now_ns
         yield from self._apply(patient, Sign.BEAT, {})
-        if step is not None and patient.pace.see(step, now):
+        if patient.is_held:
+            patient.is_held = False
+            patient.pace.moved_at = now
+            yield from self._apply(patient, Sign.FREED, {})
+        if (step is not None or said is not None) and patient.pace.see(step, now, said):
             yield from self._apply(patient, Sign.STEP, {})
 
     def progress(self, writer: int, step: int, now: float) -> Iterator[Change]:
@@ -255,19 +405,73 @@ class Ward:
         """Counts nothing of the last `seconds` against anybody: it is the collector that was not there to hear."""
         for patient in self._patients.values():
             patient.heard_at += seconds
-            patient.pace.moved_at += seconds
+            patient.pace.excuse(seconds)
 
-    def look(self, now: float) -> Iterator[Change]:
-        """What has changed by mere waiting."""
+    def look(self, now: float, condition: Callable[[int], Condition | None] = _cannot_see) -> Iterator[Change]:
+        """What has changed by mere waiting.
+
+        Args:
+            condition: how the process of a writer stands; None where it cannot be seen. Asked for those alone that
+                are silent or still.
+        """
+        waited_for = self._waited_for(now)
         for patient in list(self._patients.values()):
+            if patient.state in ENDED or patient.is_held:
+                continue
+            pace = patient.pace
+            longest_s = waited_for.get(patient.group, 0.0)
+            if longest_s and not pace.may_be_waited_for and now - pace.moved_at <= _OTHERS_FACTOR * longest_s:
+                pace.excused_at = now
             silent_s = now - patient.heard_at
             if silent_s > self._patience.silent_s:
+                yield from self._look_at_silent(patient, now, silent_s, condition(patient.writer))
+            elif pace.is_quiet(now, self._patience) and Sign.QUIET in TRANSITIONS[patient.state]:
+                seen = condition(patient.writer)
+                by = f", under a debugger (process {seen.tracer})" if seen is not None and seen.tracer else ""
+                detail = {"reason": f"{_stands(pace, now)}{by}", "how": "debugger" if by else "still"}
+                yield from self._apply(patient, Sign.QUIET, detail)
+
+    def _look_at_silent(
+        self, patient: Patient, now: float, silent_s: float, seen: Condition | None
+    ) -> Iterator[Change]:
+        pace, patience = patient.pace, self._patience
+        if seen is None:
+            if now > pace.expects_until:
                 reason = f"no sign of life for {silent_s:.0f} s"
                 yield from self._apply(patient, Sign.SILENT, {"reason": reason})
-            elif patient.pace.is_quiet(now, self._patience):
-                quiet_s = now - patient.pace.moved_at
-                reason = f"no step after {patient.pace.step} for {quiet_s:.0f} s"
-                yield from self._apply(patient, Sign.QUIET, {"reason": reason})
+            return
+        if seen.tracer and seen.state in ("T", "t"):
+            how, reason = "debugger", f"held by a debugger (process {seen.tracer}) for {silent_s:.0f} s"
+        elif seen.state == "T":
+            how, reason = "stopped", f"stopped by a signal (SIGSTOP) for {silent_s:.0f} s"
+        elif pace.is_quiet(now, patience) or (
+            pace.allowed_s(patience) is None and silent_s > patience.held_s and now > pace.expects_until
+        ):
+            waits = "it waits for a disk or a file system" if seen.state == "D" else "C code holds the interpreter"
+            how = "silent"
+            reason = f"{_stands(pace, now)}, and no beat for {silent_s:.0f} s, though its process is there: {waits}"
+        else:
+            return
+        for change in self._apply(patient, Sign.HELD, {"reason": reason, "how": how}):
+            patient.is_held = True
+            yield change
+
+    def _waited_for(self, now: float) -> dict[int | None, float]:
+        """By group, how long one of it may be where it is, as far as the others may have to wait for that."""
+        found: dict[int | None, float] = {}
+        for patient in self._patients.values():
+            pace = patient.pace
+            stood_s = now - pace.moved_at
+            if (
+                stood_s < _OTHERS_WAIT_SHARE * self._patience.stall_min_s
+                or patient.group is None
+                or not pace.may_be_waited_for
+            ):
+                continue
+            allowed = pace.allowed_s(self._patience)
+            if patient.state is State.RUNNING and allowed is not None and stood_s <= allowed:
+                found[patient.group] = max(found.get(patient.group, 0.0), allowed)
+        return found
 
     def _apply(self, patient: Patient, sign: Sign, detail: Mapping[str, Any]) -> Iterator[Change]:
         if sign is Sign.CLOSED and detail.get("exit_code") == 0:

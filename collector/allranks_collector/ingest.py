@@ -50,6 +50,39 @@ class StateNote:
     detail: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class EventNote:
+    """An event that the collector itself has seen, of a writer or a run, to store with the next commit."""
+
+    writer: int | None
+    run: int
+    time_ns: int
+    kind: str
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ClockNote:
+    """How far the collector's clock is ahead of a writer's, to store with the next commit."""
+
+    writer: int
+    offset_ns: int
+
+
+Note = StateNote | EventNote | ClockNote
+
+
+@dataclass(frozen=True)
+class BadValue:
+    """The first value of a series that is not finite."""
+
+    book: WriterBook
+    key: str
+    value: float
+    step: int
+    time_ns: int
+
+
 @dataclass
 class Committed:
     """What a commit did.
@@ -60,6 +93,9 @@ class Committed:
         touched: the runs that something came for, by id, with the newest step among it.
         steps: the newest step of each writer, by number, that something came from.
         printed: the runs, by id, of which lines came.
+        alerts: what programs want people told: writer, time, title, text and level.
+        bad_values: of each series only the first that is not finite.
+        answered: the writers, by number, that told their stacks, with the token of who asked.
     """
 
     answers: dict[bytes, Ack | Refused] = field(default_factory=dict[bytes, "Ack | Refused"])
@@ -68,6 +104,11 @@ class Committed:
     touched: dict[str, int] = field(default_factory=dict[str, int])
     steps: dict[int, int] = field(default_factory=dict[int, int])
     printed: set[str] = field(default_factory=set[str])
+    alerts: list[tuple[WriterBook, int, dict[str, str]]] = field(
+        default_factory=list["tuple[WriterBook, int, dict[str, str]]"]
+    )
+    bad_values: list[BadValue] = field(default_factory=list[BadValue])
+    answered: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
     events: int = 0
     points: int = 0
 
@@ -79,6 +120,9 @@ class Committed:
         self.touched |= other.touched
         self.steps |= other.steps
         self.printed |= other.printed
+        self.alerts += other.alerts
+        self.bad_values += other.bad_values
+        self.answered += other.answered
         self.events += other.events
         self.points += other.points
 
@@ -110,6 +154,8 @@ class Ingest:
         self._ended_runs: set[int] = set()
         # Runs whose figures are to be stored, once that is possible.
         self._figures_due: set[int] = set()
+        # Series that have had a value which is not finite.
+        self._nonfinite: set[int] = set()
         self._complained_at = float("-inf")
 
     def book(self, id_: bytes) -> WriterBook | None:
@@ -122,7 +168,7 @@ class Ingest:
         batches: Sequence[Batch],
         *,
         asking: Iterable[bytes] = (),
-        notes: Sequence[StateNote] = (),
+        notes: Sequence[Note] = (),
         ended_runs: Iterable[int] = (),
     ) -> Committed:
         """Stores `batches` and `notes` in one transaction.
@@ -155,7 +201,7 @@ class Ingest:
             return committed
 
     def _commit_apart(
-        self, batches: Sequence[Batch], asking: set[bytes], notes: Sequence[StateNote], ended: set[int]
+        self, batches: Sequence[Batch], asking: set[bytes], notes: Sequence[Note], ended: set[int]
     ) -> Committed:
         """After a mistake of ours with all of it: commits each writer's batches alone, so that one pays for it."""
         done = Committed()
@@ -194,7 +240,7 @@ class Ingest:
         self._figures_due.discard(run)
 
     def _commit(
-        self, batches: Sequence[Batch], asking: set[bytes], notes: Sequence[StateNote], ended: set[int]
+        self, batches: Sequence[Batch], asking: set[bytes], notes: Sequence[Note], ended: set[int]
     ) -> Committed:
         ledger = self._ready_ledger()
         self._load(ledger, asking | {batch.writer for batch in batches})
@@ -241,8 +287,12 @@ class Ingest:
         if columns is not None:
             self.stats.update(columns["series"], columns["step"], columns["time_ns"], columns["value"])
         self._store_figures()
+        if columns is not None:
+            done.bad_values = self._bad_values(touched.values(), columns)
+        done.alerts = decoder.alerts
         done.closed = closed
         done.printed = decoder.lines.runs
+        done.answered = decoder.answered
         done.events, done.points = decoder.points.events, decoder.points.points
         self._answer(ledger, touched, asking, done)
         for book, _ in decoder.closed:
@@ -250,6 +300,23 @@ class Ingest:
             ledger.forget_writer(book.id)
             self.positions.pop(book.id, None)
         return done
+
+    def _bad_values(self, books: Iterable[WriterBook], columns: Mapping[str, Any]) -> list[BadValue]:
+        """Of each series the first value that is not finite; each is looked for once in its life."""
+        bad = np.flatnonzero(~np.isfinite(columns["value"]))
+        if not len(bad):
+            return []
+        numbers, firsts = np.unique(columns["series"][bad], return_index=True)
+        new = {int(n): int(bad[i]) for n, i in zip(numbers, firsts, strict=True) if int(n) not in self._nonfinite}
+        if not new:
+            return []
+        self._nonfinite |= new.keys()
+        return [
+            BadValue(book, key, float(columns["value"][at]), int(columns["step"][at]), int(columns["time_ns"][at]))
+            for book in books
+            for (key, kind), number in book.series.items()
+            if kind == "metric" and (at := new.get(number)) is not None
+        ]
 
     def _ready_ledger(self) -> Ledger:
         if self._ledger is None:
@@ -320,7 +387,13 @@ class Ingest:
             book.broken = 0
         return self._ask_again(book)
 
-    def _note(self, ledger: Ledger, note: StateNote) -> None:
+    def _note(self, ledger: Ledger, note: Note) -> None:
+        if isinstance(note, ClockNote):
+            ledger.new.clocks.append((note.writer, note.offset_ns))
+            return
+        if isinstance(note, EventNote):
+            ledger.add_event(note.run, note.writer, note.time_ns, note.kind, note.body)
+            return
         detail = json.dumps(jsonable(note.detail))
         ledger.new.states.append((note.writer, note.since_ns, note.state, detail))
         # The exception is told by the event "closed".

@@ -299,7 +299,7 @@ class Ledger:
         """Adds a row to the run's events."""
         self.add_event(book.run.run, book.writer, time_ns, kind, body)
 
-    def add_event(self, run: int, writer: int, time_ns: int, kind: str, body: Mapping[str, Any]) -> None:
+    def add_event(self, run: int, writer: int | None, time_ns: int, kind: str, body: Mapping[str, Any]) -> None:
         """Adds a row to the events of a run, by numbers."""
         number = self._number("event")
         self.new.events.append((number, run, writer, time_ns, kind, json.dumps(jsonable(body))))

@@ -142,7 +142,7 @@ class Hub:
         """Tell everybody who watches this run, or all runs. Never waits.
 
         Args:
-            topic: runs, ranks, metrics, events, files or logs.
+            topic: runs, ranks, metrics, events, files, logs or stacks.
             run_id: the run's id.
             data: what the viewer gets, as JSON; `run` is added. metrics: last_step, and keys (those that moved).
         """

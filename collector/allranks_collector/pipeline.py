@@ -23,16 +23,20 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from allranks_bus.errors import ProtocolError, VersionMismatch
-from allranks_bus.processes import ProcessIdentity
+from allranks_bus.processes import ProcessIdentity, is_alive, standing
 from allranks_bus.sockets import CollectorSockets
 from allranks_bus.wire import Ack, Batch, Beat, Frame, Refused, unpack_up
+from allranks_collector.alerts.desk import AlertDesk
+from allranks_collector.clocks import Clocks
 from allranks_collector.file_desk import FileDesk
 from allranks_collector.file_rows import remove_run
 from allranks_collector.files import FileStore
-from allranks_collector.health import ENDED, Change, Patience, Sign, State, Ward, sign_of_close
-from allranks_collector.ingest import Committed, Ingest, StateNote
+from allranks_collector.health import ENDED, Change, Condition, Patience, Sign, State, Ward, said_in, sign_of_close
+from allranks_collector.ingest import ClockNote, Committed, EventNote, Ingest, Note, StateNote
 from allranks_collector.ledger import WriterBook, process_of
 from allranks_collector.liveness import wait_for_exit
+from allranks_collector.oom import OomWatch
+from allranks_collector.stacks_desk import StacksDesk
 from allranks_collector.store import Store, StoreError
 
 logger = logging.getLogger(__name__)
@@ -84,7 +88,7 @@ class _Waiting:
     batches: list[Batch] = field(default_factory=list[Batch])
     size: int = 0
     asking: set[bytes] = field(default_factory=set[bytes])
-    notes: list[StateNote] = field(default_factory=list[StateNote])
+    notes: list[Note] = field(default_factory=list["Note"])
     ended_runs: set[int] = field(default_factory=set[int])
     # (topic, run id, data), for when it is stored: who is told looks at once, and must find it.
     news: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list[tuple[str, str, dict[str, Any]]])
@@ -97,10 +101,12 @@ class Pipeline:
         publish: told `(topic, run id, data)` of what has changed, for those who look on.
         max_file_bytes: larger files are refused.
         bar_history: each state of a progress bar becomes a line.
+        alerts: told what happens; None: nobody is.
 
     Attributes:
         counters: for the metrics page.
         files: the desk where files come in.
+        stacks: the desk that asks ranks where they stand.
         problem: why nothing can be stored at the moment; empty while all is well.
     """
 
@@ -116,6 +122,7 @@ class Pipeline:
         publish: Publish,
         max_file_bytes: int | None = None,
         bar_history: bool = False,
+        alerts: AlertDesk | None = None,
     ) -> None:
         self.counters = Counters()
         self.problem = ""
@@ -123,11 +130,16 @@ class Pipeline:
         self._store = store
         self._sockets = sockets
         self._ward = Ward(patience)
+        self._clocks = Clocks()
+        self._ooms = OomWatch()
         self._watched: dict[int, Watched] = {}
         self._by_id: dict[bytes, Watched] = {}
+        # The processes that can be seen from here.
+        self._in_sight: dict[int, ProcessIdentity] = {}
         self._commit_interval_s = commit_interval_s
         self._max_pending_bytes = max_pending_bytes
         self._publish = publish
+        self._alerts = alerts
         self._waiting = _Waiting()
         self._committing_bytes = 0
         self._work = anyio.Event()
@@ -144,6 +156,9 @@ class Pipeline:
             publish=publish,
             writing=self._writing,
             max_file_bytes=max_file_bytes,
+        )
+        self.stacks = StacksDesk(
+            store, tell=sockets.tell, publish=publish, writing=self._writing, heard_ns=self._ward.heard_ns
         )
         self._told_versions: set[bytes] = set()
         self._complained_at = float("-inf")
@@ -179,6 +194,7 @@ class Pipeline:
             task_group.start_soon(self._commit)
             task_group.start_soon(self._look)
             task_group.start_soon(self.files.run)
+            task_group.start_soon(self.stacks.run)
             try:
                 task_status.started()
                 await anyio.sleep_forever()
@@ -200,8 +216,16 @@ class Pipeline:
 
         await anyio.to_thread.run_sync(remove, limiter=self._writing)
         self.files.run_went()
+        if self._alerts is not None:
+            self._alerts.removed(run)
         for watched in [watched for watched in self._watched.values() if watched.run == run]:
             self._discharge(watched)
+
+    def keep_event(self, run: int, run_id: str, writer: int | None, kind: str, body: Mapping[str, Any]) -> None:
+        """Has an event of a run stored with the next commit, and told then."""
+        self._waiting.notes.append(EventNote(writer, run, time.time_ns(), kind, body))
+        self._waiting.news.append(("events", run_id, {}))
+        self._work.set()
 
     # -- receiving -------------------------------------------------------------------------------------------------
 
@@ -257,7 +281,21 @@ class Pipeline:
         if watched is not None and beat.status.get("drained") is not True:
             step = beat.status.get("step")
             known = step if type(step) is int and step >= 0 else None
-            self._note(self._ward.hear(watched.writer, known, time.monotonic(), time.time_ns()))
+            self._observe(watched, beat)
+            said = said_in(beat.status)
+            self._note(self._ward.hear(watched.writer, known, time.monotonic(), time.time_ns(), said))
+
+    def _observe(self, watched: Watched, beat: Beat) -> None:
+        """What a beat tells beside that the writer lives: how its clock goes, and kills for want of memory."""
+        now_ns = time.time_ns()
+        offset_ns = self._clocks.see(watched.writer, now_ns, beat.sent_ns)
+        if offset_ns is not None:
+            self._waiting.notes.append(ClockNote(watched.writer, offset_ns))
+            self._work.set()
+        killed = self._ooms.hear(watched.writer, beat.status.get("oom"))
+        if killed:
+            self._waiting.notes.append(EventNote(watched.writer, watched.run, now_ns, "oom", {"killed": killed}))
+            self._work.set()
 
     def _reject(self, error: ProtocolError) -> None:
         self.counters.rejected += 1
@@ -342,6 +380,7 @@ class Pipeline:
             self._note(self._ward.progress(writer, step, time.monotonic()))
         for book, end in done.closed:
             self._closed(book, end)
+        self._tell_alerts(done)
         for run_id, step in done.touched.items():
             self._publish("metrics", run_id, {"last_step": step})
         for run_id in done.printed:
@@ -350,6 +389,21 @@ class Pipeline:
             self._publish("runs", run_id, {})
         if done.opened:
             self.files.runs_came()
+        self.stacks.answered(done.answered)
+
+    def _tell_alerts(self, done: Committed) -> None:
+        alerts = self._alerts
+        if alerts is None:
+            return
+        for writer, step in done.steps.items():
+            if writer in self._watched:
+                alerts.came(self._watched[writer].run, writer, step)
+        alerts.printed(done.printed)
+        for book, time_ns, said in done.alerts:
+            alerts.asked(book.run.run, book.writer, book.rank, said, time_ns)
+        for bad in done.bad_values:
+            book = bad.book
+            alerts.value(book.run.run, book.writer, book.rank, bad.key, bad.value, bad.step, bad.time_ns)
 
     # -- watching --------------------------------------------------------------------------------------------------
 
@@ -382,17 +436,28 @@ class Pipeline:
         if watched.writer in self._watched:
             return
         self._watched[watched.writer] = self._by_id[watched.id] = watched
-        self._ward.admit(watched.writer, state, time.monotonic(), time.time_ns())
+        if self._alerts is not None and watched.role == "rank":
+            self._alerts.met(watched.run, watched.run_id, watched.writer, watched.attempt)
+        group = watched.run if watched.role == "rank" else None
+        self._ward.admit(watched.writer, state, time.monotonic(), time.time_ns(), group)
+        if process.is_visible:
+            self._in_sight[watched.writer] = process
         if process.is_visible and self._task_group is not None:
+            self._ooms.watch(watched.writer, process.pid)
             self._task_group.start_soon(self._await_exit, watched, process)
 
     async def _await_exit(self, watched: Watched, process: ProcessIdentity) -> None:
+        is_seen = is_alive(process.pid, process.start)
         end = await wait_for_exit(process)
         detail: dict[str, Any] = {"exit_code": end.code, "signal": end.signal}
         reason = f"killed by {end.signal}" if end.signal else None
         if end.code is not None:
             reason = f"exited with code {end.code}"
         detail["reason"] = reason or "its process is gone"
+        if end.signal == "SIGKILL" and (killed := self._ooms.look(watched.writer)):
+            detail["oom_kills"] = killed
+        if not is_seen:  # it may have been long ago
+            detail["unseen"] = True
         sign = Sign.GONE_BADLY if end.is_bad else Sign.GONE
         self._note(self._ward.see(watched.writer, sign, detail))
         # A CLOSE may still lie in its spool: it stays under watch until that is drained, or for ever as it is.
@@ -425,7 +490,12 @@ class Pipeline:
                 self._is_deaf = self.pending_bytes > self._max_pending_bytes
                 self._ward.excuse(now - looked_at)
             looked_at = now
-            self._note(self._ward.look(now))
+            self._note(self._ward.look(now, self._condition))
+
+    def _condition(self, writer: int) -> Condition | None:
+        process = self._in_sight.get(writer)
+        found = None if process is None else standing(process.pid, process.start)
+        return None if found is None else Condition(*found)
 
     def _note(self, changes: Iterable[Change]) -> None:
         """Has changes of state stored, and told then."""
@@ -441,7 +511,17 @@ class Pipeline:
         reason = change.detail.get("reason", "")
         who = (watched.run_id, watched.rank, watched.role)
         logger.info("run %s rank %d (%s): %s %s", *who, change.state.value, reason)
+        if watched.role == "rank":
+            self.stacks.changed(watched.run, watched.run_id, change.state)
+        # A process that went well, or of which nobody knows: it may have closed, and that is on its way.
+        is_sure = change.sign is not Sign.GONE
+        alerts = self._alerts
+        if alerts is not None and watched.role == "rank":
+            state = change.state.value
+            alerts.changed(watched.run, watched.writer, watched.rank, state, str(reason or ""), is_sure=is_sure)
         if change.state in ENDED and self._has_ended(watched):
+            if alerts is not None:
+                alerts.ended(watched.run, is_sure=is_sure)
             self._waiting.ended_runs.add(watched.run)
             self._waiting.news.append(("runs", watched.run_id, {}))
             self._hurried()
@@ -458,6 +538,9 @@ class Pipeline:
 
     def _discharge(self, watched: Watched) -> None:
         self._ward.discharge(watched.writer)
+        self._in_sight.pop(watched.writer, None)
+        self._clocks.forget(watched.writer)
+        self._ooms.forget(watched.writer)
         self._watched.pop(watched.writer, None)
         self._by_id.pop(watched.id, None)
 

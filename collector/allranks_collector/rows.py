@@ -35,6 +35,13 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
     "definitions": ("INTEGER", "BIGINT", "VARCHAR", "VARCHAR", "VARCHAR"),
     "events": ("BIGINT", "INTEGER", "INTEGER", "BIGINT", "VARCHAR", "VARCHAR"),
     "terminals": ("INTEGER", "UTINYINT", "BLOB"),
+    "sections": (
+        *("INTEGER", "BIGINT", "BIGINT", "BIGINT", "DOUBLE"),
+        *("VARCHAR", "BIGINT", "DOUBLE", "DOUBLE"),
+    ),
+    "clocks": ("INTEGER", "BIGINT"),
+    "surroundings": ("INTEGER", "BIGINT", "VARCHAR"),
+    "stacks": ("INTEGER", "INTEGER", "INTEGER", "VARCHAR", "BIGINT", "VARCHAR", "VARCHAR"),
 }
 
 
@@ -59,6 +66,10 @@ class NewRows:
     definitions: list[Row] = field(default_factory=_rows)
     events: list[Row] = field(default_factory=_rows)
     terminals: list[Row] = field(default_factory=_rows)
+    sections: list[Row] = field(default_factory=_rows)
+    clocks: list[Row] = field(default_factory=_rows)
+    surroundings: list[Row] = field(default_factory=_rows)
+    stacks: list[Row] = field(default_factory=_rows)
 
     def write(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Inserts all rows; in the caller's transaction."""

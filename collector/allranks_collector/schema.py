@@ -144,6 +144,26 @@ MIGRATIONS: tuple[Migration, ...] = (
             "CREATE TABLE open_lines (writer INTEGER, stream UTINYINT, line BIGINT, time_ns BIGINT, text VARCHAR)",
             # One row per (writer, stream): what a collector that starts again needs to go on with their lines.
             "CREATE TABLE terminals (writer INTEGER, stream UTINYINT, state BLOB)",
+            # -- what its time goes to --------------------------------------------------------------------
+            # One row per section and about a second of a writer's time, in which these steps (inclusive) were taken.
+            """CREATE TABLE sections (
+                writer INTEGER, time_ns BIGINT, from_step BIGINT, to_step BIGINT, seconds DOUBLE,
+                section VARCHAR, count BIGINT,
+                spent DOUBLE,            -- seconds, without those of sections within it
+                longest DOUBLE)""",
+            # -- health -----------------------------------------------------------------------------------
+            # Append-only: the collector's clock minus the writer's.
+            "CREATE TABLE clocks (writer INTEGER, offset_ns BIGINT)",
+            # Append-only: what each rank said of what surrounds it; json.
+            "CREATE TABLE surroundings (writer INTEGER, time_ns BIGINT, body VARCHAR)",
+            # Append-only: what each rank answered, each time that a run was asked where it stands.
+            """CREATE TABLE stacks (
+                run INTEGER, writer INTEGER, rank INTEGER,
+                token VARCHAR,           -- of the asking, 32 hex digits; the largest is the newest
+                time_ns BIGINT,          -- collector's clock
+                how VARCHAR,             -- asked | signal | none
+                answer VARCHAR           -- json: threads, or the reason why there are none
+                )""",
         ),
     ),
 )

@@ -26,6 +26,8 @@ from allranks_bus.errors import AllranksError
 from allranks_bus.home import Endpoint
 from allranks_bus.launch import release_start_lock
 from allranks_bus.version import PROTOCOL_VERSION, __version__
+from allranks_collector.alerts.desk import AlertDesk
+from allranks_collector.alerts.targets import targets_of
 from allranks_collector.api import ApiContext, create_app
 from allranks_collector.drainer import Drainer
 from allranks_collector.files import FileStore
@@ -91,6 +93,14 @@ class Collector:
             self.address = address_of(self.sockets)
             http = opened.enter_context(contextlib.closing(open_http(settings, may_move=self.embedded, last=last)))
             self.http = f"http://{bracketed(settings.host)}:{http.getsockname()[1]}"
+            self.alerts = AlertDesk(
+                self.store,
+                targets_of(settings.alert_targets, settings.alert_command),
+                rules=settings.alert_rules,
+                interval_s=settings.alert_interval_s,
+                no_data_s=settings.alert_no_data_s,
+                page=self.http,
+            )
             self.pipeline = Pipeline(
                 self.store,
                 self.sockets,
@@ -105,13 +115,18 @@ class Collector:
                 publish=self.hub.publish,
                 max_file_bytes=None if settings.max_file_mb is None else settings.max_file_mb * 1024 * 1024,
                 bar_history=settings.bar_history,
+                alerts=self.alerts,
             )
             await self._serve(http)
 
     async def _serve(self, http: socket.socket) -> None:
         server = _Server(
             uvicorn.Config(
-                create_app(ApiContext(self.store, self, self.settings, self._remove_run)),
+                create_app(
+                    ApiContext(
+                        self.store, self, self.settings, self._remove_run, self.pipeline.stacks.ask, self.alerts.test
+                    )
+                ),
                 log_config=None,
                 access_log=False,
                 lifespan="off",
@@ -138,6 +153,7 @@ class Collector:
                     outer.start_soon(drainer.run)
                     outer.start_soon(self.outboxes.run)
                 outer.start_soon(self._keep_retention)
+                outer.start_soon(self.alerts.run, self.pipeline.keep_event)
                 with self._announced():
                     await self._stopping.wait()
                 # Step 1: no more viewers, so that their streams end, and then HTTP.
@@ -210,7 +226,7 @@ class Collector:
             await anyio.sleep(min(_IDLE_LOOK_S, idle_exit_s))
             now = time.monotonic()
             busy = self.pipeline.live_writers or self.pipeline.pending_bytes or self.hub.viewers
-            if busy or self.pipeline.files.is_busy or self.outboxes.is_busy:
+            if busy or self.pipeline.files.is_busy or self.outboxes.is_busy or self.alerts.is_busy:
                 busy_at = now
             elif now - busy_at >= idle_exit_s:
                 logger.info("nobody writes and nobody looks on: ending")
@@ -287,6 +303,7 @@ class Collector:
             "events": counters.events,
             "points": counters.points,
             "rejected": counters.rejected,
+            "alerts": self.alerts.status(),
             "files": {
                 "path": str(self.settings.files),
                 "stored": files.counters.stored,
@@ -314,6 +331,9 @@ class Collector:
             "file_bytes_total": files.counters.received_bytes,
             "files_refused_total": files.counters.refused,
             "file_messages_dropped_total": files.counters.dropped,
+            "alerts_sent_total": self.alerts.counters.sent,
+            "alerts_failed_total": self.alerts.counters.failed,
+            "alerts_dropped_total": self.alerts.counters.dropped,
             "cpu_seconds_total": usage.ru_utime + usage.ru_stime,
             "max_resident_bytes": usage.ru_maxrss * 1024,
         }

@@ -13,6 +13,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
+import shlex
 import sys
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from allranks_bus.addresses import DEFAULT_DATA_PORT, DEFAULT_HTTP_PORT
 from allranks_bus.errors import SettingError
 from allranks_bus.home import home_dir, spool_roots
+from allranks_collector.alerts.rules import CHOICES, DEFAULT_RULES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -45,6 +48,7 @@ class Kind(Generic[T]):
     expected: str
     metavar: str
     parse: Callable[[object], T]
+    is_secret: bool = False
 
 
 def _text(raw: object) -> str:
@@ -129,6 +133,27 @@ def _level(raw: object) -> str:
     return word
 
 
+def _addresses(raw: object) -> tuple[str, ...]:
+    """Addresses of services, between blanks or as a list: a comma may be part of one."""
+    found = tuple(raw.split()) if isinstance(raw, str) else _names(raw)
+    if not all(re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/*[^/\s]", address) for address in found):
+        raise ValueError
+    return found
+
+
+def _command(raw: object) -> tuple[str, ...]:
+    return tuple(shlex.split(raw)) if isinstance(raw, str) else _names(raw)
+
+
+def _rules(raw: object) -> tuple[str, ...]:
+    names = _names(raw)
+    if names == ("none",):
+        return ()
+    if not set(names) <= set(CHOICES):
+        raise ValueError
+    return names
+
+
 PATH = Kind("a path", "PATH", _path)
 OPTIONAL_PATH = Kind("a path, or none", "PATH", _or_none(lambda raw: str(_path(raw))))
 TEXT = Kind("a host name or address", "HOST", _text)
@@ -141,6 +166,9 @@ COUNT_OR_ALL = Kind("a whole number, 0 for all", "N", lambda raw: _whole(raw, 0,
 OPTIONAL_POSITIVE = Kind("a number greater than 0, or none", "X", _or_none(_positive))
 SWITCH = Kind("true or false", "BOOL", _switch)
 NAMES = Kind("names with commas between them", "NAME,…", _names)
+ADDRESSES = Kind("addresses such as slack://…, with blanks between them", "URL…", _addresses, is_secret=True)
+COMMAND = Kind("a command with its arguments", "CMD", _command)
+RULES = Kind(f"none, or names with commas between them, out of {', '.join(CHOICES)}", "NAME,…", _rules)
 LEVEL = Kind("debug, info, warning or error", "LEVEL", _level)
 
 
@@ -207,6 +235,13 @@ class Settings:
     keep_days: float | None = field(
         default=None, metadata=_row(OPTIONAL_POSITIVE, "remove runs so long after their end (default: none)")
     )
+    alert_targets: tuple[str, ...] = field(default=(), metadata=_row(ADDRESSES, "services that get alerts (apprise)"))
+    alert_command: tuple[str, ...] = field(default=(), metadata=_row(COMMAND, "command that gets alerts on stdin"))
+    alert_rules: tuple[str, ...] = field(default=DEFAULT_RULES, metadata=_row(RULES, "what is worth an alert"))
+    alert_interval_s: float = field(default=600.0, metadata=_row(POSITIVE, "least time between a run's like alerts"))
+    alert_no_data_s: float | None = field(
+        default=1800.0, metadata=_row(OPTIONAL_POSITIVE, "time without data of a run that is worth an alert, or none")
+    )
     log_level: str = field(default="info", metadata=_row(LEVEL, "what the collector's log holds"))
     sources: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False)
 
@@ -214,7 +249,7 @@ class Settings:
         """Every setting as `{name: {"value": …, "source": …}}`, for JSON."""
         return {
             row.name: {
-                "value": _plain(getattr(self, row.name)),
+                "value": _shown(row.kind, getattr(self, row.name)),
                 "source": self.sources.get(row.name, "default"),
             }
             for row in TABLE
@@ -232,6 +267,11 @@ TABLE: tuple[Setting, ...] = tuple(
     if row.metadata
 )
 _BY_NAME = MappingProxyType({row.name: row for row in TABLE})
+
+
+def _shown(kind: Kind[Any], value: Any) -> object:
+    """A value for everybody who may look: of addresses with passwords in them only what they begin with."""
+    return [f"{address.partition(':')[0]}:…" for address in value] if kind.is_secret else _plain(value)
 
 
 def _plain(value: object) -> object:
@@ -295,7 +335,8 @@ def _read(name: str, entry: _Found) -> Any:
     try:
         return row.kind.parse(entry.raw)
     except (ValueError, TypeError, OverflowError):
-        raise SettingError(name, entry.raw, row.kind.expected, entry.source) from None
+        raw = "…" if row.kind.is_secret else entry.raw
+        raise SettingError(name, raw, row.kind.expected, entry.source) from None
 
 
 def _config_file(file: Path | None, env: Mapping[str, str], home: Path) -> Path | None:

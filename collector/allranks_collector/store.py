@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 # A checkpoint holds commits up for as long as it writes: 0.1 s for a WAL of this size, 0.5 s for one of 256 MiB, with
 # as much CPU in all. Until then the WAL's rows are kept in memory, and would be replayed at the next start.
 CHECKPOINT_THRESHOLD_MB = 64
+# What goes with a run: by its writers, and by its own number.
+_OF_WRITERS = (
+    *("series", "keysets", "positions", "states", "lines", "open_lines", "terminals"),
+    *("clocks", "sections", "surroundings"),
+)
+_OF_RUNS = ("stacks", "files", "events", "config", "summary", "definitions", "writers", "attempts", "runs")
 # How long queries in flight may hold up the reopening of a database that a full disk has invalidated.
 REOPEN_WAIT_S = 10.0
 
@@ -277,12 +283,12 @@ class Store:
                     " (SELECT series FROM series JOIN writers USING (writer) WHERE run = $run)",
                     {"run": run},
                 )
-            for table in ("series", "keysets", "positions", "states", "lines", "open_lines", "terminals"):
+            for table in _OF_WRITERS:
                 cursor.execute(
                     f"DELETE FROM {table} WHERE writer IN (SELECT writer FROM writers WHERE run = $run)",
                     {"run": run},
                 )
-            for table in ("files", "events", "config", "summary", "definitions", "writers", "attempts", "runs"):
+            for table in _OF_RUNS:
                 cursor.execute(f"DELETE FROM {table} WHERE run = $run", {"run": run})
             cursor.execute("COMMIT")
 

@@ -186,6 +186,10 @@ class DatabaseBuilder:
         transfer = f"{self._next('transfer'):032x}"
         self._insert("files", run, host, name, digest, size, *times, rank, transfer)
 
+    def surroundings(self, writer: int, body: Mapping[str, Any]) -> None:
+        """What a rank says of its surroundings."""
+        self._insert("surroundings", writer, T0_NS, json.dumps(dict(body)))
+
     def object(self, writer: int, key: str, value: object, *, step: int = 0, second: float = 0.0) -> None:
         """A value that is not a number."""
         series = self.series(writer, key, "object")

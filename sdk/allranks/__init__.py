@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from allranks._current import alert, define_metric, finish, init, log, save, status, watch
+from allranks._current import agree, alert, define_metric, expect, finish, init, log, save, section, status, watch
 from allranks._run import Run
 from allranks.values import Histogram
 from allranks_bus.version import __version__
@@ -49,14 +49,17 @@ __all__ = [
     "Histogram",
     "Run",
     "__version__",
+    "agree",
     "alert",
     "config",
     "define_metric",
+    "expect",
     "finish",
     "init",
     "log",
     "run",
     "save",
+    "section",
     "status",
     "summary",
     "watch",

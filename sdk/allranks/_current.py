@@ -303,6 +303,26 @@ def alert(title: str, text: str = "", level: str = "INFO") -> None:
         run.alert(title, text, level)
 
 
+def agree(name: str, value: Any, step: int | None = None) -> None:
+    """`Run.agree` of the current run."""
+    run = _acting()
+    if run is not None:
+        run.agree(name, value, step)
+
+
+def section(name: str) -> AbstractContextManager[Any]:
+    """`Run.section` of the current run."""
+    run = _current if _current is not None else _acting()
+    return run.section(name) if run is not None else contextlib.nullcontext()
+
+
+def expect(seconds: float) -> None:
+    """`Run.expect` of the current run."""
+    run = _acting()
+    if run is not None:
+        run.expect(seconds)
+
+
 def status() -> dict[str, Any]:
     """`Run.status` of the current run; empty before `init`."""
     return {} if _current is None else _current.status()

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from allranks.system import SystemSampler
     from allranks_bus.courier import Courier
     from allranks_bus.home import Endpoint
-    from allranks_bus.wire import Refused
+    from allranks_bus.wire import Command, Refused
 
 TICK_S = 0.1
 # A program that starts is left to itself for so long.
@@ -225,6 +225,8 @@ class Publisher:
     def _ship(self, courier: Courier) -> None:
         beat_at = 0.0
         shipment = courier.shipment
+        stacks = load("allranks._stacks")
+        stacks.offer()
         waiting, hear_at = True, 0.0
         while True:
             now, ending = time.monotonic(), self._ending.is_set()
@@ -233,6 +235,7 @@ class Publisher:
             self._tick()
             if courier.is_connected and now >= beat_at:
                 beat_at = now + BEAT_S
+                stacks.look()
                 courier.beat(self._status())
             if waiting or now >= hear_at:
                 hear_at = now + HEAR_S
@@ -247,11 +250,15 @@ class Publisher:
                 os.read(self._wake_read, 16)
 
     def _hear(self, courier: Courier) -> None:
-        refused: type[Refused] = load("allranks_bus.wire").Refused
+        wire = load("allranks_bus.wire")
+        refused: type[Refused] = wire.Refused
+        command: type[Command] = wire.Command
         for message in courier.hear():
             if isinstance(message, refused):
                 self.refusal = message.reason
                 warn_once(f"refused:{message.reason}", f"the collector refuses this rank's events: {message.reason}")
+            elif isinstance(message, command) and message.name == "stacks":
+                load("allranks._stacks").answer(self._log, message.arguments.get("token"))
         self.acked = courier.shipment.acked
         self.resends = courier.shipment.resends
         self.is_heard = courier.heard_at is not None

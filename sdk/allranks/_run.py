@@ -22,7 +22,7 @@ from allranks._publisher import Publisher
 from allranks._settings import RunSettings
 from allranks._signals import is_from_handler
 from allranks._warnings import warn_once
-from allranks_bus import events, home
+from allranks_bus import cgroups, events, home
 from allranks_bus.events import Kind
 from allranks_bus.limits import WRITER_ID_BYTES
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from allranks._companions import Companion, RunPlace
     from allranks._device import Arrivals
     from allranks._files import RunFiles
+    from allranks._sections import Section, Sections
     from allranks.facts import Facts
     from allranks.identity import Identity
 
@@ -41,8 +42,11 @@ DEVICE_TIMEOUT_S = 2.0
 SUMMARIES = ("last", "min", "max", "mean")
 ALERT_LEVELS = ("INFO", "WARN", "ERROR")
 _MAX_ALERT_CHARS = 16_384
+_MAX_NAME_CHARS = 256
 # What a log is accompanied by: imported where a fork waits for it.
-_NEEDED = ("allranks._companions", "allranks._files", "allranks._console")
+_NEEDED = ("allranks._companions", "allranks._files", "allranks._console", "allranks._sections")
+# A rank says what surrounds it when the program has begun its work.
+_SURROUNDINGS_AFTER_S = 3.0
 
 
 class Run:
@@ -95,6 +99,9 @@ class Run:
         self._publisher: Publisher | None = None
         self._files: RunFiles | None = None
         self._companions: tuple[Companion, ...] = ()
+        self._sections: Sections | None = None
+        # When this rank is to say what surrounds it (monotonic seconds).
+        self._surroundings_at = float("inf")
         self._writer = b""
         self._exported = ""
         # What init began is done: an interrupt may come in the middle of it.
@@ -104,6 +111,8 @@ class Run:
         self._is_over = False
         self._failure: dict[str, str] | None = None
         self._last_status: dict[str, Any] | None = None
+        # Where kills for want of memory are counted; empty where nowhere, None before the first beat.
+        self._oom_file: str | None = None
         self._starting = threading.RLock()
 
     def __repr__(self) -> str:
@@ -262,6 +271,44 @@ class Run:
             word = "INFO"
         body = {"title": str(title)[:_MAX_ALERT_CHARS], "text": str(text)[:_MAX_ALERT_CHARS], "level": word}
         self._append(Kind.ALERT, body)
+
+    def agree(self, name: str, value: Any, step: int | None = None) -> None:
+        """Keeps a value that all ranks should have alike at this step: who differs from the others is named.
+
+        Args:
+            value: a number or text; long text is kept by its hash. It is compared exactly.
+            step: the training step; None means the newest that was logged here.
+        """
+        try:
+            from allranks._agree import PREFIX, TYPE, agreed
+
+            body = {"_type": TYPE, "value": agreed(value)}
+            log = self._ready_log()
+            if log is not None:
+                at = max(0, log.step) if step is None else int(step)
+                if not -(2**63) <= at < 2**63:
+                    raise ValueError("step must be a whole number of 64 bits")
+                log.append_fields(time.time_ns(), at, {f"{PREFIX}{name}"[:_MAX_NAME_CHARS]: body})
+        except Exception as error:
+            if is_from_handler(error):
+                raise
+            warn_once(f"agree:{name}", f"agree({str(name)[:80]!r}) is not kept: {error}")
+
+    def section(self, name: str) -> Section:
+        """A part of the training's work, as a context manager: `with run.section("data"): batch = next(batches)`.
+
+        Costs about a microsecond, may be nested, and never raises. What each takes is stored about once a second and
+        compared between ranks; a long one is judged by how long it has taken before, not by the pace of the steps.
+        Those in which ranks wait for each other are `sync`, `barrier`, `all_reduce` and the like
+        (`allranks stragglers` says which).
+        """
+        sections = self._sections
+        return (self._open_sections() if sections is None else sections).section(name)
+
+    def expect(self, seconds: float) -> None:
+        """Announces that no step may come for so many seconds from now (a first compile, a checkpoint): nobody calls
+        this rank stalled meanwhile. The next step ends it."""
+        (self._sections or self._open_sections()).expect(seconds)
 
     def status(self) -> dict[str, Any]:
         """How this process stands with its collector, as far as is known here; never waits.
@@ -441,9 +488,11 @@ class Run:
         if publisher is not None:
             publisher.abandon()
         files = () if self._files is None else (self._files,)
-        for companion in {*self._companions, *files}:
+        sections = () if self._sections is None else (self._sections,)
+        for companion in {*self._companions, *files, *sections}:
             companion.abandon()
-        self._companions, self._files = (), None
+        self._companions, self._files, self._sections = (), None, None
+        self._surroundings_at = float("inf")
         self._failure = None
 
     def _take(self, identity: Identity) -> None:
@@ -500,6 +549,8 @@ class Run:
         if log is None:
             return
         self._accompany(log, log.directory.parent)
+        if self.role == "rank":
+            self._surroundings_at = time.monotonic() + _SURROUNDINGS_AFTER_S
         publisher = Publisher(
             log,
             self._writer,
@@ -519,7 +570,20 @@ class Run:
         if self._files is None:
             self._files = self._new_files(root)
         console = capture(self._place(root), self.settings)
-        self._companions = (log.pending, self._files, *([console] if console is not None else []))
+        self._companions = (
+            log.pending,
+            self._files,
+            self._open_sections(),
+            *([console] if console is not None else []),
+        )
+
+    def _open_sections(self) -> Sections:
+        from allranks._sections import Sections
+
+        if self._sections is None:
+            self._sections = Sections()
+        self._sections.log = self._log
+        return self._sections
 
     def _new_files(self, root: Path) -> RunFiles:
         from allranks._files import RunFiles
@@ -546,6 +610,11 @@ class Run:
 
     def _tick(self) -> None:
         """Called by the publisher's thread, ten times a second."""
+        log = self._log
+        if time.monotonic() >= self._surroundings_at and log is not None:
+            self._surroundings_at = float("inf")
+            surroundings = load("allranks._surroundings").Surroundings(log)
+            self._companions = (*self._companions, surroundings)
         self._each(lambda companion: companion.tick())
 
     def _each(self, action: Callable[[Companion], object]) -> None:
@@ -582,7 +651,16 @@ class Run:
             "pid": os.getpid(),
             "step": log.step if log else -1,
             "dropped": log.refused if log else 0,
+            **(self._sections.status() if self._sections is not None else {}),
+            **self._oom_kills(),
         }
+
+    def _oom_kills(self) -> dict[str, int]:
+        """How often the kernel has killed for want of memory where this process is counted; empty if unknown."""
+        if self._oom_file is None:
+            self._oom_file = cgroups.find_oom_file(os.getpid()) or ""
+        count = cgroups.read_oom_kills(self._oom_file) if self._oom_file else None
+        return {} if count is None else {"oom": count}
 
     def _record(self, kind: Kind, changes: dict[str, Any]) -> None:
         """Appends a change of config or summary; before `init` they wait for it."""
@@ -659,6 +737,8 @@ class Run:
     def _end_log(self, exit_code: int | None, timeout: float, *, is_exit: bool) -> None:
         log, publisher = self._log, self._publisher
         if log is not None:
+            if self._sections is not None:
+                self._sections.write()
             leaves = is_exit and self.settings.address is None
             is_stored = end_log(log, publisher, end_map(exit_code, self._failure), timeout, leaves=leaves)
             self._is_finished = True

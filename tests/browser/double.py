@@ -89,6 +89,7 @@ class State:
     files: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     arriving: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     logs: Logs = field(default_factory=Logs)
+    why: dict[str, Any] | None = None
     steps: int = 100
     nonfinite_at: int | None = None
     trouble: bool = False
@@ -165,6 +166,8 @@ class CollectorDouble:
         if what == "files":
             total = sum(file["size"] for file in state.files)
             return 200, {"files": state.files, "arriving": state.arriving, "total_bytes": total}
+        if what == "why":
+            return (200, state.why) if state.why else (404, {"error": "nothing is known"})
         if what == "logs":
             return state.logs.answer(params)
         if what in ("metrics", "system"):

@@ -208,6 +208,32 @@ def test_the_first_rank_to_fail_stands_before_its_victims(page: Page, double: Co
     expect(problems.nth(1)).to_have_attribute("data-ranks", "0-2")
 
 
+def test_the_verdict_stands_on_top_and_its_rank_before_those_that_told_sooner(
+    page: Page, double: CollectorDouble
+) -> None:
+    _training(double, ranks=3)
+    run_page = RunPage(page, double.url, "r1").open()
+    run_page.expect_rank(2, "running")
+    expect(page.get_by_test_id("verdict")).to_have_count(0)
+    double.state.ranks = [
+        rank(0, "failed", ended_at=9.0, reason="Connection closed by peer"),
+        rank(1, "failed", ended_at=9.1, reason="Connection closed by peer"),
+        rank(2, "dead", ended_at=9.2, signal="SIGKILL"),
+    ]
+    double.state.why = {
+        "outcome": "failed",
+        "first": {"rank": 2},
+        "stalled": [],
+        "roll_call": {"missing": []},
+        "lines": [f"rank 2 {HOSTILE} failed first: killed by SIGKILL", "last words: none are kept"],
+    }
+    double.emit("ranks", run="r1")
+    expect(page.get_by_test_id("verdict")).to_contain_text(f"rank 2 {HOSTILE} failed first: killed by SIGKILL")
+    expect(page.get_by_test_id("verdict")).to_contain_text("last words: none are kept")
+    expect(run_page.problems.nth(0)).to_have_attribute("data-ranks", "2")
+    expect(run_page.problems.nth(0)).to_contain_text("first")
+
+
 def test_a_cell_follows_its_rank(page: Page, double: CollectorDouble) -> None:
     _training(double)
     run_page = RunPage(page, double.url, "r1").open()

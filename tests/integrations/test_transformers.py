@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from tests.support.stored import Stored
 from torch import nn
 
 from allranks._config import Config
+from allranks._sections import Sections
 from allranks.integrations.transformers import AllranksCallback
 
 PROGRAM = (Path(__file__).parent / "programs" / "hf_trainer.py").read_text()
@@ -57,6 +59,7 @@ def test_two_ranks_train_as_one_run(home: Path) -> None:
         config = dict(stored.rows("SELECT key, value FROM config"))
         summary = dict(stored.rows("SELECT key, value FROM summary"))
         assert not stored.rows("SELECT 1 FROM config JOIN writers USING (writer) WHERE rank = 1")
+        sections = {(r, s) for r, s in stored.rows("SELECT rank, section FROM sections JOIN writers USING (writer)")}
         files = {name: (size, digest) for name, size, digest in stored.rows("SELECT name, size, digest FROM files")}
 
     # All that the Trainer says it has logged, once, and under its known names.
@@ -71,6 +74,8 @@ def test_two_ranks_train_as_one_run(home: Path) -> None:
     assert json.loads(config["n_embd"]) == 8
     assert json.loads(config["learning_rate"]) == 0.01
     assert json.loads(config["model/num_parameters"]) > 1000
+
+    assert sections == {(0, "checkpoint"), (1, "checkpoint")}
 
     # The checkpoint is there to the last byte, with the random state of each rank.
     names = {f"checkpoint-4/{path.name}": path.stat().st_size for path in written}
@@ -231,3 +236,31 @@ def test_without_the_framework_one_line_says_what_to_install() -> None:
     code = "import sys; sys.modules['transformers'] = None; import allranks.integrations.transformers"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stderr.splitlines()[-1].endswith("needs transformers: pip install transformers")
+
+
+def test_what_the_trainer_does_between_steps_is_a_section(monkeypatch: pytest.MonkeyPatch) -> None:
+    sections = Sections()
+    run = SimpleNamespace(section=sections.section, log=MagicMock(), is_finished=False, config={})
+    monkeypatch.setattr("allranks.integrations.transformers.joined", MagicMock(return_value=run))
+    callback: Any = AllranksCallback()
+    state = SimpleNamespace(is_world_process_zero=False, is_hyper_param_search=False, global_step=1)
+    args = SimpleNamespace(
+        run_name=None,
+        world_size=1,
+        average_tokens_across_devices=False,
+        train_batch_size=1,
+        gradient_accumulation_steps=1,
+        output_dir=None,
+        torch_compile=True,
+    )
+    control = SimpleNamespace(should_evaluate=True, should_save=True)
+
+    def phase_after(hook: str) -> str:
+        getattr(callback, hook)(args, state, control)
+        return str(sections.status()["phase"])
+
+    hooks = ("on_train_begin", "on_step_begin", "on_step_end", "on_evaluate", "on_save", "on_step_begin")
+    assert [phase_after(hook) for hook in hooks] == ["init", "init", "evaluation", "checkpoint", "init", "init"]
+    control.should_evaluate = False
+    hooks = ("on_step_end", "on_save", "on_epoch_end", "on_train_end", "on_evaluate")
+    assert [phase_after(hook) for hook in hooks] == ["checkpoint", "init", "checkpoint", "init", "init"]

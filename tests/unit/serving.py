@@ -47,6 +47,9 @@ class AppClient:
     def get(self, path: str, **arguments: Any) -> httpx.Response:
         return self._portal.call(partial(self._client.get, path, **arguments))
 
+    def post(self, path: str, **arguments: Any) -> httpx.Response:
+        return self._portal.call(partial(self._client.post, path, **arguments))
+
     def delete(self, path: str, **arguments: Any) -> httpx.Response:
         return self._portal.call(partial(self._client.delete, path, **arguments))
 

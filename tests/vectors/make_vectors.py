@@ -61,6 +61,20 @@ PAYLOADS: dict[str, tuple[int, tuple[Any, ...]]] = {
     "DROPPED": (9, ({"records": 4, "reason": "No space left on device"},)),
     "CONSOLE": (10, (1, b"epoch 3\r\xff")),
     "ALERT": (11, ({"title": "diverged", "text": "loss is NaN", "level": "ERROR"},)),
+    "STACKS": (
+        12,
+        (
+            {
+                "token": "5a",
+                "how": "python",
+                "threads": [
+                    {"name": "MainThread", "id": 1, "main": True, "frames": [["train.py", 88, "step"]]},
+                ],
+            },
+        ),
+    ),  # fmt: skip
+    "SECTIONS": (13, ({"from": 4, "to": 8, "seconds": 1.0, "sections": {"data": [5, 0.25, 0.125]}},)),
+    "SURROUNDINGS": (14, ({"python": {"version": "3.12.1"}, "env": {"NCCL_DEBUG": "INFO"}},)),
     "CLOSE": (8, ({"exit_code": 0, "exception": None},)),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, cast
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias, cast
 
 from fastapi import Depends, Request
 
@@ -13,7 +13,7 @@ from allranks_bus.errors import AllranksError
 from allranks_collector.queries import LineOrders
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Collection, Coroutine, Generator, Mapping
 
     import duckdb
 
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 QUERIES_AT_ONCE = 4
 QUERIES_WAITING = 20
 TURN_S = 30.0
+
+
+# Called with the number of a run, its id, and the ranks that are meant, None for all; gives the token, or None where
+# nobody is there.
+AskStacks: TypeAlias = "Callable[[int, str, Collection[int] | None], Coroutine[Any, Any, str | None]]"
 
 
 class Busy(AllranksError):
@@ -78,6 +83,9 @@ class ApiContext:
     Attributes:
         remove_run: removes the run with this number from memory and store, called in a worker thread; None means
             `store.remove_run`, which is right only where nothing is ingested.
+        ask_stacks: asks the ranks of a run, by number and id, where they stand (`StacksDesk.ask`), in the event
+            loop; None where there is nobody to ask.
+        test_alerts: sends a test to all targets of alerts (`AlertDesk.test`), in the event loop.
         orders: what questions for lines have found out of their order.
     """
 
@@ -85,6 +93,8 @@ class ApiContext:
     live: LiveView
     settings: Settings
     remove_run: Callable[[int], None] | None = None
+    ask_stacks: AskStacks | None = None
+    test_alerts: Callable[[], Coroutine[Any, Any, list[dict[str, Any]] | None]] | None = None
     orders: LineOrders = field(default_factory=LineOrders)
     _turns: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(QUERIES_AT_ONCE))
     _seats: threading.Semaphore = field(

@@ -196,3 +196,45 @@ class FilesAnswer(BaseModel):
     files: list[FileAnswer]
     arriving: list[ArrivingAnswer]
     total_bytes: int = Field(description="of the files in this list")
+
+
+class ThreadAnswer(BaseModel):
+    name: str
+    id: int
+    main: bool
+    frames: list[tuple[str, int, str]] = Field(description="file, line, function; innermost first")
+
+
+class StackAnswer(BaseModel):
+    rank: int
+    how: str = Field(description="asked: it answered; signal: its C code held the interpreter; none: no stacks")
+    reason: str | None = Field(description="why there are none")
+    threads: list[ThreadAnswer]
+
+
+class StackGroupAnswer(BaseModel):
+    text: str
+    where: str = Field(description="the wait, the file and the line; or why there are no stacks")
+    ranks: list[int]
+    answered: bool
+    wait: str
+    function: str
+    file: str
+    line: int
+
+
+class StacksAnswer(BaseModel):
+    asked_at: float | None = Field(description="null where nobody has been asked")
+    text: str = Field(description="all groups in one line")
+    groups: list[StackGroupAnswer] = Field(description="the largest first; each rank is in one")
+    ranks: list[StackAnswer]
+
+
+class AlertTarget(BaseModel):
+    name: str
+    sent: bool
+    problem: str = Field(description="why it was not; empty where it was")
+
+
+class AlertTestAnswer(BaseModel):
+    targets: list[AlertTarget]

@@ -10,7 +10,22 @@ import typer
 
 from allranks_bus.errors import AllranksError
 from allranks_bus.version import __version__
-from allranks_collector.cli import command, data, demo, files, health, logs, process, sync
+from allranks_collector.cli import (
+    alerts,
+    command,
+    data,
+    demo,
+    differences,
+    files,
+    health,
+    logs,
+    process,
+    stacks,
+    stragglers,
+    sync,
+    top,
+    why,
+)
 from allranks_collector.cli.common import UsageError
 from allranks_collector.cli.output import error_line
 
@@ -26,12 +41,18 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("status", process.status),
     ("runs", data.runs),
     ("ranks", data.ranks),
+    ("top", top.top),
+    ("why", why.why),
+    ("diff", differences.diff),
+    ("stacks", stacks.stacks),
+    ("stragglers", stragglers.stragglers),
     ("logs", logs.logs),
     ("export", data.export),
     ("files", files.files),
     ("download", files.download),
     ("rm", data.remove),
     ("sync", sync.sync),
+    ("alerts", alerts.alerts),
     ("doctor", health.doctor),
     ("collector", process.collector),
 )

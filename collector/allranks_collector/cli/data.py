@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,8 +16,9 @@ from typing import Annotated, Any
 import typer
 
 from allranks_collector.cli.common import CommandError, Http, Json, RunName, UsageError
-from allranks_collector.cli.output import console, print_json, ranks_table, runs_table
+from allranks_collector.cli.output import clean, console, print_json, ranks_table, runs_table
 from allranks_collector.cli.reader import open_reader
+from allranks_collector.roll_call import Place, call_roll
 
 _SPAN_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -70,6 +72,13 @@ def ranks(
         print_json(found)
     else:
         console().print(ranks_table(found, time.time()))
+        console().print(clean(_roll_call(found)), markup=False)
+
+
+def _roll_call(ranks: Sequence[Mapping[str, Any]]) -> str:
+    """Who has come, in one line."""
+    came = {rank["rank"]: Place(rank["host"], rank["local_rank"]) for rank in ranks if rank["host"] is not None}
+    return call_roll(len(ranks), came).text
 
 
 def export(

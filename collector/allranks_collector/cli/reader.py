@@ -57,6 +57,26 @@ class Reader(Protocol):
         """A page of what the ranks printed: `queries.list_logs`, asked by the names of the API."""
         ...
 
+    def why(self, reference: str, attempt: int | None = None) -> Json:
+        """Which rank failed first, who followed and who is missing: `queries.why`."""
+        ...
+
+    def differences(self, reference: str, attempt: int | None = None) -> Json:
+        """What differs between the ranks of one attempt; None is the newest."""
+        ...
+
+    def stragglers(self, reference: str, attempt: int | None = None) -> Json:
+        """Which ranks of one attempt cost the others time; None is the newest."""
+        ...
+
+    def keys(self, reference: str) -> list[Json]:
+        """The keys of a run, with their figures."""
+        ...
+
+    def curves(self, reference: str, key: str, wanted: Params) -> list[Json]:
+        """The curves of a metric: `queries.metrics`, asked by the names of the API."""
+        ...
+
     def export(self, reference: str, what: str, format_: str, path: Path) -> None:
         """Write one kind of a run's data as the file `path`. Raises OSError where it cannot be written."""
         ...
@@ -69,6 +89,10 @@ class Reader(Protocol):
         """Make one of `files` the file `target`, checked. Raises OSError where it cannot be written."""
         ...
 
+    def stacks(self, reference: str, ranks: str | None = None, *, ask: bool = False) -> Json:
+        """Where the ranks of a run stood when they were last asked; with `ask` they are asked now, these or all."""
+        ...
+
     def remove(self, reference: str, *, force: bool = False) -> None:
         """Remove a run; with force, also one that is running."""
         ...
@@ -78,6 +102,8 @@ class Transport(Protocol):
     """The part of the HTTP client that a reader stands on."""
 
     def get(self, path: str, params: Params | None = None) -> Any: ...
+
+    def post(self, path: str, params: Params | None = None) -> Any: ...
 
     def delete(self, path: str, params: Params | None = None) -> Any: ...
 
@@ -117,6 +143,21 @@ class RemoteReader:
     def logs(self, reference: str, wanted: Params) -> Json:
         return dict(self._http.get(f"{_path(reference)}/logs", wanted))
 
+    def why(self, reference: str, attempt: int | None = None) -> Json:
+        return dict(self._http.get(f"{_path(reference)}/why", {"attempt": attempt}))
+
+    def differences(self, reference: str, attempt: int | None = None) -> Json:
+        return dict(self._http.get(f"{_path(reference)}/differences", {"attempt": attempt}))
+
+    def stragglers(self, reference: str, attempt: int | None = None) -> Json:
+        return dict(self._http.get(f"{_path(reference)}/stragglers", {"attempt": attempt}))
+
+    def keys(self, reference: str) -> list[Json]:
+        return list(self._http.get(f"{_path(reference)}/keys")["keys"])
+
+    def curves(self, reference: str, key: str, wanted: Params) -> list[Json]:
+        return list(self._http.get(f"{_path(reference)}/metrics", {**wanted, "key": key})["series"])
+
     def export(self, reference: str, what: str, format_: str, path: Path) -> None:
         asked = {"what": what, "format": format_}
         self._http.download(f"{_path(reference)}/export", path, asked, timeout_s=EXPORT_TIMEOUT_S)
@@ -129,6 +170,10 @@ class RemoteReader:
         asked = {"host": file["host"], "digest": file["digest"]}
         content = Content(file["size"], file["digest"])
         download_file(HttpClient(self.url), path, asked, target, content, on_progress)
+
+    def stacks(self, reference: str, ranks: str | None = None, *, ask: bool = False) -> Json:
+        path = f"{_path(reference)}/stacks"
+        return dict(self._http.post(path, {"ranks": ranks}) if ask else self._http.get(path))
 
     def remove(self, reference: str, *, force: bool = False) -> None:
         self._http.delete(_path(reference), {"force": True if force else None})
@@ -205,6 +250,43 @@ class LocalReader:
         with self._cursor() as cursor:
             return list_logs(cursor, find_run(cursor, reference), LogRequest(**asked), self._orders)
 
+    def why(self, reference: str, attempt: int | None = None) -> Json:
+        from allranks_collector.queries.select import find_run
+        from allranks_collector.queries.why import why
+
+        with self._cursor() as cursor:
+            return why(cursor, find_run(cursor, reference), attempt=attempt)
+
+    def differences(self, reference: str, attempt: int | None = None) -> Json:
+        from allranks_collector.queries.differences import list_differences
+        from allranks_collector.queries.select import find_run
+
+        with self._cursor() as cursor:
+            return list_differences(cursor, find_run(cursor, reference), attempt=attempt)
+
+    def stragglers(self, reference: str, attempt: int | None = None) -> Json:
+        from allranks_collector.queries.select import find_run
+        from allranks_collector.queries.stragglers import list_stragglers
+
+        with self._cursor() as cursor:
+            return list_stragglers(cursor, find_run(cursor, reference), attempt=attempt)
+
+    def keys(self, reference: str) -> list[Json]:
+        from allranks_collector.queries.keys import list_keys
+        from allranks_collector.queries.select import find_run
+
+        with self._cursor() as cursor:
+            return list_keys(cursor, find_run(cursor, reference))
+
+    def curves(self, reference: str, key: str, wanted: Params) -> list[Json]:
+        from allranks_collector.queries.curves import CurveRequest, metrics, plain
+        from allranks_collector.queries.select import find_run, parse_ranks
+
+        asked: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
+        asked["ranks"] = parse_ranks(asked.get("ranks"))
+        with self._cursor() as cursor:
+            return list(plain(metrics(cursor, find_run(cursor, reference), CurveRequest([key], **asked)))["series"])
+
     def export(self, reference: str, what: str, format_: str, path: Path) -> None:
         from allranks_collector.queries.export import export
         from allranks_collector.queries.select import find_run
@@ -225,6 +307,15 @@ class LocalReader:
 
         content = Content(file["size"], file["digest"])
         copy_file(FileStore(self._settings.files).blob(content.digest), target, content, on_progress)
+
+    def stacks(self, reference: str, ranks: str | None = None, *, ask: bool = False) -> Json:  # noqa: ARG002
+        from allranks_collector.queries.select import find_run
+        from allranks_collector.queries.stacks import newest_stacks
+
+        if ask:
+            raise CommandError("no collector runs here, and so no rank can be asked; --last shows what is stored")
+        with self._cursor() as cursor:
+            return newest_stacks(cursor, find_run(cursor, reference))
 
     def remove(self, reference: str, *, force: bool = False) -> None:
         from allranks_collector.file_rows import remove_run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from allranks_collector.health import ENDED
@@ -22,10 +23,66 @@ _WRITERS = """
     WITH mine AS (SELECT * FROM writers WHERE run = $run AND attempt = $attempt AND role <> 'console'),
     stated AS (
         SELECT writer, state, since_ns, detail FROM states WHERE writer IN (SELECT writer FROM mine)
-        QUALIFY states.rowid = max(states.rowid) OVER (PARTITION BY writer))
+        QUALIFY states.rowid = max(states.rowid) OVER (PARTITION BY writer)),
+    timed AS (
+        SELECT writer, offset_ns FROM clocks WHERE writer IN (SELECT writer FROM mine)
+        QUALIFY clocks.rowid = max(clocks.rowid) OVER (PARTITION BY writer))
     SELECT writer, rank, local_rank, world_size, role, host, pid, opened_ns, state, since_ns, detail,
-        next_seq, last_step, last_ns, dropped
-    FROM mine LEFT JOIN stated USING (writer) LEFT JOIN positions USING (writer) ORDER BY rank, writer"""
+        next_seq, last_step, last_ns, dropped,
+        -- Who ended before its clock was known goes by the clock of the others on its host.
+        coalesce(offset_ns, quantile_disc(offset_ns, 0.5) OVER (PARTITION BY host)) AS offset_ns
+    FROM mine LEFT JOIN stated USING (writer) LEFT JOIN positions USING (writer) LEFT JOIN timed USING (writer)
+    ORDER BY rank, writer"""
+
+
+@dataclass(frozen=True)
+class WriterRow:
+    """A writer of an attempt as the database knows it; its columns are those of the tables."""
+
+    writer: int
+    rank: int
+    local_rank: int | None
+    world_size: int | None
+    role: str
+    host: str
+    pid: int
+    opened_ns: int
+    state: str | None
+    since_ns: int | None
+    detail: str | None
+    events: int | None
+    last_step: int | None
+    last_ns: int | None
+    dropped: int | None
+    offset_ns: int | None
+
+    @property
+    def ended_ns(self) -> int | None:
+        """Since when its state is what it is, in the collector's clock. The record that closes it has its own."""
+        is_told = self.since_ns is not None and self.since_ns == self.last_ns
+        return self.since_ns + (self.offset_ns or 0) if self.since_ns is not None and is_told else self.since_ns
+
+    @property
+    def newest_ns(self) -> int | None:
+        """The time of its newest event, in the collector's clock."""
+        return None if self.last_ns is None else self.last_ns + (self.offset_ns or 0)
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What is known of its state."""
+        return json.loads(self.detail) if self.detail else {}
+
+
+def read_writers(cursor: duckdb.DuckDBPyConnection, run: RunRef, attempt: int | None) -> list[WriterRow]:
+    """The ranks and their children in an attempt, by rank; of several writers of a rank the newest comes last."""
+    rows = cursor.execute(_WRITERS, {"run": run.run, "attempt": attempt}).fetchall()
+    return [WriterRow(*row) for row in rows]
+
+
+def newest_attempt(cursor: duckdb.DuckDBPyConnection, run: RunRef) -> int | None:
+    """The newest attempt of which anybody has come."""
+    row = cursor.execute("SELECT max(attempt) FROM writers WHERE run = ?", [run.run]).fetchone()
+    return row[0] if row else None
 
 
 def list_ranks(
@@ -40,30 +97,30 @@ def list_ranks(
     A rank's figures are its own writer's; its forked children are under `children`, in the same form but shorter.
     """
     if attempt is None:
-        row = cursor.execute("SELECT max(attempt) FROM writers WHERE run = ?", [run.run]).fetchone()
-        attempt = row[0] if row else None
-    rows = cursor.execute(_WRITERS, {"run": run.run, "attempt": attempt}).fetchall()
+        attempt = newest_attempt(cursor, run)
     ranks: dict[int, dict[str, Any]] = {}
     children: dict[int, list[dict[str, Any]]] = {}
     world = 0
-    for writer, rank, local, size, role, host, pid, opened, state, since, detail, events, step, last, dropped in rows:
+    for row in read_writers(cursor, run, attempt):
+        told = row.told
+        seen_ns = [ns for ns in (row.newest_ns, last_seen(row.writer)) if ns is not None]
         shared = {
-            "host": host,
-            "pid": pid,
-            "state": state or "running",
-            "last_step": step,
-            "last_seen": seconds(max((t for t in (last, last_seen(writer)) if t is not None), default=None)),
-            "started_at": seconds(opened),
-            "ended_at": seconds(since) if state in ENDED else None,
-            **{name: (json.loads(detail) if detail else {}).get(name) for name in _DETAILS},
-            "dropped": dropped or 0,
-            "events": events or 0,
+            "host": row.host,
+            "pid": row.pid,
+            "state": row.state or "running",
+            "last_step": row.last_step,
+            "last_seen": seconds(max(seen_ns, default=None)),
+            "started_at": seconds(row.opened_ns + (row.offset_ns or 0)),
+            "ended_at": seconds(row.ended_ns) if row.state in ENDED else None,
+            **{name: told.get(name) for name in _DETAILS},
+            "dropped": row.dropped or 0,
+            "events": row.events or 0,
         }
-        if role == "child":
-            children.setdefault(rank, []).append(shared)
-        else:  # of several writers the newest comes last, and counts
-            ranks[rank] = {"rank": rank, "attempt": attempt, "local_rank": local, **shared}
-            world = max(world, size or 0)
+        if row.role == "child":
+            children.setdefault(row.rank, []).append(shared)
+        else:
+            ranks[row.rank] = {"rank": row.rank, "attempt": attempt, "local_rank": row.local_rank, **shared}
+            world = max(world, row.world_size or 0)
     for rank in sorted({*range(world), *children} - set(ranks)):
         ranks[rank] = _expected(rank, attempt)
     return [{**ranks[rank], "children": children.get(rank, [])} for rank in sorted(ranks)]

@@ -53,6 +53,7 @@ const runPath = (id, rest = "") => `/runs/${encodeURIComponent(id)}${rest}`;
 export const getRuns = (filters) => get("/runs", filters);
 export const getRun = (id) => get(runPath(id));
 export const getRanks = (id, attempt) => get(runPath(id, "/ranks"), { attempt }).then((body) => body.ranks);
+export const getWhy = (id, attempt) => get(runPath(id, "/why"), { attempt });
 export const getKeys = (id) => get(runPath(id, "/keys")).then((body) => body.keys);
 export const getObjects = (id, params) => get(runPath(id, "/objects"), params).then((body) => body.objects);
 export const getEvents = (id, params) => get(runPath(id, "/events"), params).then((body) => body.events);

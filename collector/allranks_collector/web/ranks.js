@@ -45,10 +45,12 @@ export function stateCounts(ranks) {
     .filter((entry) => entry.ranks.length > 0);
 }
 
-/** Ranks that need a look: the earliest end first, then by rank, so that a cause stands before its victims. */
-export function notFine(ranks) {
+/** Ranks that need a look, so that a cause stands before its victims: the one that is named as the first failure
+ * (`cause`), if any is, then the earliest end, then by rank. */
+export function notFine(ranks, cause = null) {
   const ended = (rank) => (rank.state === "failed" || rank.state === "dead" ? rank.ended_at ?? rank.last_seen ?? 0 : Infinity);
   return ranks.filter((rank) => NOT_FINE.has(rank.state)).sort((a, b) => {
+    if (a.rank === cause || b.rank === cause) return a.rank === cause ? -1 : 1;
     const [first, second] = [ended(a), ended(b)];
     // Who said why it failed explains those that went at the same moment.
     return first === second ? RANK_STATES.indexOf(a.state) - RANK_STATES.indexOf(b.state) || a.rank - b.rank : first - second;

@@ -7,6 +7,9 @@
 Lightning calls its loggers in every rank, and most of them keep silent in all but the first. This one stores what
 each rank logs, under its rank. It may be made before the Trainer, at the top of a script that each rank runs, and
 goes into spawned and forked ranks with the Trainer. A run ends with its process, or by `finish()`.
+
+`callbacks=[AllranksSections()]` beside it tells each rank's time for data, validation and checkpoints apart: then a
+long validation is taken for no stall, and `allranks stragglers` says who loads slowly.
 """
 
 # ruff: noqa: ARG002  (arguments of calls that are not stored)
@@ -30,23 +33,27 @@ from allranks._warnings import warn_once
 from allranks.integrations._joining import joined
 
 if TYPE_CHECKING:
+    from lightning.pytorch.callbacks import Callback
     from lightning.pytorch.loggers import Logger
+
+    from allranks._sections import Section
 else:
 
-    def _lightning() -> type:
-        """Lightning's base class of loggers, of the package that the program has imported."""
+    def _lightning(module: str, name: str) -> type:
+        """A base class of Lightning's, of the package that the program has imported."""
         packages = ["lightning.pytorch", "pytorch_lightning"]
         if packages[0] not in sys.modules and packages[1] in sys.modules:
             packages.reverse()
         for package in packages:
             try:
-                return importlib.import_module(f"{package}.loggers").Logger
+                return getattr(importlib.import_module(f"{package}.{module}"), name)
             except ModuleNotFoundError as error:
                 if (error.name or "").partition(".")[0] != package.partition(".")[0]:
                     raise
         raise ImportError("allranks.integrations.lightning needs Lightning: pip install lightning")
 
-    Logger = _lightning()
+    Logger = _lightning("loggers", "Logger")
+    Callback = _lightning("callbacks", "Callback")
 
 # A reference to a model, what is kept of it, and how often.
 _Watched: TypeAlias = "tuple[weakref.ref[Any], str | None, int]"
@@ -266,6 +273,56 @@ class AllranksLogger(Logger):
             pattern = glob.escape(str(path.absolute()))
             whole = f"{pattern}/**" if path.is_dir() else pattern
             self.experiment.save(whole, base_path=str(path.absolute().parent.parent), policy="now")
+
+
+class AllranksSections(Callback):
+    """Marks what each rank does between its training steps as sections of the current run: `data`, `evaluation`,
+    `checkpoint`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._section: Section | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """In another process nothing is under way."""
+        return {**vars(self), "_section": None}
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        self._enter("data")
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self._enter(None)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._enter("data")
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self._enter(None)
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        self._enter("evaluation")
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        self._enter(None)
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        self._enter("checkpoint")  # it is written after this, and left with what comes next
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        self._enter(None)
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        self._enter(None)
+
+    def _enter(self, name: str | None) -> None:
+        """Leaves the section that it is in, and enters this one."""
+        before, self._section = self._section, None
+        if before is not None:
+            before.__exit__(None, None, None)
+        run = _current.current()
+        if name is not None and run is not None:
+            self._section = run.section(name)
+            self._section.__enter__()
 
 
 def _leave_out(what: str, call: str) -> None:

@@ -7,7 +7,8 @@
 What the Trainer logs is the same in all ranks and is kept once, by rank 0, under the names that people know:
 `train/loss`, `train/learning_rate`, `eval/accuracy` …, at the Trainer's global step. What differs between ranks is
 kept of each rank, after each step: `rank/step_s`, `rank/samples_per_s`, and `rank/loss`, which is that of the rank's
-own samples, where the model itself reckons it.
+own samples, where the model itself reckons it. Evaluations and checkpoints are sections: nobody takes them for a
+stall.
 """
 # ruff: noqa: ARG002  (the signatures are the Trainer's)
 
@@ -33,6 +34,8 @@ except ModuleNotFoundError as missing:
 if TYPE_CHECKING:
     from transformers.trainer_callback import TrainerControl, TrainerState
     from transformers.training_args import TrainingArguments
+
+    from allranks._sections import Section
 
 # Figures of a whole training: one value each, for the summary.
 _OF_THE_WHOLE = frozenset(
@@ -63,10 +66,12 @@ class AllranksCallback(TrainerCallback):
         self._run: allranks.Run | None = None
         self._own = _OwnLoss()
         self._step_began: float | None = None
+        # What the Trainer does between two steps.
+        self._section: Section | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """In another process it finds its run there."""
-        return {**self.__dict__, "_run": None, "_own": _OwnLoss(), "_step_began": None}
+        return {**self.__dict__, "_run": None, "_own": _OwnLoss(), "_step_began": None, "_section": None}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
@@ -79,6 +84,7 @@ class AllranksCallback(TrainerCallback):
         self._own.follow(None if args.torch_compile else model)
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._enter(None)
         # With gradient accumulation it comes once for all micro-batches.
         self._own.take()
         self._step_began = time.perf_counter()
@@ -96,6 +102,13 @@ class AllranksCallback(TrainerCallback):
         if loss is not None:
             signals["rank/loss"] = loss
         self._started(args, state, model).log(signals, state.global_step)
+        self._enter(_next(control))
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._enter(_next(control))
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._enter("checkpoint" if self._section is not None and control.should_save else None)
 
     def on_log(
         self,
@@ -130,6 +143,7 @@ class AllranksCallback(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
     ) -> None:
+        self._enter(None)
         if not self._log_model or args.output_dir is None:
             return
         folder = os.path.join(args.output_dir, f"checkpoint-{state.global_step}")  # noqa: PTH118  (save takes text)
@@ -138,8 +152,18 @@ class AllranksCallback(TrainerCallback):
         self._started(args, state, model).save(f"{folder}/{pattern}", base_path=args.output_dir, policy="now")
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._enter(None)
         self._own.follow(None)
         self._step_began = None
+
+    def _enter(self, name: str | None) -> None:
+        """Leaves the section that the Trainer is in between two steps, and enters this one."""
+        before, self._section = self._section, None
+        if before is not None:
+            before.__exit__(None, None, None)
+        if name is not None and self._run is not None:
+            self._section = self._run.section(name)
+            self._section.__enter__()
 
     def _started(self, args: TrainingArguments, state: TrainerState, model: Any) -> allranks.Run:
         """The run, in every rank; rank 0 tells it the configuration."""
@@ -154,6 +178,11 @@ class AllranksCallback(TrainerCallback):
         if state.is_world_process_zero:
             run.config.update(_configuration(args, model), allow_val_change=True)
         return run
+
+
+def _next(control: TrainerControl) -> str | None:
+    """What the Trainer does before its next step, as its callbacks have decided."""
+    return "evaluation" if control.should_evaluate else "checkpoint" if control.should_save else None
 
 
 class _OwnLoss:

@@ -9,8 +9,18 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from tests.support.waiting import wait_until
+
 from allranks_bus import processes
-from allranks_bus.processes import ProcessIdentity, current, is_alive, parent_of, start_time, zombie_status
+from allranks_bus.processes import (
+    ProcessIdentity,
+    current,
+    is_alive,
+    parent_of,
+    standing,
+    start_time,
+    zombie_status,
+)
 
 _SLEEP = [sys.executable, "-c", "import sys; sys.stdin.read()"]
 
@@ -80,3 +90,29 @@ def test_processes_elsewhere_are_not_visible() -> None:
     assert not replace(me, start=0).is_visible
     assert not ProcessIdentity(me.pid, 0, "", 0).is_visible
     assert processes.boot_id() == me.boot_id != ""
+
+
+# Asks to be traced by its parent (ptrace(2), PTRACE_TRACEME), stops, and waits for its end.
+_TRACED = "import ctypes, os, signal; ctypes.CDLL(None).ptrace(0, 0, 0, 0); os.kill(os.getpid(), signal.SIGSTOP)"
+
+
+def test_a_process_is_seen_to_be_stopped_and_to_go_on() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        start = start_time(child.pid)
+        assert start is not None
+        child.send_signal(signal.SIGSTOP)
+        wait_until(lambda: standing(child.pid, start) == ("T", 0), "it is stopped")
+        assert standing(child.pid, start + 1) is None
+        child.send_signal(signal.SIGCONT)
+        wait_until(lambda: (standing(child.pid, start) or "T")[0] != "T", "it goes on")
+        child.kill()
+        child.wait()
+        assert standing(child.pid, start) is None
+
+
+def test_who_traces_a_process_is_known() -> None:
+    with subprocess.Popen([sys.executable, "-c", _TRACED]) as child:
+        start = start_time(child.pid)
+        assert start is not None
+        wait_until(lambda: standing(child.pid, start) == ("t", os.getpid()), "it is held by its tracer")
+        child.kill()

@@ -33,6 +33,10 @@ class Answers:
         self._keep("GET", path, params)
         return self.answers[path]
 
+    def post(self, path: str, params: Params | None = None) -> Any:
+        self._keep("POST", path, params)
+        return self.answers[path]
+
     def delete(self, path: str, params: Params | None = None) -> Any:
         self._keep("DELETE", path, params)
         return {}
@@ -54,6 +58,13 @@ def test_runs_are_asked_for_with_what_was_given() -> None:
     answers = Answers({"/api/runs": {"runs": [{"id": "a"}], "total": 1}})
     assert RemoteReader("http://h/", answers).runs(project="p", limit=5) == [{"id": "a"}]
     assert answers.asked == [("GET", "/api/runs", {"project": "p", "limit": 5, "offset": 0})]
+
+
+def test_ranks_are_asked_for_stacks_or_what_they_said_last_is_shown() -> None:
+    answers = Answers({"/api/runs/r/stacks": {"ranks": []}})
+    reader = RemoteReader("http://h/", answers)
+    assert reader.stacks("r", "0-3", ask=True) == reader.stacks("r") == {"ranks": []}
+    assert answers.asked == [("POST", "/api/runs/r/stacks", {"ranks": "0-3"}), ("GET", "/api/runs/r/stacks", {})]
 
 
 def test_more_runs_than_a_page_are_asked_for_in_pages() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,6 +194,48 @@ def test_values_come_through_bit_by_bit(empty: Store) -> None:
     values = [float("nan"), float("inf"), -0.0, 5e-324, 1.7976931348623157e308]
     desk.take([events.pack_metrics(T0_NS, step, 0, [value]) for step, value in enumerate(values * 10)])
     assert desk.decoder.points.columns()["value"].tobytes() == np.array(values * 10).tobytes()
+
+
+def test_surroundings_are_kept_as_json_and_only_a_map_of_64_kib_is_taken(empty: Store) -> None:
+    desk = _desk(empty)
+    assert desk.take([events.pack(Kind.SURROUNDINGS, T0_NS, {"env": {"A": b"\x01"}})]) == 1
+    assert desk.take([events.pack(Kind.SURROUNDINGS, T0_NS, {"env": {"A": "x" * 65_536}})]) == 0
+    assert desk.take([events.pack(Kind.SURROUNDINGS, T0_NS, ["no map"])]) == 0
+    ((_, time_ns, body),) = desk.ledger.new.surroundings
+    assert (time_ns, json.loads(body)) == (T0_NS, {"env": {"A": "01"}})
+
+
+_WINDOW = {"from": 4, "to": 8, "seconds": 1.0, "sections": {"data": [5, 0.25, 0.125], "sync": [5, 0.5, 0.25]}}
+
+
+def test_what_the_time_went_to_is_a_row_for_each_section(empty: Store) -> None:
+    desk = _desk(empty)
+    assert desk.take([events.pack(Kind.SECTIONS, T0_NS, _WINDOW)]) == 1
+    assert desk.ledger.new.sections == [
+        (desk.book.writer, T0_NS, 4, 8, 1.0, "data", 5, 0.25, 0.125),
+        (desk.book.writer, T0_NS, 4, 8, 1.0, "sync", 5, 0.5, 0.25),
+    ]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"from": "a"},
+        {"to": None},
+        {"seconds": math.nan},
+        {"seconds": -1.0},
+        {"sections": ["data"]},
+        {"sections": {"data": [5, 0.25]}},
+        {"sections": {"data": [5.5, 0.25, 0.1]}},
+        {"sections": {"data": [5, math.inf, 0.1]}},
+        {"sections": {"": [5, 0.25, 0.1]}},
+        {"sections": {f"part-{n}": [1, 0.1, 0.1] for n in range(65)}},
+    ],
+)
+def test_of_sections_that_make_no_sense_nothing_is_taken(empty: Store, wrong: dict[str, Any]) -> None:
+    desk = _desk(empty)
+    assert desk.take([events.pack(Kind.SECTIONS, T0_NS, {**_WINDOW, **wrong})]) == 0
+    assert desk.ledger.new.sections == []
 
 
 def test_an_alert_is_an_event_and_what_is_too_long_or_unknown_in_it_is_cut(empty: Store) -> None:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allranks_collector.health import TRANSITIONS, Patience, Sign, State, Ward, run_state, sign_of_close
+from allranks_collector.health import (
+    TRANSITIONS,
+    Change,
+    Condition,
+    Patience,
+    Said,
+    Sign,
+    State,
+    Ward,
+    run_state,
+    said_in,
+    sign_of_close,
+)
 
 _SHORT = {
     "-": None,
@@ -20,17 +33,17 @@ _SHORT = {
     "fin": State.FINISHED,
 }
 _SIGNS = (
-    *(Sign.BEAT, Sign.STEP, Sign.QUIET, Sign.SILENT),
+    *(Sign.BEAT, Sign.STEP, Sign.QUIET, Sign.HELD, Sign.FREED, Sign.SILENT),
     *(Sign.GONE, Sign.GONE_BADLY, Sign.CLOSED, Sign.CLOSED_BADLY),
 )
 # From each state (row), what each sign (column, as in _SIGNS) makes of it.
 _TABLE = {
-    State.RUNNING: "     -    -   stall unre dead dead fin  fail",
-    State.STALLED: "     -    run -     unre dead dead fin  fail",
-    State.UNREACHABLE: " run  -   -     -    dead dead fin  fail",
-    State.DEAD: "        run  -   -     -    -    -    fin  fail",
-    State.FINISHED: "    -    -   -     -    -    fail -    -",
-    State.FAILED: "      -    -   -     -    -    -    -    -",
+    State.RUNNING: "     -    -   stall stall -   unre dead dead fin  fail",
+    State.STALLED: "     -    run -     -     run unre dead dead fin  fail",
+    State.UNREACHABLE: " run  -   -     -     -   -    dead dead fin  fail",
+    State.DEAD: "        run  -   -     -     -   -    -    -    fin  fail",
+    State.FINISHED: "    -    -   -     -     -   -    -    fail -    -",
+    State.FAILED: "      -    -   -     -     -   -    -    -    -    -",
 }
 _CASES = [
     (state, sign, _SHORT[word])
@@ -83,7 +96,10 @@ def test_a_step_that_does_not_move_stalls_and_moves_on() -> None:
     ward_hears = ward.hear(1, 50, 16.0, 0)
     assert _states(ward_hears) == []
     (change,) = ward.look(16.0)
-    assert (change.state, change.detail) == (State.STALLED, {"reason": "no step after 50 for 11 s"})
+    assert (change.state, change.detail) == (
+        State.STALLED,
+        {"reason": "no step after 50 for 11 s", "how": "still"},
+    )
     assert _states(ward.hear(1, 50, 17.0, 0)) == []
     assert _states(ward.hear(1, 51, 18.0, 0)) == [State.RUNNING]
 
@@ -210,6 +226,315 @@ def test_who_hangs_is_called_stalled_after_its_patience(step_s: float) -> None:
     allowed = max(patience.stall_min_s, patience.stall_factor * step_s)
     list(ward.hear(1, 9, at + allowed * 1.01, 0))
     assert _states(ward.look(at + allowed * 1.01)) == [State.STALLED]
+
+
+class _Rank:
+    """One rank of 100 ms steps before a ward, with a clock of its own."""
+
+    def __init__(self, ward: Ward, writer: int = 1, condition: Condition | None = None) -> None:
+        self.ward = ward
+        self.writer = writer
+        self.condition = condition
+        self.at = 0.0
+        self.step = 0
+        self.marks = 0
+        self.found: list[tuple[State, str]] = []
+        self.reasons: list[str] = []
+
+    def beat(self, phase: str = "step", longest_s: float = 0.0, expects_s: float = 0.0) -> None:
+        said = Said(phase, self.marks, longest_s, expects_s)
+        self._take(self.ward.hear(self.writer, self.step, self.at, 0, said))
+
+    def train(self, seconds: float) -> None:
+        for _ in range(round(seconds)):
+            self.at += 1
+            self.step += 10
+            self.beat()
+            self.look()
+
+    def stand(self, seconds: float, phase: str = "step", longest_s: float = 0.0, expects_s: float = 0.0) -> None:
+        for second in range(1, round(seconds) + 1):
+            self.at += 1
+            self.beat(phase, longest_s, max(0.0, expects_s - second))
+            self.look()
+
+    def be_silent(self, seconds: float) -> None:
+        for _ in range(round(2 * seconds)):
+            self.at += 0.5
+            self.look()
+
+    def visit(self, phase: str, seconds: float, longest_s: float = 0.0) -> None:
+        self.marks += 1
+        self.stand(seconds, phase, longest_s)
+        self.marks += 1
+        self.train(1)
+
+    def look(self) -> None:
+        self._take(self.ward.look(self.at, lambda _: self.condition))
+
+    def _take(self, changes: Iterable[Change]) -> None:
+        for change in changes:
+            assert change.writer == self.writer
+            self.found.append((change.state, str(change.detail.get("how", ""))))
+            self.reasons.append(str(change.detail.get("reason", "")))
+
+
+def test_a_stuck_main_thread_of_100_ms_steps_is_stalled_within_15_s() -> None:
+    rank = _Rank(_ward())
+    rank.train(30)
+    rank.visit("checkpoint", 60)
+    rank.train(30)
+    rank.stand(15)
+    assert rank.found == [(State.STALLED, "still")]
+    rank.train(1)
+    assert rank.found[-1] == (State.RUNNING, "")
+
+
+def test_a_section_is_judged_by_the_times_before_and_named() -> None:
+    rank = _Rank(_ward())
+    rank.train(10)
+    rank.visit("data", 1)
+    rank.marks += 1
+    rank.stand(15, "data", longest_s=0.5)
+    assert rank.reasons == [f"no step after {rank.step} for 11 s, in data"]
+
+
+def test_a_first_checkpoint_has_its_time_and_a_later_one_three_times_as_much() -> None:
+    rank = _Rank(_ward())
+    rank.train(10)
+    rank.visit("checkpoint", 500)
+    rank.visit("checkpoint", 1400, longest_s=500.0)
+    assert rank.found == []
+    rank.marks += 1
+    rank.stand(4300, "checkpoint", longest_s=1400.0)
+    assert rank.found == [(State.STALLED, "still")]
+
+
+def test_what_is_announced_is_waited_for_and_no_longer() -> None:
+    rank = _Rank(_ward())
+    rank.train(10)
+    rank.stand(60, expects_s=60)
+    rank.train(10)
+    rank.stand(60, expects_s=60)
+    assert rank.found == []
+    rank.stand(15)
+    assert rank.found == [(State.STALLED, "still")]
+
+
+def test_an_announcement_is_over_with_the_next_step() -> None:
+    rank = _Rank(_ward())
+    rank.train(10)
+    rank.stand(5, expects_s=600)
+    rank.train(5)
+    rank.stand(20)
+    assert rank.found == [(State.STALLED, "still")]
+
+
+def test_before_the_first_step_only_an_announcement_can_run_out() -> None:
+    rank = _Rank(_ward())
+    rank.stand(3000, "init")
+    assert rank.found == []
+    rank.stand(60, "init", expects_s=60)
+    assert rank.found == []
+    rank.stand(15, "init")
+    assert rank.found == [(State.STALLED, "still")]
+
+
+def test_entering_and_leaving_sections_is_progress() -> None:
+    rank = _Rank(_ward())
+    rank.train(10)
+    for _ in range(1000):
+        rank.marks += 2
+        rank.stand(1, "batch of the evaluation", longest_s=0.2)
+    assert rank.found == []
+
+
+def test_who_waits_for_the_checkpoint_of_another_is_not_stalled() -> None:
+    ward = Ward(Patience())
+    for writer in (1, 2):
+        ward.admit(writer, State.RUNNING, 0.0, 0, group=7)
+    saves, waits = _Rank(ward, 1), _Rank(ward, 2)
+    # Both before one ward: its looks are asked for by the last only.
+    saves.look = lambda: None  # type: ignore[method-assign]
+
+    def both(seconds: int, phase: str, step: int) -> None:
+        for _ in range(seconds):
+            for rank in (saves, waits):
+                rank.step += step
+                rank.at += 1
+            saves.beat(phase, longest_s=60.0 if phase == "checkpoint" else 0.0)
+            waits.beat("sync", longest_s=0.5)
+            waits.look()
+
+    both(20, "step", 10)
+    saves.marks += 1
+    both(60, "checkpoint", 0)
+    saves.marks += 1
+    both(9, "step", 0)
+    assert waits.found == []
+    both(5, "sync", 0)
+    assert waits.found == [(State.STALLED, "still")]
+
+
+@pytest.mark.parametrize(
+    ("condition", "how", "says", "seconds"),
+    [
+        (Condition("T"), "stopped", "stopped by a signal (SIGSTOP) for 6 s", 6),
+        (Condition("t", 77), "debugger", "held by a debugger (process 77) for 6 s", 6),
+        (Condition("R"), "silent", "C code holds the interpreter", 11),
+        (Condition("D"), "silent", "it waits for a disk", 11),
+    ],
+)
+def test_silence_of_a_process_that_is_there_is_told_from_death(
+    condition: Condition, how: str, says: str, seconds: float
+) -> None:
+    rank = _Rank(_ward(), condition=condition)
+    rank.train(30)
+    rank.be_silent(seconds)
+    assert rank.found == [(State.STALLED, how)]
+    assert says in rank.reasons[0]
+    rank.be_silent(100)
+    assert len(rank.found) == 1
+    rank.train(30)  # by its first beat, whatever its step does
+    assert rank.found == [(State.STALLED, how), (State.RUNNING, "")]
+
+
+def test_a_process_that_is_there_is_never_unreachable_and_has_its_time_before_its_first_step() -> None:
+    rank = _Rank(_ward(), condition=Condition("S"))
+    rank.beat("init")
+    rank.be_silent(50)
+    assert rank.found == []
+    rank.be_silent(20)
+    assert rank.found == [(State.STALLED, "silent")]
+
+
+def test_a_silence_that_was_announced_is_none() -> None:
+    for condition in (None, Condition("R")):
+        rank = _Rank(_ward(), condition=condition)
+        rank.train(10)
+        rank.stand(2, expects_s=62)
+        rank.be_silent(59)
+        assert rank.found == []
+        rank.be_silent(20)
+        assert [state for state, _ in rank.found] == [State.STALLED if condition else State.UNREACHABLE]
+
+
+def test_a_debugger_is_named_where_the_publisher_goes_on() -> None:
+    rank = _Rank(_ward(), condition=Condition("S", 99))
+    rank.train(10)
+    rank.stand(15)
+    assert rank.found == [(State.STALLED, "debugger")]
+    assert rank.reasons[0].endswith("under a debugger (process 99)")
+
+
+@given(
+    step_s=st.floats(0.02, 5.0),
+    parts=st.lists(
+        st.tuples(
+            st.sampled_from(["train", "checkpoint", "announced", "pause", "away", "evaluation"]),
+            st.floats(20.0, 60.0),
+        ),
+        min_size=1,
+        max_size=8,
+    ),
+    jitter=st.floats(0.5, 1.0),
+    is_visible=st.booleans(),
+)
+def test_no_healthy_rank_is_ever_accused(
+    step_s: float, parts: list[tuple[str, float]], jitter: float, is_visible: bool
+) -> None:
+    """Steps with jitter, checkpoints and evaluations in sections, announced silences, a collector that pauses or
+    starts again."""
+    condition = Condition("S") if is_visible else None
+    ward = _ward()
+    at, step, marks, steps_at = 0.0, 0, 0, 0.0
+    longest: dict[str, float] = {}
+    expects_until = 0.0
+
+    def live(seconds: float, phase: str) -> None:
+        nonlocal at, step, steps_at
+        end = at + seconds
+        while at < end:
+            at = min(at + 1.0, end)
+            while phase == "step" and steps_at + step_s * jitter <= at:
+                steps_at += step_s * (jitter if step % 2 else 2 - jitter)
+                step += 1
+            said = Said(phase, marks, longest.get(phase, 0.0), max(0.0, expects_until - at))
+            assert _states(ward.hear(1, step, at, 0, said)) == []
+            assert _states(ward.look(at, lambda _: condition)) == []
+        if phase != "step":
+            steps_at = at
+
+    live(10, "step")
+    for what, seconds in parts:
+        if what == "pause":
+            ward.excuse(seconds)
+            at += seconds
+            steps_at += seconds
+        elif what == "away":
+            ward = Ward(Patience())
+            at += seconds
+            ward.admit(1, State.RUNNING, at, 0)
+            live(seconds, "step")
+        elif what == "announced":
+            expects_until = at + seconds
+            live(seconds, "announced")
+            expects_until = 0.0
+        elif what == "train":
+            live(seconds, "step")
+        else:
+            marks += 1
+            live(seconds, what)
+            marks += 1
+            longest[what] = max(longest.get(what, 0.0), seconds)
+            live(5, "step")
+
+
+@given(st.lists(st.sampled_from(["beat", "still", "silent", "stopped", "step"]), max_size=40), st.booleans())
+def test_nobody_is_dead_but_by_signs_of_its_process(events: list[str], is_visible: bool) -> None:
+    rank = _Rank(_ward(), condition=Condition("S") if is_visible else None)
+    rank.train(5)
+    for event in events:
+        if event == "stopped":
+            rank.condition = Condition("T") if is_visible else None
+        acts: dict[str, Callable[[], None]] = {
+            "beat": rank.beat,
+            "still": lambda: rank.stand(15),
+            "silent": lambda: rank.be_silent(15),
+            "stopped": lambda: rank.be_silent(10),
+            "step": lambda: rank.train(1),
+        }
+        acts[event]()
+    assert {state for state, _ in rank.found} <= {State.RUNNING, State.STALLED, State.UNREACHABLE}
+    assert not (is_visible and any(state is State.UNREACHABLE for state, _ in rank.found))
+    rank.train(1)
+    assert rank.ward.state(1) is State.RUNNING
+
+
+def test_each_state_can_be_come_to_from_running() -> None:
+    reached, waiting = {State.RUNNING}, [State.RUNNING]
+    while waiting:
+        for state in TRANSITIONS[waiting.pop()].values():
+            if state not in reached:
+                reached.add(state)
+                waiting.append(state)
+    assert reached == set(State) - {State.EXPECTED}
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        ({}, Said()),
+        (
+            {"phase": "data", "marks": 3, "longest": 1, "expects": 2.5},
+            Said("data", 3, 1.0, 2.5),
+        ),
+        ({"phase": 7, "marks": "many", "longest": float("nan"), "expects": -1}, Said()),
+        ({"longest": 1e300, "expects": True}, Said(expects_s=1.0)),
+    ],
+)
+def test_what_a_beat_says_is_taken_where_it_makes_sense(status: dict[str, Any], said: Said) -> None:
+    assert said_in(status) == said
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,10 @@ _SAMPLES: dict[str, tuple[Any, ...]] = {
     "definitions": (1, 5, "n", None, "min"),
     "events": (2**62, 1, 1, 5, "k", "{}"),
     "terminals": (1, 2, b"\xff\0\n"),
+    "clocks": (1, -(2**62)),
+    "sections": (1, 5, 0, 9, 1.5, "data", 3, 0.5, 0.25),
+    "stacks": (1, 1, 0, "0" * 32, 5, "asked", "{}"),
+    "surroundings": (1, 5, "{}"),
 }
 
 

@@ -37,7 +37,7 @@ def test_a_new_database_gets_every_table(connection: duckdb.DuckDBPyConnection) 
     assert tables(connection) == {
         *("meta", "runs", "attempts", "writers", "positions", "states", "keysets", "series", "points"),
         *("objects", "config", "summary", "definitions", "events", "series_stats", "files", "lines"),
-        *("open_lines", "terminals"),
+        *("open_lines", "terminals", "clocks", "stacks", "sections", "surroundings"),
     }
     assert schema.read_version(connection) == schema.SCHEMA_VERSION
 

@@ -249,6 +249,10 @@ def test_removing_a_run_leaves_the_others(store: Store) -> None:
             connection.execute(f"INSERT INTO lines (writer, text) VALUES ({run}0, 'epoch 3')")
             connection.execute(f"INSERT INTO open_lines (writer, text) VALUES ({run}0, 'epoch')")
             connection.execute(f"INSERT INTO terminals (writer) VALUES ({run}0)")
+            connection.execute(f"INSERT INTO clocks VALUES ({run}0, 1)")
+            connection.execute(f"INSERT INTO sections (writer) VALUES ({run}0)")
+            connection.execute(f"INSERT INTO surroundings VALUES ({run}0, 1, '{{}}')")
+            connection.execute(f"INSERT INTO stacks (run) VALUES ({run})")
             connection.execute(f"INSERT INTO events VALUES (1, {run}, {run}0, 1, 'opened', '{{}}')")
     tables = {name for m in schema.MIGRATIONS for s in m.statements for name in [s.split()[2]]} - {"meta"}
     before = {table: count(store, table) for table in tables}

@@ -386,3 +386,22 @@ def loaded_anew() -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_data_validation_and_checkpoints_are_sections(sdk_home: Path, tmp_path: Path) -> None:
+    logger = AllranksLogger(project="p")
+    samples = DataLoader(TensorDataset(torch.ones(8, 1), torch.ones(8, 1)), batch_size=2)
+    sections = integration.AllranksSections()
+    trainer = Trainer(
+        max_epochs=2,
+        logger=logger,
+        callbacks=[sections, ModelCheckpoint(dirpath=tmp_path / "checkpoints")],
+        accelerator="cpu",
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(Line(), samples, samples)
+    pickle.loads(pickle.dumps(sections))
+    allranks.finish()
+    found = {name for event in of_kind(spooled(sdk_home / "spool"), Kind.SECTIONS) for name in event[2]["sections"]}
+    assert found == {"data", "evaluation", "checkpoint"}

@@ -11,10 +11,10 @@ const FEW = 4;
 // From so many ranks on the grid is high enough for a high table beside it.
 const TALL = 256;
 
-/** `words`: whether the last lines of the first rank to fail are shown too. */
-export function RanksPanel({ run, words, ranks, selected, onSelect, error }) {
+/** `words`: whether the last lines of the first rank to fail are shown too. `first`: which rank that is, if it is known. */
+export function RanksPanel({ run, words, first, ranks, selected, onSelect, error }) {
   const counts = useMemo(() => stateCounts(ranks), [ranks]);
-  const bad = useMemo(() => notFine(ranks), [ranks]);
+  const bad = useMemo(() => notFine(ranks, first), [ranks, first]);
   if (ranks.length === 0) return html`<section class="panel ranks"><p class="dim">${error ? error.message : "No rank has spoken yet."}</p></section>`;
   const chosen = new Set(selected);
   const toggle = (list) => {

@@ -1,6 +1,6 @@
 // A run's page: fetches what its parts show, and tells them when the collector says that something moved.
 import { html, useMemo, useRef } from "../lib.js";
-import { getFiles, getKeys, getRanks, getRun } from "../api.js";
+import { getFiles, getKeys, getRanks, getRun, getWhy } from "../api.js";
 import { seriesLoader } from "../loader.js";
 import { bus } from "../observable.js";
 import { formatRanks, parseRanks } from "../ranks.js";
@@ -15,10 +15,12 @@ import { FilesTab } from "./files_tab.js";
 import { ObjectsTab } from "./objects_tab.js";
 import { RanksPanel } from "./ranks_panel.js";
 import { RunHeader } from "./run_header.js";
+import { Verdict } from "./verdict.js";
 
 const CHARTS_MS = 1_000;
 const RANKS_MS = 1_000;
 const HEADER_MS = 2_000;
+const WHY_MS = 2_000;
 // Steps and times of the ranks move with the metrics, and are read less often than their states.
 const STEPS_MS = 3_000;
 const KEYS_MS = 5_000;
@@ -40,8 +42,9 @@ function LoadedRun({ run, refresh, theme }) {
   const ranks = useResource(() => getRanks(run.id, attempt), [run.id, attempt]);
   const keys = useResource(() => getKeys(run.id), [run.id]);
   const files = useResource(() => getFiles(run.id), [run.id]);
+  const why = useResource(() => getWhy(run.id, attempt), [run.id, attempt]);
   const load = useMemo(() => seriesLoader(run.id), [run.id]);
-  const { pulse, onEvent, onLive } = usePulse(run.id, { refresh, ranks, keys, files });
+  const { pulse, onEvent, onLive } = usePulse(run.id, { refresh, ranks, keys, files, why });
   useStream(run.id, onEvent, onLive);
 
   const selected = useMemo(() => parseRanks(query.ranks), [query.ranks]);
@@ -73,7 +76,8 @@ function LoadedRun({ run, refresh, theme }) {
   };
   return html`<div class="page run" data-testid="run-page" data-run=${run.id}>
     <${RunHeader} run=${run} ranks=${list} attempt=${attempt} />
-    <${RanksPanel} run=${run.id} words=${tab !== "console"} ranks=${list} selected=${selected} onSelect=${select} error=${ranks.error} />
+    <${Verdict} why=${why.data} />
+    <${RanksPanel} run=${run.id} first=${why.data?.first?.rank ?? null} words=${tab !== "console"} ranks=${list} selected=${selected} onSelect=${select} error=${ranks.error} />
     <nav class="tabs" aria-label="Views of the run">
       ${tabs.map(([name, label, size]) => html`<a key=${name} href=${tabUrl(run.id, name, query)} data-testid=${`tab-${name}`}
         aria-current=${name === tab ? "page" : undefined}>${label}${size ? html`<small>${size}</small>` : ""}</a>`)}
@@ -91,7 +95,7 @@ function tabUrl(id, tab, query) {
  *
  * The pulse tells charts which keys moved (null: all of them), and the events and the console that there are new ones.
  */
-function usePulse(id, { refresh, ranks, keys, files }) {
+function usePulse(id, { refresh, ranks, keys, files, why }) {
   const pulse = useMemo(bus, [id]);
   const moved = useRef(new Set());
   const everything = useRef(false);
@@ -106,6 +110,7 @@ function usePulse(id, { refresh, ranks, keys, files }) {
   const eventsSoon = useThrottled(() => pulse.emit({ keys: new Set(), events: true }), CHARTS_MS);
   const logs = () => pulse.emit({ keys: new Set(), logs: true });
   const ranksSoon = useThrottled(ranks.refresh, RANKS_MS);
+  const whySoon = useThrottled(why.refresh, WHY_MS);
   const stepsSoon = useThrottled(ranks.refresh, STEPS_MS);
   const headerSoon = useThrottled(refresh, HEADER_MS);
   const keysSoon = useThrottled(keys.refresh, KEYS_MS);
@@ -127,12 +132,12 @@ function usePulse(id, { refresh, ranks, keys, files }) {
   // What changes a rank's state is an event too.
   const all = (...steps) => () => steps.forEach((step) => step());
   const actions = {
-    metrics: onMetrics, ranks: all(ranksSoon, headerSoon, eventsSoon), runs: all(ranksSoon, headerSoon, eventsSoon), events: eventsSoon,
+    metrics: onMetrics, ranks: all(ranksSoon, headerSoon, whySoon, eventsSoon), runs: all(ranksSoon, headerSoon, whySoon, eventsSoon), events: eventsSoon,
     files: filesSoon, logs,
   };
   const onLive = () => {
     everything.current = true;
-    for (const soon of [chartsSoon, eventsSoon, ranksSoon, headerSoon, keysSoon, filesSoon, logs]) soon();
+    for (const soon of [chartsSoon, eventsSoon, ranksSoon, whySoon, headerSoon, keysSoon, filesSoon, logs]) soon();
   };
   return { pulse, onEvent: (topic, data) => actions[topic]?.(data), onLive };
 }

@@ -1,0 +1,1 @@
+"""Alerts: what is worth one (`rules`), how many go out (`limits`), to whom (`targets`); put together in `desk`."""

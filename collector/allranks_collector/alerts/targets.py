@@ -1,0 +1,128 @@
+"""Who gets alerts. Each target is a command that takes one on stdin and has a deadline; for services it is `deliver`.
+
+Nothing of a service runs in the collector: what hangs is killed, with all that it has started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from allranks_collector.alerts.rules import Message
+from allranks_collector.escapes import shown
+
+DEADLINE_S = 10.0
+_LOOK_S = 0.05
+_KEPT_BYTES = 4096
+_MAX_PROBLEM_CHARS = 300
+_KINDS = {"ERROR": "failure", "WARN": "warning"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """One place that alerts go to.
+
+    Attributes:
+        name: without anything secret in it.
+        command: its program and arguments; no shell sees them.
+        payload: what it gets on stdin.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    payload: Callable[[Message], bytes]
+
+
+def targets_of(urls: Sequence[str], command: Sequence[str]) -> tuple[Target, ...]:
+    """The targets that the settings name. An address is named by its scheme: the rest of it may be secret."""
+    found: list[Target] = []
+    for number, url in enumerate(urls, 1):
+        name = f"{url.partition(':')[0].lower()} ({number})"
+        found.append(Target(name, (sys.executable, "-m", "allranks_collector.alerts.deliver"), _for_service(url)))
+    if command:
+        found.append(Target("command", tuple(command), _for_command))
+    return tuple(found)
+
+
+def _for_service(url: str) -> Callable[[Message], bytes]:
+    def payload(message: Message) -> bytes:
+        kind = _KINDS.get(message.level, "info")
+        return json.dumps({"url": url, "title": message.title, "body": message.text, "type": kind}).encode()
+
+    return payload
+
+
+def _for_command(message: Message) -> bytes:
+    told = {
+        "run": message.run_id,
+        "rule": message.rule,
+        "level": message.level,
+        "rank": message.rank,
+        "title": message.title,
+        "text": message.text,
+    }
+    return json.dumps(told).encode() + b"\n"
+
+
+def deliver(
+    target: Target, message: Message, deadline_s: float = DEADLINE_S, is_given_up: Callable[[], bool] = lambda: False
+) -> str:
+    """Sends a message and waits for the answer, for `deadline_s` at most; why it was not taken, or nothing.
+
+    Called in a worker thread. Where `is_given_up` says so, it ends at once.
+    """
+    with tempfile.TemporaryFile() as stdin:
+        stdin.write(target.payload(message))
+        stdin.seek(0)
+        try:
+            process = subprocess.Popen(
+                target.command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        except OSError as error:
+            return f"it cannot be started: {error.strerror}"
+    try:
+        is_done, said = _await(process, time.monotonic() + deadline_s, is_given_up)
+    finally:
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if not is_done:
+        return f"no answer within {deadline_s:g} s"
+    if process.returncode == 0:
+        return ""
+    lines = said.decode("utf-8", "replace").strip().splitlines()
+    how = f"exit code {process.returncode}" if process.returncode > 0 else f"killed by signal {-process.returncode}"
+    return shown(lines[-1], colours=False)[:_MAX_PROBLEM_CHARS] if lines else how
+
+
+def _await(process: subprocess.Popen[bytes], deadline: float, is_given_up: Callable[[], bool]) -> tuple[bool, bytes]:
+    """Whether it has ended by then, and the end of what it printed; what it started may hold the pipe longer."""
+    assert process.stdout is not None
+    said = b""
+    with process.stdout as stdout, selectors.DefaultSelector() as selector:
+        os.set_blocking(stdout.fileno(), False)
+        selector.register(stdout, selectors.EVENT_READ)
+        while time.monotonic() < deadline and not is_given_up():
+            has_ended = process.poll() is not None
+            has_more = True
+            if selector.select(0.0 if has_ended else _LOOK_S):
+                chunk = os.read(stdout.fileno(), 65_536)
+                said = (said + chunk)[-_KEPT_BYTES:]
+                has_more = bool(chunk)
+            elif has_ended:
+                return True, said
+            if not has_more:
+                if has_ended:
+                    return True, said
+                time.sleep(_LOOK_S)
+    return False, said

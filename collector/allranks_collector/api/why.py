@@ -1,0 +1,106 @@
+"""Why a run is as it is, over HTTP."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi import Path as InPath
+from pydantic import BaseModel, Field
+
+from allranks_collector import queries
+from allranks_collector.api.answers import answer
+from allranks_collector.api.context import Context
+from allranks_collector.queries.why import why as reasons
+
+router = APIRouter(tags=["health"])
+
+
+class FateAnswer(BaseModel):
+    rank: int
+    host: str | None
+    pid: int | None
+    kind: str = Field(
+        description="oom, crash, killed, exception, exit, abort, silent, gone; connection, collective, terminated"
+    )
+    cause: str = Field(description="what ended it, in one line")
+    at: float | None = Field(description="in the collector's clock")
+    last_step: int | None
+
+
+class FollowerAnswer(FateAnswer):
+    after: float = Field(description="seconds after the first failure, as far as is known")
+
+
+class MetricAnswer(BaseModel):
+    key: str
+    step: int
+    value: float | None
+
+
+class FirstAnswer(FateAnswer):
+    local_rank: int | None
+    exit_code: int | None
+    signal: str | None
+    exception: Any = Field(description="type, message and traceback, or null")
+    metrics: list[MetricAnswer] = Field(description="its last values, those of the newest steps first")
+    last_lines: list[dict[str, Any]] = Field(description="what it printed last, as in /logs")
+
+
+class StandingAnswer(BaseModel):
+    rank: int
+    host: str | None
+    last_step: int | None
+    reason: str | None
+    held: bool = Field(description="by something in itself: a signal, a debugger, C code")
+
+
+class MissingAnswer(BaseModel):
+    rank: int
+    host: str | None = Field(description="where it should be, if that is sure")
+
+
+class RollCallAnswer(BaseModel):
+    world_size: int
+    present: int = Field(description="how many have come")
+    missing: list[MissingAnswer]
+    text: str
+
+
+class WhyAnswer(BaseModel):
+    run: str
+    attempt: int | None
+    outcome: str = Field(description="failed, stopped, unreachable, stalled, running, finished or expected")
+    verdict: str = Field(description="in one line")
+    lines: list[str] = Field(description="in five")
+    first: FirstAnswer | None = Field(description="the first failure; null where nothing failed")
+    followers: list[FollowerAnswer] = Field(description="those that ended badly after it, by time")
+    stalled: list[StandingAnswer] = Field(
+        description="the ranks that stand still, the held ones and the furthest behind first"
+    )
+    last_step: int | None
+    roll_call: RollCallAnswer
+
+
+ANSWERS: dict[int | str, dict[str, Any]] = {200: {"model": WhyAnswer}}
+
+
+@router.get("/api/runs/{id:path}/why", responses=ANSWERS)
+def why(
+    request: Request,
+    context: Context,
+    id: Annotated[str, InPath(description="the run's id, a beginning of it, or its name")],  # noqa: A002
+    attempt: Annotated[int | None, Query(description="the newest if absent")] = None,
+) -> Response:
+    """Which rank of the attempt failed first and why, who followed, and who never came."""
+    live = context.live
+    with context.reading() as cursor:
+        found = reasons(
+            cursor,
+            queries.find_run(cursor, id),
+            attempt=attempt,
+            live=live.series_stats(),
+            last_seen=live.last_seen,
+            orders=context.orders,
+        )
+    return answer(request, found)

@@ -1,0 +1,173 @@
+"""Why a run is as it is: the verdict over the ranks of an attempt, with what is known of the first failure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from allranks_collector.queries.figures import LiveStats, load_figures
+from allranks_collector.queries.logs import LogRequest, list_logs
+from allranks_collector.queries.ranks import WriterRow, newest_attempt, read_writers
+from allranks_collector.queries.runs import nobody_seen, seconds
+from allranks_collector.roll_call import Place, call_roll
+from allranks_collector.verdict import SECOND_NS, Fate, RankFacts, judge
+from allranks_collector.why_lines import tell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import duckdb
+
+    from allranks_collector.queries.line_order import LineOrders
+    from allranks_collector.queries.select import RunRef
+
+LAST_LINES = 8
+MAX_METRICS = 20
+# How far an estimated clock may be wrong; and one that is taken for the collector's own, because nothing is known.
+_DOUBT_NS, _UNKNOWN_NS = 20_000_000, SECOND_NS
+# How long a rank has been silent, at the least, when it is called unreachable.
+_SILENT_NS = 5 * SECOND_NS
+# A kill for want of memory is seen in beats, of any rank of the host, within so much of the death.
+_OOM_NS = 10 * SECOND_NS
+
+
+def why(
+    cursor: duckdb.DuckDBPyConnection,
+    run: RunRef,
+    *,
+    attempt: int | None = None,
+    live: LiveStats | None = None,
+    last_seen: Callable[[int], int | None] = nobody_seen,
+    orders: LineOrders | None = None,
+) -> dict[str, Any]:
+    """Why an attempt (None: the newest) is as it is.
+
+    Returns:
+        `outcome`: as `verdict.Verdict` has it. `verdict`: that in one line. `lines`: in
+        five. `first`: the first failure, with what is known of it, its `metrics` and `last_lines`; None where there
+        is none. `followers`: those after it, by time. `stalled`: the ranks that stand still, those that are held
+        first, then the furthest behind. `roll_call`: how many are `present` of `world_size`, who is `missing`, and
+        `text`.
+    """
+    attempt = newest_attempt(cursor, run) if attempt is None else attempt
+    writers = {row.rank: row for row in read_writers(cursor, run, attempt) if row.role != "child"}
+    world = max((row.world_size or 0 for row in writers.values()), default=0)
+    roll = call_roll(world, {rank: Place(row.host, row.local_rank) for rank, row in writers.items()})
+    ooms = _oom_kills(cursor, run, writers.values())
+    verdict = judge(
+        [
+            *(_facts(row, last_seen(row.writer), ooms.get(row.host, [])) for row in writers.values()),
+            *(RankFacts(rank, "expected") for rank in roll.missing),
+        ]
+    )
+    first = None
+    if verdict.first is not None:
+        row = writers[verdict.first.facts.rank]
+        wanted = LogRequest(ranks=[row.rank], attempt=attempt, limit=LAST_LINES)
+        first = {
+            **_told(verdict.first),
+            "local_rank": row.local_rank,
+            "exit_code": row.told.get("exit_code"),
+            "signal": row.told.get("signal"),
+            "exception": row.told.get("exception"),
+            "metrics": _metrics(cursor, run, row.writer, live),
+            "last_lines": list_logs(cursor, run, wanted, orders)["lines"],
+        }
+    began_ns = 0 if verdict.first is None else verdict.first.at_ns
+    answer: dict[str, Any] = {
+        "run": run.id,
+        "attempt": attempt,
+        "outcome": verdict.outcome,
+        "first": first,
+        "followers": [{**_told(fate), "after": (fate.at_ns - began_ns) / SECOND_NS} for fate in verdict.followers],
+        "stalled": [
+            {
+                "rank": facts.rank,
+                "host": facts.host,
+                "last_step": facts.last_step,
+                "reason": facts.reason,
+                "held": facts.is_held,
+            }
+            for facts in verdict.stalled
+        ],
+        "last_step": max((row.last_step for row in writers.values() if row.last_step is not None), default=None),
+        "roll_call": {
+            "world_size": world,
+            "present": roll.present,
+            "missing": [{"rank": rank, "host": host} for rank, host in roll.missing.items()],
+            "text": roll.text,
+        },
+    }
+    lines = tell(answer)
+    return {**answer, "verdict": lines[0], "lines": lines}
+
+
+def _facts(row: WriterRow, seen_ns: int | None, ooms: Sequence[int]) -> RankFacts:
+    told, state = row.told, row.state or "running"
+    at_ns, doubt_ns, early_ns = row.ended_ns, 0, 0
+    if state == "unreachable" and row.since_ns is not None:
+        # A collector that was started again has heard nobody before.
+        is_heard = seen_ns is not None and seen_ns < row.since_ns
+        at_ns = seen_ns if is_heard else row.since_ns - _SILENT_NS
+    elif at_ns is not None and row.since_ns == row.last_ns:
+        doubt_ns = _UNKNOWN_NS if row.offset_ns is None else _DOUBT_NS
+    elif at_ns is not None and told.get("unseen") and row.newest_ns is not None:
+        early_ns = max(0, at_ns - row.newest_ns)
+    code = told.get("exit_code")
+    kills = told.get("oom_kills") or (at_ns is not None and sum(abs(ns - at_ns) <= _OOM_NS for ns in ooms))
+    return RankFacts(
+        row.rank,
+        state,
+        at_ns,
+        doubt_ns,
+        early_ns,
+        host=row.host,
+        pid=row.pid,
+        local_rank=row.local_rank,
+        exit_code=code if type(code) is int else None,  # a CLOSE says what it likes
+        signal=told.get("signal"),
+        exception=told.get("exception"),
+        last_step=row.last_step,
+        oom_kills=int(kills or 0),
+        reason=told.get("reason"),
+        is_held=told.get("how") not in (None, "still"),
+    )
+
+
+def _told(fate: Fate) -> dict[str, Any]:
+    facts = fate.facts
+    return {
+        "rank": facts.rank,
+        "host": facts.host,
+        "pid": facts.pid,
+        "kind": fate.kind.name,
+        "cause": fate.what,
+        "at": seconds(facts.at_ns),
+        "last_step": facts.last_step,
+    }
+
+
+def _oom_kills(cursor: duckdb.DuckDBPyConnection, run: RunRef, writers: Any) -> dict[str, list[int]]:
+    """By host, when its ranks have told of kills for want of memory."""
+    hosts = {row.writer: row.host for row in writers}
+    rows = cursor.execute(
+        "SELECT writer, time_ns FROM events WHERE run = ? AND kind = 'oom' ORDER BY event", [run.run]
+    ).fetchall()
+    found: dict[str, list[int]] = {}
+    for writer, time_ns in rows:
+        if writer in hosts:
+            found.setdefault(hosts[writer], []).append(time_ns)
+    return found
+
+
+def _metrics(
+    cursor: duckdb.DuckDBPyConnection, run: RunRef, writer: int, live: LiveStats | None
+) -> list[dict[str, Any]]:
+    """The last values of the rank's metrics, those of the newest steps first."""
+    load_figures(cursor, [run.run], live)
+    rows = cursor.execute(
+        "SELECT key, last_step, last FROM figures WHERE writer = ? AND kind = 'metric' AND count > 0"
+        f" ORDER BY last_step DESC, key LIMIT {MAX_METRICS}",
+        [writer],
+    ).fetchall()
+    return [{"key": key, "step": step, "value": value} for key, step, value in rows]

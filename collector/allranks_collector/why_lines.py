@@ -1,0 +1,133 @@
+"""Why a run is as it is, in five lines: what failed, when, its last words, who followed, what to do. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from allranks_collector.escapes import shown
+from allranks_collector.folding import ranks_text
+
+_WORDS_AT_MOST, _LINES_AT_MOST = 300, 3
+_CAUSE_AT_MOST, _TEXT_AT_MOST = 120, 95
+_METRICS_AT_MOST, _GROUPS_AT_MOST = 6, 4
+
+# What helps most, by the kind of the first failure, and by the outcome where there is none.
+WHAT_TO_DO: Mapping[str, str] = {
+    "oom": "give its host more memory, or let the ranks there use less",
+    "crash": "look at its last lines for the native stack (PYTHONFAULTHANDLER=1), and at its host and device",
+    "killed": "find who sent the signal: the scheduler, a person, or the host's own out-of-memory killer (dmesg)",
+    "exception": "look at its traceback and its last lines",
+    "exit": "look at its last lines: it ended without an exception",
+    "abort": "look at its last lines: a library gave up, perhaps for want of another rank",
+    "silent": "look whether its host is up and reaches the collector",
+    "gone": "look at its last lines: nobody saw its exit code",
+    "connection": "look at the network of its host: no rank had failed before",
+    "collective": "no rank had failed before: ask the ranks where they stand next time (allranks stacks RUN)",
+    "terminated": "ask who sent the signal: a person, the launcher or the scheduler",
+    "stopped": "nothing failed: a person, the launcher or the scheduler ended it, perhaps for its time limit",
+    "stalled": "ask the ranks where they stand: allranks stacks RUN",
+    "running": "nothing",
+    "finished": "nothing",
+    "expected": "start the ranks, and look whether they reach the collector (allranks doctor)",
+}
+_FIRST: Mapping[str, str] = {
+    "stopped": "was stopped, and others with it",
+    "unreachable": "is not heard any more",
+}
+_HEALTHY: Mapping[str, str] = {
+    "running": "healthy: running{at}, and no rank has failed",
+    "finished": "healthy: all that came have finished{at}",
+    "expected": "nobody has come yet",
+}
+
+
+def tell(answer: Mapping[str, Any]) -> list[str]:
+    """The lines, of which the first is the verdict; of `queries.why`'s answer."""
+    first, outcome = answer["first"], str(answer["outcome"])
+    roll = f"{answer['roll_call']['text']}."
+    if first is not None:
+        key = outcome if outcome == "stopped" else str(first["kind"])
+        return [
+            _verdict(first, outcome),
+            _when(first),
+            _last_words(first["last_lines"]),
+            _followers(answer["followers"]),
+            f"{roll} To do: {WHAT_TO_DO[key]}",
+        ]
+    step = answer["last_step"]
+    if answer["stalled"]:
+        return [_standing(answer["stalled"]), f"newest step: {step}", f"{roll} To do: {WHAT_TO_DO['stalled']}"]
+    verdict = _HEALTHY[outcome].format(at="" if step is None else f" at step {step}")
+    is_short = answer["roll_call"]["missing"] and outcome == "running"
+    todo = "look at the hosts of those that are missing" if is_short else WHAT_TO_DO[outcome]
+    return [verdict, f"{roll} To do: {todo}"]
+
+
+def _verdict(first: Mapping[str, Any], outcome: str) -> str:
+    local = "" if first.get("local_rank") is None else f", local rank {first['local_rank']}"
+    who = f"rank {first['rank']} on {first['host']} (pid {first['pid']}{local})"
+    return _one_line(f"{who} {_FIRST.get(outcome, 'failed first')}: {first['cause']}")
+
+
+def _when(first: Mapping[str, Any]) -> str:
+    at = first["at"]
+    time = "at a time that nobody knows" if at is None else f"{datetime.fromtimestamp(at, timezone.utc):%F %T} UTC"
+    step = "before its first step" if first["last_step"] is None else f"last step {first['last_step']}"
+    metrics = [
+        f"{metric['key']} {_number(metric['value'])}" for metric in first["metrics"] if metric["value"] is not None
+    ]
+    return _one_line(", ".join([time, step, *metrics[:_METRICS_AT_MOST]]))
+
+
+def _last_words(lines: Sequence[Mapping[str, Any]]) -> str:
+    texts = [shown(line["text"], colours=False).strip() for line in lines]
+    texts = [text for text in texts if text][-_LINES_AT_MOST:]
+    texts = [_cut(text, _TEXT_AT_MOST) for text in texts]
+    return "last words: " + (_one_line(" | ".join(texts)) if texts else "none are kept")
+
+
+def _followers(followers: Sequence[Mapping[str, Any]]) -> str:
+    if not followers:
+        return "no other rank failed"
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for fate in followers:
+        groups.setdefault(str(fate["kind"]), []).append(fate)
+    told = [_group(group) for group in list(groups.values())[:_GROUPS_AT_MOST]]
+    more = sum(map(len, list(groups.values())[_GROUPS_AT_MOST:]))
+    return _one_line("followed by " + "; ".join([*told, *([f"and {more} more"] if more else [])]))
+
+
+def _group(group: Sequence[Mapping[str, Any]]) -> str:
+    after = min(max(0.0, float(fate["after"])) for fate in group)
+    who = _ranks([int(fate["rank"]) for fate in group])
+    return f"{who} after {after:.1f} s ({_cut(str(group[0]['cause']), _CAUSE_AT_MOST)})"
+
+
+def _standing(stalled: Sequence[Mapping[str, Any]]) -> str:
+    ranks = _ranks([int(rank["rank"]) for rank in stalled])
+    worst = stalled[0]
+    who = f"rank {worst['rank']} on {worst['host']}"
+    if worst["held"]:
+        return _one_line(f"stalled: {ranks}; {who} is held: {worst['reason']}")
+    where = "before its first step" if worst["last_step"] is None else f"at step {worst['last_step']}"
+    return _one_line(f"stalled: {ranks}; furthest behind is {who}, {where}")
+
+
+def _ranks(ranks: list[int]) -> str:
+    return ("rank " if len(ranks) == 1 else "ranks ") + ranks_text(sorted(ranks))
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if math.isfinite(value) else str(value)
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return _cut(line, _WORDS_AT_MOST)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,0 +1,194 @@
+"""Why a run is as it is, from the database: the cause with what is known of it, in five lines and in one clock."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from allranks_collector.queries import find_run, list_ranks
+from allranks_collector.queries.why import why
+from allranks_collector.testing import T0_NS, DatabaseBuilder
+from allranks_collector.why_lines import WHAT_TO_DO
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from allranks_collector.store import Store
+
+S = 10**9
+PEER = {"type": "RuntimeError", "message": "Connection closed by peer [10.0.0.1]", "traceback": "…"}
+
+
+def ask(cursor: duckdb.DuckDBPyConnection, **more: Any) -> dict[str, Any]:
+    return why(cursor, find_run(cursor, "run-1"), **more)
+
+
+def clock(store: Store, writer: int, seconds: float) -> None:
+    with store.transaction() as connection:
+        connection.execute("INSERT INTO clocks VALUES (?, ?)", [writer, round(seconds * S)])
+
+
+def killed_among_four(build: DatabaseBuilder) -> list[int]:
+    run = build.run("run-1")
+    writers = [
+        build.writer(
+            run, rank, world_size=4, host=f"node-{rank // 2}", pid=100 + rank, last_step=40 + rank, last_s=9.0
+        )
+        for rank in range(4)
+    ]
+    build.state(writers[3], "dead", {"signal": "SIGKILL", "exit_code": None}, since_s=10.0)
+    for rank in range(3):
+        build.state(writers[rank], "failed", {"exception": PEER, "exit_code": 1}, since_s=10.3)
+    build.points(writers[3], "loss", [3.0, 2.5])
+    return writers
+
+
+def test_the_killed_rank_is_named_with_all_that_is_known(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection, store: Store
+) -> None:
+    writers = killed_among_four(build)
+    with store.transaction() as connection:
+        text = "epoch 3 \x1b[31mbegins\x1b[0m"
+        connection.execute("INSERT INTO lines VALUES (1, ?, 1, 1, ?, ?)", [writers[3], T0_NS + 9 * S, text])
+    found = ask(cursor)
+    first = found["first"]
+    assert (found["outcome"], first["rank"], first["host"], first["pid"]) == ("failed", 3, "node-1", 103)
+    assert (first["kind"], first["last_step"]) == ("killed", 43)
+    assert first["metrics"] == [{"key": "loss", "step": 1, "value": 2.5}]
+    assert [fate["rank"] for fate in found["followers"]] == [0, 1, 2]
+    assert {fate["kind"] for fate in found["followers"]} == {"connection"}
+    json.dumps(found, allow_nan=False)
+    assert found["lines"] == [
+        "rank 3 on node-1 (pid 103, local rank 3) failed first: killed by SIGKILL",
+        "2023-11-14 22:13:30 UTC, last step 43, loss 2.5",
+        "last words: epoch 3 begins",
+        "followed by ranks 0-2 after 0.3 s (RuntimeError: Connection closed by peer [10.0.0.1])",
+        "all 4 present. To do: " + WHAT_TO_DO["killed"],
+    ]
+
+
+def test_a_kill_for_want_of_memory_that_a_rank_of_the_host_told_is_evidence(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection, store: Store
+) -> None:
+    writers = killed_among_four(build)
+    with store.transaction() as connection:
+        body = '{"killed": 1}'
+        # Of another host, then of its own.
+        connection.execute("INSERT INTO events VALUES (1, 1, ?, ?, 'oom', ?)", [writers[0], T0_NS + 11 * S, body])
+    assert ask(cursor)["first"]["kind"] == "killed"
+    with store.transaction() as connection:
+        connection.execute("INSERT INTO events VALUES (2, 1, ?, ?, 'oom', ?)", [writers[2], T0_NS + 11 * S, body])
+    assert ask(cursor)["first"]["kind"] == "oom"
+
+
+def test_a_clock_five_minutes_off_makes_nobody_the_first(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection, store: Store
+) -> None:
+    """Rank 0 ends at 20 s, by a clock five minutes behind; rank 1 at 10 s."""
+    run = build.run("run-1")
+    own = {"exception": {"type": "ValueError", "message": "no"}}
+    behind = build.writer(run, 0, world_size=2, host="off", last_s=-280.0)
+    right = build.writer(run, 1, world_size=2, host="on", last_s=10.0)
+    build.state(behind, "failed", own, since_s=-280.0)
+    build.state(right, "failed", own, since_s=10.0)
+    assert ask(cursor)["first"]["rank"] == 0  # nothing is known of the clocks
+    clock(store, behind, 17.0)
+    clock(store, behind, 300.0)
+    clock(store, right, 0.0)
+    found = ask(cursor)
+    assert found["first"]["rank"] == 1
+    assert found["followers"][0]["after"] == 10.0
+    ended = {rank["rank"]: rank["ended_at"] - T0_NS / S for rank in list_ranks(cursor, find_run(cursor, "run-1"))}
+    assert ended == {0: 20.0, 1: 10.0}
+
+
+def test_who_ended_before_its_clock_was_known_goes_by_its_hosts(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection, store: Store
+) -> None:
+    run = build.run("run-1")
+    early = build.writer(run, 0, world_size=2, host="off", last_s=-290.0)
+    build.state(early, "failed", {"exception": PEER}, since_s=-290.0)
+    clock(store, build.writer(run, 1, world_size=2, host="off"), 300.0)
+    assert ask(cursor)["first"]["at"] == T0_NS / S + 10.0
+
+
+def test_a_silent_rank_is_judged_by_when_it_was_last_heard(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
+) -> None:
+    run = build.run("run-1")
+    lost = build.writer(run, 0, world_size=2, host="lost")
+    build.state(lost, "unreachable", {"reason": "no sign of life for 5 s"}, since_s=15.0)
+    peer = build.writer(run, 1, world_size=2, host="kept", last_s=11.0)
+    build.state(peer, "failed", {"exception": PEER}, since_s=11.0)
+    found = ask(cursor, last_seen={lost: T0_NS + 10 * S}.get)
+    assert (found["first"]["rank"], found["first"]["kind"]) == (0, "silent")
+    assert found["followers"][0]["after"] == 1.0
+
+
+def test_a_death_that_nobody_saw_may_have_been_long_before(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
+) -> None:
+    """The collector was away while the rank was killed, and found it dead a minute after its victims had told."""
+    run = build.run("run-1")
+    victim = build.writer(run, 0, world_size=2, last_s=10.0)
+    build.state(victim, "failed", {"exception": PEER}, since_s=10.0)
+    killed = build.writer(run, 1, world_size=2, last_s=9.0)
+    detail = {"signal": "SIGKILL", "reason": "killed by SIGKILL"}
+    build.state(killed, "dead", detail, since_s=70.0)
+    assert ask(cursor)["first"]["rank"] == 0
+    build.state(killed, "dead", {**detail, "unseen": True}, since_s=70.0)
+    assert ask(cursor)["first"]["rank"] == 1
+
+
+def test_a_healthy_run_says_so_and_who_is_missing(build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection) -> None:
+    run = build.run("run-1")
+    for rank in range(15):
+        build.writer(run, rank, world_size=16, host=f"node-{rank // 8}", last_step=7)
+    found = ask(cursor)
+    assert (found["outcome"], found["first"], found["followers"]) == ("running", None, [])
+    assert found["lines"] == [
+        "healthy: running at step 7, and no rank has failed",
+        "15 of 16 present; missing 15 (on node-1). To do: look at the hosts of those that are missing",
+    ]
+    assert found["roll_call"]["missing"] == [{"rank": 15, "host": "node-1"}]
+
+
+def test_a_run_that_stands_still_names_who_is_furthest_behind(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
+) -> None:
+    run = build.run("run-1")
+    for rank in range(3):
+        build.state(build.writer(run, rank, world_size=3, last_step=9 - (rank == 1)), "stalled", since_s=5.0)
+    found = ask(cursor)
+    assert found["outcome"] == "stalled"
+    assert found["lines"][1:] == ["newest step: 9", f"all 3 present. To do: {WHAT_TO_DO['stalled']}"]
+    assert found["verdict"] == "stalled: ranks 0-2; furthest behind is rank 1 on host-a, at step 8"
+
+
+def test_a_rank_that_is_stopped_is_named_before_those_that_wait_for_it(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
+) -> None:
+    run = build.run("run-1")
+    build.state(build.writer(run, 0, world_size=2, last_step=8), "stalled", {"how": "still"}, since_s=5.0)
+    stopped = build.writer(run, 1, world_size=2, host="host-b", last_step=9)
+    build.state(
+        stopped, "stalled", {"how": "stopped", "reason": "stopped by a signal (SIGSTOP) for 6 s"}, since_s=9.0
+    )
+    assert ask(cursor)["verdict"] == (
+        "stalled: ranks 0-1; rank 1 on host-b is held: stopped by a signal (SIGSTOP) for 6 s"
+    )
+
+
+def test_an_exit_code_that_is_none_makes_no_trouble(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
+) -> None:
+    build.state(build.writer(build.run("run-1"), 0), "failed", {"exit_code": "three"}, since_s=1.0)
+    assert ask(cursor)["first"]["kind"] == "gone"
+
+
+def test_attempts_are_judged_apart(build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection) -> None:
+    run = build.run("run-1")
+    build.state(build.writer(run, 0), "dead", {"signal": "SIGSEGV"}, since_s=1.0)
+    build.state(build.writer(run, 0, attempt=2), "finished", {"exit_code": 0}, since_s=9.0)
+    assert ask(cursor)["verdict"].startswith("healthy: all that came have finished")
+    assert ask(cursor, attempt=1)["first"]["kind"] == "crash"

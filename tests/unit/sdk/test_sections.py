@@ -1,0 +1,256 @@
+"""Sections: what is measured, what is told, and that nothing a program does with them raises."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from allranks import _sections
+from allranks._sections import Sections
+from allranks._warnings import forget
+from allranks_bus import events
+from allranks_bus.limits import MAX_SECTIONS
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Log:
+    def __init__(self) -> None:
+        self.step = -1
+        self.records: list[list[Any]] = []
+
+    def append(self, payload: bytes) -> bool:
+        self.records.append(events.unpack(payload))
+        return True
+
+    @property
+    def windows(self) -> list[dict[str, Any]]:
+        return [record[2] for record in self.records]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(_sections, "monotonic", clock)
+    forget()
+    return clock
+
+
+def _made(step: int = -1) -> tuple[Sections, Log]:
+    sections, log = Sections(), Log()
+    log.step = step
+    sections.log = log
+    return sections, log
+
+
+def test_what_each_section_takes_is_stored_without_what_is_within_it(clock: Clock) -> None:
+    sections, log = _made()
+    log.step = 3
+    with sections.section("step"):
+        clock.now += 1
+        with sections.section("data"):
+            clock.now += 2
+        with sections.section("data"):
+            clock.now += 4
+    log.step = 4
+    sections.write()
+    (window,) = log.windows
+    assert window == {"from": 0, "to": 4, "seconds": 7.0, "sections": {"data": [2, 6.0, 4.0], "step": [1, 1.0, 7.0]}}
+    assert log.records[0][0] == events.Kind.SECTIONS
+
+
+def test_windows_follow_each_other_without_a_gap(clock: Clock) -> None:
+    sections, log = _made()
+    log.step = 0
+    for step in range(1, 31):
+        with sections.section("data"):
+            clock.now += 0.1
+        log.step = step
+        sections.tick()
+    sections.write()
+    windows = log.windows
+    assert [window["from"] for window in windows[1:]] == [window["to"] + 1 for window in windows[:-1]]
+    assert sum(window["sections"]["data"][0] for window in windows) == 30
+    assert sum(window["seconds"] for window in windows) == pytest.approx(3.0)
+
+
+def test_what_came_before_the_first_step_is_no_steps(clock: Clock) -> None:
+    sections, log = _made()
+    with sections.section("load"):
+        clock.now += 0.5
+    log.step = 0
+    sections.tick()
+    with sections.section("data"):
+        clock.now += 2
+    sections.tick()
+    assert [(window["to"], [*window["sections"]]) for window in log.windows] == [(-1, ["load"]), (0, ["data"])]
+
+
+def test_first_steps_that_nobody_saw_coming_are_steps(clock: Clock) -> None:
+    sections, log = _made()
+    clock.now += 30
+    for step in range(10):
+        with sections.section("data"):
+            clock.now += 0.5
+        log.step = step
+    sections.tick()
+    (window,) = log.windows
+    assert (window["from"], window["to"], window["seconds"]) == (0, 9, 5.0)
+
+
+def test_a_section_that_goes_on_is_stored_with_its_time_when_it_ends(clock: Clock) -> None:
+    sections, log = _made(7)
+    sections.tick()
+    clock.now += 1
+    sections.tick()
+    with sections.section("checkpoint"):
+        for _ in range(60):
+            clock.now += 1
+            sections.tick()
+    sections.tick()
+    (window,) = log.windows
+    assert window["sections"]["checkpoint"][1] == 60.0
+    assert window["seconds"] >= 60.0
+
+
+def test_a_beat_tells_the_phase_and_the_longest_time_in_it(clock: Clock) -> None:
+    sections, log = _made()
+    assert sections.status() == {"phase": "init"}
+    with sections.section("checkpoint"):
+        assert sections.status() == {"phase": "checkpoint", "marks": 1}
+        clock.now += 60
+    log.step = 1
+    assert sections.status() == {"phase": "step", "marks": 2}
+    with sections.section("checkpoint"):
+        assert sections.status() == {"phase": "checkpoint", "marks": 3, "longest": 60.0}
+        with sections.section("upload"):
+            assert sections.status()["phase"] == "upload"
+
+
+def test_the_longest_gap_between_steps_is_known_to_the_rank_itself(clock: Clock) -> None:
+    sections, log = _made()
+    for step, gap in enumerate((50.0, 1.0, 30.0, 1.0)):
+        clock.now += gap
+        log.step = step
+        sections.tick()
+    assert sections.status() == {"phase": "step", "longest": 30.0}
+
+
+def test_an_announcement_runs_out_and_ends_with_the_next_step(clock: Clock) -> None:
+    sections, log = _made(5)
+    sections.expect(60)
+    clock.now += 20
+    assert sections.status()["expects"] == 40.0
+    with sections.section("checkpoint"):
+        assert sections.status()["expects"] == 40.0
+    log.step = 6
+    assert "expects" not in sections.status()
+    sections.expect(10)
+    clock.now += 11
+    assert "expects" not in sections.status()
+
+
+def test_what_threads_do_beside_the_training_is_none_of_its_time(clock: Clock) -> None:
+    sections, log = _made(1)
+
+    def load() -> None:
+        with sections.section("prefetch"):
+            clock.now += 5
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    thread.join()
+    assert sections.status() == {"phase": "step"}
+    with sections.section("data"):
+        clock.now += 1
+    sections.write()
+    assert [[*window["sections"]] for window in log.windows] == [["data"]]
+
+
+def test_where_another_thread_trains_its_sections_are_stored(clock: Clock) -> None:
+    sections, log = _made(1)
+
+    def train() -> None:
+        with sections.section("data"):
+            clock.now += 5
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    sections.write()
+    assert log.windows[0]["sections"]["data"][1] == 5.0
+
+
+def test_coroutines_may_take_turns_in_their_sections(clock: Clock) -> None:
+    sections, log = _made(1)
+    first, second = sections.section("first"), sections.section("second")
+    first.__enter__()
+    clock.now += 1
+    second.__enter__()
+    clock.now += 1
+    first.__exit__(None, None, None)
+    clock.now += 1
+    second.__exit__(None, None, None)
+    second.__exit__(None, None, None)
+    sections.write()
+    assert {name: told[0] for name, told in log.windows[0]["sections"].items()} == {"first": 1, "second": 1}
+    assert sections.status()["phase"] == "step"
+
+
+def test_an_exception_goes_through_and_the_time_is_kept(clock: Clock) -> None:
+    sections, log = _made(1)
+    with pytest.raises(KeyError), sections.section("data"):
+        clock.now += 3
+        raise KeyError
+    sections.write()
+    assert log.windows[0]["sections"]["data"][1] == 3.0
+
+
+class _Nameless:
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("name", [None, ["a", "list"], 7, "", _Nameless(), "\udc80"])
+def test_no_name_raises(clock: Clock, name: Any) -> None:
+    sections, log = _made(1)
+    with sections.section(name):
+        clock.now += 1
+    sections.write()
+    assert sum(told[1] for told in log.windows[0]["sections"].values()) == 1.0
+
+
+def test_beyond_so_many_names_the_rest_are_one(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    sections, log = _made(1)
+    for number in range(2 * MAX_SECTIONS):
+        with sections.section(f"part-{number}"):
+            clock.now += 1
+    sections.write()
+    assert len(log.windows[0]["sections"]) == MAX_SECTIONS
+    assert log.windows[0]["sections"]["other"][0] == MAX_SECTIONS + 1
+    assert capsys.readouterr().err.count("sections already") == 1
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), "soon", None])
+def test_nonsense_is_not_announced_and_said(clock: Clock, seconds: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    sections, _ = _made(1)
+    sections.expect(seconds)
+    assert "expects" not in sections.status()
+    assert "nothing is announced" in capsys.readouterr().err
+
+
+def test_a_forked_child_leaves_the_sections_of_its_parent_quietly(clock: Clock) -> None:
+    sections, log = _made(1)
+    with sections.section("data"):
+        sections.abandon()
+        clock.now += 1
+    sections.write()
+    assert log.windows == []
