@@ -262,5 +262,5 @@ def test_what_the_trainer_does_between_steps_is_a_section(monkeypatch: pytest.Mo
     hooks = ("on_train_begin", "on_step_begin", "on_step_end", "on_evaluate", "on_save", "on_step_begin")
     assert [phase_after(hook) for hook in hooks] == ["init", "init", "evaluation", "checkpoint", "init", "init"]
     control.should_evaluate = False
-    hooks = ("on_step_end", "on_save", "on_epoch_end", "on_train_end", "on_evaluate")
-    assert [phase_after(hook) for hook in hooks] == ["checkpoint", "init", "checkpoint", "init", "init"]
+    later = ("on_step_end", "on_save", "on_epoch_end", "on_train_end", "on_evaluate")
+    assert [phase_after(hook) for hook in later] == ["checkpoint", "init", "checkpoint", "init", "init"]

@@ -72,7 +72,7 @@ PAYLOADS: dict[str, tuple[int, tuple[Any, ...]]] = {
                 ],
             },
         ),
-    ),  # fmt: skip
+    ),
     "SECTIONS": (13, ({"from": 4, "to": 8, "seconds": 1.0, "sections": {"data": [5, 0.25, 0.125]}},)),
     "SURROUNDINGS": (14, ({"python": {"version": "3.12.1"}, "env": {"NCCL_DEBUG": "INFO"}},)),
     "CLOSE": (8, ({"exit_code": 0, "exception": None},)),
