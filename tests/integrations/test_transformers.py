@@ -149,7 +149,7 @@ def told(**more: Any) -> tuple[Any, Any, Any]:
     state = SimpleNamespace(is_hyper_param_search=False, is_world_process_zero=True, global_step=7, trial_name=None)
     for name, value in more.items():
         setattr(state if hasattr(state, name) else arguments, name, value)
-    return arguments, state, None
+    return arguments, state, SimpleNamespace(should_evaluate=False, should_save=False)
 
 
 def stepped(callback: AllranksCallback, model: nn.Module, *batches: dict[str, Any], **more: Any) -> None:
