@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Generator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ _NICE = 5
 # Of a session, for a while.
 _NICE_AT_START = 10
 _START_S = 2.0
+_TRIES, _TRY_AGAIN_S = 20, 0.1
 _OF_SESSION = Path("/proc/self/autogroup")
 
 
@@ -45,5 +47,15 @@ def stepping_back() -> Generator[None]:
 
 
 def _set_of_session(nice: int) -> None:
-    with contextlib.suppress(OSError):  # there is no such thing; or another process has just done it, and so may soon
-        _OF_SESSION.write_text(str(nice))
+    """Sets the priority of this session, where there is such a thing."""
+    for _ in range(_TRIES):
+        try:
+            _OF_SESSION.write_text(str(nice))
+        except (
+            BlockingIOError
+        ):  # without privileges, all processes of the machine together may do so ten times a second
+            time.sleep(_TRY_AGAIN_S)
+        except OSError:
+            return
+        else:
+            return

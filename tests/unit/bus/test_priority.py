@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from allranks_bus import priority
+
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -57,3 +59,25 @@ def test_a_session_that_starts_steps_back_and_is_then_as_before() -> None:
 def test_a_start_that_takes_long_gets_its_share_after_a_while() -> None:
     before, _, after = _niceness(1)
     assert after == before
+
+
+def test_a_session_is_as_before_though_the_kernel_lets_it_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes few of these writes in a second, from all processes together."""
+    told: list[str] = []
+
+    class Busy:
+        """What refuses the first write after each that it has taken."""
+
+        is_refusing = False
+
+        def write_text(self, text: str) -> None:
+            self.is_refusing = not self.is_refusing
+            if self.is_refusing:
+                raise BlockingIOError
+            told.append(text)
+
+    monkeypatch.setattr(priority, "_OF_SESSION", Busy())
+    monkeypatch.setattr(priority, "_TRY_AGAIN_S", 0.0)
+    with priority.stepping_back():
+        assert len(told) == 1
+    assert told[-1] == "0"
