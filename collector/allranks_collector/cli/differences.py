@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from allranks_collector.cli.common import Http, Json, RunName
-from allranks_collector.cli.output import cell, console, print_json, table
+from allranks_collector.cli.output import cell, show, table
 from allranks_collector.cli.reader import open_reader
 
 if TYPE_CHECKING:
@@ -28,11 +28,7 @@ def diff(
     And values that should agree (lr, loss_scale, and those of run.agree): the first step at which they do not.
     """
     found = open_reader(http, os.environ).differences(run, attempt)
-    if json_:
-        print_json(found)
-        return
-    for part in view(found):
-        console().print(part)
+    show(found, view, json_=json_)
 
 
 def view(found: Mapping[str, Any]) -> list[RenderableType]:

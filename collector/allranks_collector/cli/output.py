@@ -17,7 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from rich.console import RenderableType
 
 PIPE_WIDTH = 1000
 NOTHING = "–"
@@ -163,3 +165,14 @@ def ending(rank: Mapping[str, Any]) -> str | None:
         return str(rank["reason"])
     code = rank.get("exit_code")
     return f"exit code {code}" if code else None
+
+
+def show(
+    found: Mapping[str, Any], view: Callable[[Mapping[str, Any]], Iterable[RenderableType]], *, json_: bool
+) -> None:
+    """An answer of the collector: as JSON, or as `view` has it for people."""
+    if json_:
+        print_json(found)
+        return
+    for part in view(found):
+        console().print(part)

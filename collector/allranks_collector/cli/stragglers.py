@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from allranks_collector.cli.common import Http, Json, RunName
-from allranks_collector.cli.output import cell, console, print_json, table
+from allranks_collector.cli.output import cell, show, table
 from allranks_collector.cli.reader import open_reader
 
 if TYPE_CHECKING:
@@ -31,11 +31,7 @@ def stragglers(
     all_reduce, all_gather, reduce_scatter, broadcast …) are not counted as work.
     """
     found = open_reader(http, os.environ).stragglers(run, attempt)
-    if json_:
-        print_json(found)
-        return
-    for part in view(found):
-        console().print(part)
+    show(found, view, json_=json_)
 
 
 def view(found: Mapping[str, Any]) -> list[RenderableType]:
