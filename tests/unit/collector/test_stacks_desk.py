@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 from collections.abc import AsyncGenerator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -13,7 +16,6 @@ from tests.support.writers import T0_NS, HandWriter
 
 from allranks_bus import events, processes
 from allranks_bus.events import Kind
-from allranks_bus.processes import ProcessIdentity
 from allranks_bus.wire import Command
 from allranks_collector import stacks_desk
 from allranks_collector.health import State
@@ -205,8 +207,12 @@ async def test_a_run_that_is_removed_takes_its_stacks_with_it(store: Store, buil
 
 
 async def test_a_process_that_has_not_offered_it_gets_no_signal() -> None:
-    with pytest.raises(NoStacks, match="no handler for the signal"):
-        await signalled_stacks(processes.current())
-    me = processes.current()
-    with pytest.raises(NoStacks, match="gone"):
-        await signalled_stacks(ProcessIdentity(me.pid, me.start + 1, me.boot_id, me.pid_ns))
+    # Not this process: a test of the SDK may have run in it, and offered it.
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        me = processes.current()
+        its = replace(me, pid=child.pid, start=processes.start_time(child.pid) or 0)
+        with pytest.raises(NoStacks, match="no handler for the signal"):
+            await signalled_stacks(its)
+        with pytest.raises(NoStacks, match="gone"):
+            await signalled_stacks(replace(its, start=its.start + 1))
+        child.kill()
