@@ -30,6 +30,7 @@ BENCHMARKS = (
     "console",
     "console_lines",
     "training_cost",
+    "deaths",
 )
 # For logs, where rich finds no terminal to ask.
 _FILE_WIDTH = 160
