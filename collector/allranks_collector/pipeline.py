@@ -1,7 +1,7 @@
-"""The pipeline: from the sockets to the store, and back to the writers; and the watch over those who write.
+"""The pipeline: from the sockets to the store, and back to the writers.
 
     receive ─► pending (bounded) ─► commit in a worker thread ─► acks, watch, live notes
-    beats   ─► answered at once with the durable position
+    beats   ─► answered at once with the durable position, and told to the watch (watch.py)
     files   ─► a desk of their own (file_desk.py)
 
 One task group; it runs on asyncio and on trio alike.
@@ -9,10 +9,9 @@ One task group; it runs on asyncio and on trio alike.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -23,28 +22,23 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from allranks_bus.errors import ProtocolError, VersionMismatch
-from allranks_bus.processes import ProcessIdentity, is_alive, standing
 from allranks_bus.sockets import CollectorSockets
 from allranks_bus.wire import Ack, Batch, Beat, Frame, Refused, unpack_up
 from allranks_collector.alerts.desk import AlertDesk
-from allranks_collector.clocks import Clocks
 from allranks_collector.file_desk import FileDesk
 from allranks_collector.file_rows import remove_run
 from allranks_collector.files import FileStore
-from allranks_collector.health import ENDED, Change, Condition, Patience, Sign, State, Ward, said_in, sign_of_close
-from allranks_collector.ingest import ClockNote, Committed, EventNote, Ingest, Note, StateNote
-from allranks_collector.ledger import WriterBook, process_of
-from allranks_collector.liveness import wait_for_exit
-from allranks_collector.oom import OomWatch
+from allranks_collector.health import ENDED, Change, Patience, Sign
+from allranks_collector.ingest import Committed, EventNote, Ingest, Note, StateNote
 from allranks_collector.stacks_desk import StacksDesk
 from allranks_collector.store import Store, StoreError
+from allranks_collector.watch import Listener, Watch, Watched
 
 logger = logging.getLogger(__name__)
 
 _GULP_BYTES = 4 * 1024 * 1024
 # So much waits that gathering more would gain nothing: commit at once.
 _ENOUGH_BYTES = 4 * 1024 * 1024
-_LOOK_S = 0.5
 _RETRY_S = 1.0
 _COMPLAIN_S = 10.0
 # What a message takes in memory beside its body, and how many writers may wait to be told their position.
@@ -68,19 +62,6 @@ class Counters:
     commit_s: float = 0.0
 
 
-@dataclass(frozen=True)
-class Watched:
-    """A writer under watch, as the service needs to know it."""
-
-    id: bytes
-    writer: int
-    run: int
-    run_id: str
-    attempt: int
-    rank: int
-    role: str
-
-
 @dataclass
 class _Waiting:
     """What the next commit takes."""
@@ -95,7 +76,7 @@ class _Waiting:
 
 
 class Pipeline:
-    """Takes in what writers send, stores it, answers, and watches them.
+    """Takes in what writers send, stores it, answers, and has them watched.
 
     Args:
         publish: told `(topic, run id, data)` of what has changed, for those who look on.
@@ -105,6 +86,7 @@ class Pipeline:
 
     Attributes:
         counters: for the metrics page.
+        watch: who writes, and how they are.
         files: the desk where files come in.
         stacks: the desk that asks ranks where they stand.
         problem: why nothing can be stored at the moment; empty while all is well.
@@ -129,13 +111,7 @@ class Pipeline:
         self.ingest = Ingest(store, bar_history=bar_history)
         self._store = store
         self._sockets = sockets
-        self._ward = Ward(patience)
-        self._clocks = Clocks()
-        self._ooms = OomWatch()
-        self._watched: dict[int, Watched] = {}
-        self._by_id: dict[bytes, Watched] = {}
-        # The processes that can be seen from here.
-        self._in_sight: dict[int, ProcessIdentity] = {}
+        self.watch = Watch(store, patience, Listener(self._met, self._changed, self._keep, self._was_deaf))
         self._commit_interval_s = commit_interval_s
         self._max_pending_bytes = max_pending_bytes
         self._publish = publish
@@ -158,48 +134,28 @@ class Pipeline:
             max_file_bytes=max_file_bytes,
         )
         self.stacks = StacksDesk(
-            store, tell=sockets.tell, publish=publish, writing=self._writing, heard_ns=self._ward.heard_ns
+            store, tell=sockets.tell, publish=publish, writing=self._writing, heard_ns=self.watch.heard_ns
         )
         self._told_versions: set[bytes] = set()
         self._complained_at = float("-inf")
-        self._task_group: anyio.abc.TaskGroup | None = None
 
     @property
     def pending_bytes(self) -> int:
         """The bytes of batches that are received and not yet stored."""
         return self._waiting.size + self._committing_bytes
 
-    @property
-    def live_writers(self) -> int:
-        """How many writers are thought to live."""
-        return sum(self._ward.state(writer) not in ENDED for writer in self._watched)
-
-    def heard_ns(self, writer: int) -> int | None:
-        """When a writer was last heard, in wall-clock nanoseconds; None where it is not watched."""
-        return self._ward.heard_ns(writer)
-
-    def is_watched(self, name: bytes) -> bool:
-        """True while the writer of this name is thought to live."""
-        watched = self._by_id.get(name)
-        return watched is not None and self._ward.state(watched.writer) not in ENDED
-
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Runs until it is cancelled; what has been received by then is committed before it returns."""
-        await self._resume()
+        lived = await self.watch.find()
+        runs = {one.watched.run for one in lived}
+        await anyio.to_thread.run_sync(self.ingest.preload, runs, limiter=self._writing)
         async with anyio.create_task_group() as task_group:
-            self._task_group = task_group
-            for watched, process, state in self._resumed:
-                self._admit(watched, process, state)
+            await task_group.start(self.watch.run, lived)
             task_group.start_soon(self._receive)
             task_group.start_soon(self._commit)
-            task_group.start_soon(self._look)
             task_group.start_soon(self.files.run)
             task_group.start_soon(self.stacks.run)
-            try:
-                task_status.started()
-                await anyio.sleep_forever()
-            finally:
-                self._task_group = None
+            task_status.started()
 
     async def drain(self) -> None:
         """Commits what has been received: the last step of a shutdown."""
@@ -218,13 +174,15 @@ class Pipeline:
         self.files.run_went()
         if self._alerts is not None:
             self._alerts.removed(run)
-        for watched in [watched for watched in self._watched.values() if watched.run == run]:
-            self._discharge(watched)
+        self.watch.removed(run)
 
     def keep_event(self, run: int, run_id: str, writer: int | None, kind: str, body: Mapping[str, Any]) -> None:
         """Has an event of a run stored with the next commit, and told then."""
-        self._waiting.notes.append(EventNote(writer, run, time.time_ns(), kind, body))
         self._waiting.news.append(("events", run_id, {}))
+        self._keep(EventNote(writer, run, time.time_ns(), kind, body))
+
+    def _keep(self, note: Note) -> None:
+        self._waiting.notes.append(note)
         self._work.set()
 
     # -- receiving -------------------------------------------------------------------------------------------------
@@ -277,25 +235,7 @@ class Pipeline:
             self._work.set()
         else:
             self._sockets.tell(beat.writer, Ack(position, self._store.instance, time.time_ns()))
-        watched = self._by_id.get(beat.writer)
-        if watched is not None and beat.status.get("drained") is not True:
-            step = beat.status.get("step")
-            known = step if type(step) is int and step >= 0 else None
-            self._observe(watched, beat)
-            said = said_in(beat.status)
-            self._note(self._ward.hear(watched.writer, known, time.monotonic(), time.time_ns(), said))
-
-    def _observe(self, watched: Watched, beat: Beat) -> None:
-        """What a beat tells beside that the writer lives: how its clock goes, and kills for want of memory."""
-        now_ns = time.time_ns()
-        offset_ns = self._clocks.see(watched.writer, now_ns, beat.sent_ns)
-        if offset_ns is not None:
-            self._waiting.notes.append(ClockNote(watched.writer, offset_ns))
-            self._work.set()
-        killed = self._ooms.hear(watched.writer, beat.status.get("oom"))
-        if killed:
-            self._waiting.notes.append(EventNote(watched.writer, watched.run, now_ns, "oom", {"killed": killed}))
-            self._work.set()
+        self.watch.beat(beat)
 
     def _reject(self, error: ProtocolError) -> None:
         self.counters.rejected += 1
@@ -374,12 +314,12 @@ class Pipeline:
         self.counters.events += done.events
         self.counters.points += done.points
         for book in done.opened:
-            self._admit(_watched(book), book.process, State.RUNNING)
+            self.watch.opened(book)
             self._publish("ranks", book.run.id, {"rank": book.rank, "state": "running"})
         for writer, step in done.steps.items():
-            self._note(self._ward.progress(writer, step, time.monotonic()))
+            self.watch.progress(writer, step)
         for book, end in done.closed:
-            self._closed(book, end)
+            self.watch.closed(book, end)
         self._tell_alerts(done)
         for run_id, step in done.touched.items():
             self._publish("metrics", run_id, {"last_step": step})
@@ -396,8 +336,9 @@ class Pipeline:
         if alerts is None:
             return
         for writer, step in done.steps.items():
-            if writer in self._watched:
-                alerts.came(self._watched[writer].run, writer, step)
+            run = self.watch.run_of(writer)
+            if run is not None:
+                alerts.came(run, writer, step)
         alerts.printed(done.printed)
         for book, time_ns, said in done.alerts:
             alerts.asked(book.run.run, book.writer, book.rank, said, time_ns)
@@ -405,121 +346,37 @@ class Pipeline:
             book = bad.book
             alerts.value(book.run.run, book.writer, book.rank, bad.key, bad.value, bad.step, bad.time_ns)
 
-    # -- watching --------------------------------------------------------------------------------------------------
+    # -- what the watch tells --------------------------------------------------------------------------------------
 
-    async def _resume(self) -> None:
-        """Finds the writers that lived when the collector was last here."""
+    def _was_deaf(self) -> bool:
+        if not self._is_deaf:
+            return False
+        self._is_deaf = self.pending_bytes > self._max_pending_bytes
+        return True
 
-        def read() -> list[tuple[Any, ...]]:
-            with self._store.cursor() as cursor:
-                return cursor.execute(
-                    "SELECT w.id, w.writer, w.run, r.id, w.attempt, w.rank, w.role, w.identity,"
-                    " coalesce(s.state, 'running') AS state FROM writers w JOIN runs r USING (run) LEFT JOIN"
-                    " (SELECT writer, arg_max(state, rowid) AS state FROM states GROUP BY writer) s USING (writer)"
-                    " WHERE w.role <> 'console'"
-                    " AND coalesce(s.state, 'running') IN ('running', 'stalled', 'unreachable')"
-                ).fetchall()
-
-        rows = await anyio.to_thread.run_sync(read)
-        runs = {row[2] for row in rows}
-        await anyio.to_thread.run_sync(self.ingest.preload, runs, limiter=self._writing)
-        self._resumed = [
-            (
-                Watched(bytes.fromhex(id_), writer, run, run_id, attempt, rank, role),
-                process_of(json.loads(identity)),
-                State(state),
-            )
-            for id_, writer, run, run_id, attempt, rank, role, identity, state in rows
-        ]
-
-    def _admit(self, watched: Watched, process: ProcessIdentity, state: State) -> None:
-        if watched.writer in self._watched:
-            return
-        self._watched[watched.writer] = self._by_id[watched.id] = watched
+    def _met(self, watched: Watched) -> None:
         if self._alerts is not None and watched.role == "rank":
             self._alerts.met(watched.run, watched.run_id, watched.writer, watched.attempt)
-        group = watched.run if watched.role == "rank" else None
-        self._ward.admit(watched.writer, state, time.monotonic(), time.time_ns(), group)
-        if process.is_visible:
-            self._in_sight[watched.writer] = process
-        if process.is_visible and self._task_group is not None:
-            self._ooms.watch(watched.writer, process.pid)
-            self._task_group.start_soon(self._await_exit, watched, process)
 
-    async def _await_exit(self, watched: Watched, process: ProcessIdentity) -> None:
-        is_seen = is_alive(process.pid, process.start)
-        end = await wait_for_exit(process)
-        detail: dict[str, Any] = {"exit_code": end.code, "signal": end.signal}
-        reason = f"killed by {end.signal}" if end.signal else None
-        if end.code is not None:
-            reason = f"exited with code {end.code}"
-        detail["reason"] = reason or "its process is gone"
-        if end.signal == "SIGKILL" and (killed := self._ooms.look(watched.writer)):
-            detail["oom_kills"] = killed
-        if not is_seen:  # it may have been long ago
-            detail["unseen"] = True
-        sign = Sign.GONE_BADLY if end.is_bad else Sign.GONE
-        self._note(self._ward.see(watched.writer, sign, detail))
-        # A CLOSE may still lie in its spool: it stays under watch until that is drained, or for ever as it is.
-        if self._ward.state(watched.writer) in (State.FINISHED, State.FAILED):
-            self._discharge(watched)
-
-    def _closed(self, book: WriterBook, end: Mapping[str, Any]) -> None:
-        watched = self._watched.get(book.writer)
-        if watched is None:  # it had ended before this collector started
-            watched = _watched(book)
-            self._admit(watched, book.process, State.DEAD)
-        sign, detail = sign_of_close(end)
-        for change in self._ward.see(book.writer, sign, detail):
-            if change.sign is not sign:  # how its process ended outweighs the CLOSE, with which nobody stored that
-                self._note([change])
-                continue
-            self._publish("ranks", watched.run_id, {"rank": watched.rank, "state": change.state.value})
-            self._changed(watched, change)
-        if sign is Sign.CLOSED_BADLY or not book.process.is_visible:
-            self._discharge(watched)
-
-    async def _look(self) -> None:
-        looked_at = time.monotonic()
-        while True:
-            await anyio.sleep(_LOOK_S)
-            now = time.monotonic()
-            late_s = now - looked_at - _LOOK_S
-            if self._is_deaf or late_s > _LOOK_S:
-                # This process stood still, or had no room to receive: nobody was silent but itself.
-                self._is_deaf = self.pending_bytes > self._max_pending_bytes
-                self._ward.excuse(now - looked_at)
-            looked_at = now
-            self._note(self._ward.look(now, self._condition))
-
-    def _condition(self, writer: int) -> Condition | None:
-        process = self._in_sight.get(writer)
-        found = None if process is None else standing(process.pid, process.start)
-        return None if found is None else Condition(*found)
-
-    def _note(self, changes: Iterable[Change]) -> None:
-        """Has changes of state stored, and told then."""
-        for change in changes:
-            watched = self._watched[change.writer]
-            state = change.state.value
+    def _changed(self, watched: Watched, change: Change, is_new: bool) -> None:
+        """Has a change of state stored, where its CLOSE has not brought it along, and told."""
+        state, reason = change.state.value, str(change.detail.get("reason") or "")
+        news = {"rank": watched.rank, "state": state}
+        if is_new:
             self._waiting.notes.append(StateNote(watched.writer, watched.run, time.time_ns(), state, change.detail))
-            self._waiting.news.append(("ranks", watched.run_id, {"rank": watched.rank, "state": state}))
+            self._waiting.news.append(("ranks", watched.run_id, news))
             self._hurried()
-            self._changed(watched, change)
-
-    def _changed(self, watched: Watched, change: Change) -> None:
-        reason = change.detail.get("reason", "")
-        who = (watched.run_id, watched.rank, watched.role)
-        logger.info("run %s rank %d (%s): %s %s", *who, change.state.value, reason)
-        if watched.role == "rank":
-            self.stacks.changed(watched.run, watched.run_id, change.state)
+        else:
+            self._publish("ranks", watched.run_id, news)
+        logger.info("run %s rank %d (%s): %s %s", watched.run_id, watched.rank, watched.role, state, reason)
         # A process that went well, or of which nobody knows: it may have closed, and that is on its way.
         is_sure = change.sign is not Sign.GONE
         alerts = self._alerts
-        if alerts is not None and watched.role == "rank":
-            state = change.state.value
-            alerts.changed(watched.run, watched.writer, watched.rank, state, str(reason or ""), is_sure=is_sure)
-        if change.state in ENDED and self._has_ended(watched):
+        if watched.role == "rank":
+            self.stacks.changed(watched.run, watched.run_id, change.state)
+            if alerts is not None:
+                alerts.changed(watched.run, watched.writer, watched.rank, state, reason, is_sure=is_sure)
+        if change.state in ENDED and self.watch.has_ended(watched.run):
             if alerts is not None:
                 alerts.ended(watched.run, is_sure=is_sure)
             self._waiting.ended_runs.add(watched.run)
@@ -530,20 +387,3 @@ class Pipeline:
         """Has what waits committed at once."""
         self._work.set()
         self._hurry.set()
-
-    def _has_ended(self, watched: Watched) -> bool:
-        return all(
-            self._ward.state(other.writer) in ENDED for other in self._watched.values() if other.run == watched.run
-        )
-
-    def _discharge(self, watched: Watched) -> None:
-        self._ward.discharge(watched.writer)
-        self._in_sight.pop(watched.writer, None)
-        self._clocks.forget(watched.writer)
-        self._ooms.forget(watched.writer)
-        self._watched.pop(watched.writer, None)
-        self._by_id.pop(watched.id, None)
-
-
-def _watched(book: WriterBook) -> Watched:
-    return Watched(book.id, book.writer, book.run.run, book.run.id, book.attempt, book.rank, book.role)

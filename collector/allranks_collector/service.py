@@ -135,7 +135,10 @@ class Collector:
         )
         settings = self.settings
         drainer = Drainer(
-            self._spool_roots(), self.address, accepts=self._is_meant_for_here, is_alive=self.pipeline.is_watched
+            self._spool_roots(),
+            self.address,
+            accepts=self._is_meant_for_here,
+            is_alive=self.pipeline.watch.is_watched,
         )
         self.outboxes = OutboxDrainer(
             self._spool_roots(),
@@ -225,7 +228,7 @@ class Collector:
         while True:
             await anyio.sleep(min(_IDLE_LOOK_S, idle_exit_s))
             now = time.monotonic()
-            busy = self.pipeline.live_writers or self.pipeline.pending_bytes or self.hub.viewers
+            busy = self.pipeline.watch.live_writers or self.pipeline.pending_bytes or self.hub.viewers
             if busy or self.pipeline.files.is_busy or self.outboxes.is_busy or self.alerts.is_busy:
                 busy_at = now
             elif now - busy_at >= idle_exit_s:
@@ -275,7 +278,7 @@ class Collector:
     # -- what the API asks (LiveView) --------------------------------------------------------------------------------
 
     def last_seen(self, writer: int) -> int | None:
-        return self.pipeline.heard_ns(writer)
+        return self.pipeline.watch.heard_ns(writer)
 
     def arriving(self, run_id: str) -> list[dict[str, Any]]:
         return self.pipeline.files.arriving(run_id)
@@ -297,7 +300,7 @@ class Collector:
             "http": self.http,
             "uptime": time.time() - self.started,
             "time": time.time(),
-            "writers": self.pipeline.live_writers,
+            "writers": self.pipeline.watch.live_writers,
             "pending_bytes": self.pipeline.pending_bytes,
             "commits": counters.commits,
             "events": counters.events,
@@ -316,7 +319,7 @@ class Collector:
         counters, files = self.pipeline.counters, self.pipeline.files
         usage = resource.getrusage(resource.RUSAGE_SELF)
         return {
-            "writers": self.pipeline.live_writers,
+            "writers": self.pipeline.watch.live_writers,
             "pending_bytes": self.pipeline.pending_bytes,
             "batches_total": counters.batches,
             "beats_total": counters.beats,

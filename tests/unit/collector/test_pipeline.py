@@ -202,11 +202,11 @@ async def test_the_death_of_a_process_is_stored_with_its_signal(
             await one.meet()
             one.send(writer.batch([writer.open(), number(7)]))
             await one.hear_position(2)
-            assert pipeline.is_watched(writer.name)
+            assert pipeline.watch.is_watched(writer.name)
             process.kill()
             await _until(lambda: len(_states(store)) == 2)
-            assert not pipeline.is_watched(writer.name)
-            assert pipeline.live_writers == 0
+            assert not pipeline.watch.is_watched(writer.name)
+            assert pipeline.watch.live_writers == 0
     assert _states(store) == [("running", None), ("dead", "killed by SIGKILL")]
     assert ("ranks", "run-1", {"rank": 0, "state": "dead"}) in notes
     assert ("metrics", "run-1", {"last_step": 7}) in notes
@@ -237,7 +237,7 @@ async def test_who_exited_badly_and_whose_close_came_in_later_has_failed(
             one.send(writer.batch([writer.open()]))
             await one.hear_position(1)
             process.kill()
-            await _until(lambda: not pipeline.is_watched(writer.name))
+            await _until(lambda: not pipeline.watch.is_watched(writer.name))
             one.send(writer.batch([_CLOSE]))  # by whoever drains its spool
             await one.hear_position(2)
     assert _states(store)[-1] == ("failed", "killed by SIGKILL")
@@ -254,10 +254,10 @@ async def test_a_new_collector_goes_on_watching_who_lived(
                 one.send(writer.batch([writer.open()]))
                 await one.hear_position(1)
     async with running(store, address) as pipeline:
-        assert [pipeline.is_watched(writer.name) for writer in writers] == [True, True]
+        assert [pipeline.watch.is_watched(writer.name) for writer in writers] == [True, True]
         process.kill()
-        await _until(lambda: not pipeline.is_watched(writers[0].name))
-        assert pipeline.is_watched(writers[1].name)
+        await _until(lambda: not pipeline.watch.is_watched(writers[0].name))
+        assert pipeline.watch.is_watched(writers[1].name)
     assert [state for state, _ in _states(store)] == ["running", "running", "dead"]
 
 
@@ -337,12 +337,12 @@ async def test_a_run_that_is_removed_is_watched_no_more(store: Store, address: A
             one.send(writer.batch([writer.open(), number(1)]))
             await one.hear_position(2)
             await pipeline.remove_run(1)
-            assert not pipeline.is_watched(writer.name)
+            assert not pipeline.watch.is_watched(writer.name)
             assert _steps(store) == []
             # It lives, and comes back with all that it has.
             one.send(writer.batch([number(2)]))
             await _until(lambda: pipeline.counters.commits > 2)
             one.send(writer.batch([writer.open(), number(1), number(2)], first=0))
             await one.hear_position(3)
-            assert pipeline.is_watched(writer.name)
+            assert pipeline.watch.is_watched(writer.name)
     assert _steps(store) == [1, 2]

@@ -31,7 +31,7 @@ async def test_who_looks_on_is_told_of_lines_and_nothing_else(store: Store) -> N
                 await one.meet()
                 one.send(tee.batch([tee.open(), _LINE]))
                 await one.hear_position(2)
-                assert pipeline.live_writers == 0
+                assert pipeline.watch.live_writers == 0
     assert told == [("logs", "run-1")]
 
 
@@ -44,6 +44,6 @@ async def test_a_collector_that_comes_back_does_not_wait_for_tees(store: Store) 
                 one.send(tee.batch([tee.open(), _LINE]))
                 await one.hear_position(2)
         async with running(store, address) as pipeline:
-            assert pipeline.live_writers == 0
+            assert pipeline.watch.live_writers == 0
             with peer(address, tee) as one:
                 assert (await one.meet()).next_seq == 2

@@ -1,0 +1,265 @@
+"""The watch over those who write: it drives the ward, and tells each change of state as it is seen.
+
+    beats, steps, CLOSEs ─► ward ─► changes
+    pidfds, /proc, time  ─►
+
+The pipeline tells it what comes in. It waits by itself for those processes to end that can be seen from here, and
+finds who lived when the collector was last here.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+from allranks_bus.processes import ProcessIdentity, is_alive, standing
+from allranks_bus.wire import Beat
+from allranks_collector.clocks import Clocks
+from allranks_collector.health import ENDED, Change, Condition, Patience, Sign, State, Ward, said_in, sign_of_close
+from allranks_collector.ingest import ClockNote, EventNote, Note
+from allranks_collector.ledger import WriterBook, process_of
+from allranks_collector.liveness import wait_for_exit
+from allranks_collector.oom import OomWatch
+from allranks_collector.store import Store
+
+_LOOK_S = 0.5
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A writer under watch, as the service needs to know it."""
+
+    id: bytes
+    writer: int
+    run: int
+    run_id: str
+    attempt: int
+    rank: int
+    role: str
+
+
+@dataclass(frozen=True)
+class Lived:
+    """A writer that lived when the collector was last here."""
+
+    watched: Watched
+    process: ProcessIdentity
+    state: State
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who is told what is seen; all of it in the event loop's thread, where nothing may wait.
+
+    Attributes:
+        met: a writer is under watch from now on.
+        changed: its state is another now; True where that is to be stored, for its CLOSE has not brought it along.
+        keep: has what was seen beside that stored.
+        was_deaf: whether the collector had no room to hear anybody since it was last asked.
+    """
+
+    met: Callable[[Watched], None]
+    changed: Callable[[Watched, Change, bool], None]
+    keep: Callable[[Note], None]
+    was_deaf: Callable[[], bool]
+
+
+class Watch:
+    """All writers that are thought to live, and those of which more may be learned."""
+
+    def __init__(self, store: Store, patience: Patience, listener: Listener) -> None:
+        self._store = store
+        self._listener = listener
+        self._ward = Ward(patience)
+        self._clocks = Clocks()
+        self._ooms = OomWatch()
+        self._watched: dict[int, Watched] = {}
+        self._by_id: dict[bytes, Watched] = {}
+        # The processes that can be seen from here.
+        self._in_sight: dict[int, ProcessIdentity] = {}
+        self._task_group: anyio.abc.TaskGroup | None = None
+
+    @property
+    def live_writers(self) -> int:
+        """How many writers are thought to live."""
+        return sum(self._ward.state(writer) not in ENDED for writer in self._watched)
+
+    def heard_ns(self, writer: int) -> int | None:
+        """When a writer was last heard, in wall-clock nanoseconds; None where it is not watched."""
+        return self._ward.heard_ns(writer)
+
+    def is_watched(self, name: bytes) -> bool:
+        """True while the writer of this name is thought to live."""
+        watched = self._by_id.get(name)
+        return watched is not None and self._ward.state(watched.writer) not in ENDED
+
+    def run_of(self, writer: int) -> int | None:
+        """The run of a writer under watch, by number."""
+        watched = self._watched.get(writer)
+        return None if watched is None else watched.run
+
+    def has_ended(self, run: int) -> bool:
+        """True where nobody of a run is thought to live."""
+        return all(
+            self._ward.state(watched.writer) in ENDED for watched in self._watched.values() if watched.run == run
+        )
+
+    # -- what it does by itself ------------------------------------------------------------------------------------
+
+    async def find(self) -> list[Lived]:
+        """The writers that lived when the collector was last here."""
+
+        def read() -> list[tuple[Any, ...]]:
+            with self._store.cursor() as cursor:
+                return cursor.execute(
+                    "SELECT w.id, w.writer, w.run, r.id, w.attempt, w.rank, w.role, w.identity,"
+                    " coalesce(s.state, 'running') AS state FROM writers w JOIN runs r USING (run) LEFT JOIN"
+                    " (SELECT writer, arg_max(state, rowid) AS state FROM states GROUP BY writer) s USING (writer)"
+                    " WHERE w.role <> 'console'"
+                    " AND coalesce(s.state, 'running') IN ('running', 'stalled', 'unreachable')"
+                ).fetchall()
+
+        return [
+            Lived(
+                Watched(bytes.fromhex(id_), writer, run, run_id, attempt, rank, role),
+                process_of(json.loads(identity)),
+                State(state),
+            )
+            for id_, writer, run, run_id, attempt, rank, role, identity, state in await anyio.to_thread.run_sync(read)
+        ]
+
+    async def run(
+        self, lived: Iterable[Lived], *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Watches until it is cancelled; first those that lived before."""
+        async with anyio.create_task_group() as task_group:
+            self._task_group = task_group
+            try:
+                for one in lived:
+                    self._admit(one.watched, one.process, one.state)
+                task_status.started()
+                await self._look()
+            finally:
+                self._task_group = None
+
+    async def _look(self) -> None:
+        looked_at = time.monotonic()
+        while True:
+            await anyio.sleep(_LOOK_S)
+            now = time.monotonic()
+            late_s = now - looked_at - _LOOK_S
+            if self._listener.was_deaf() or late_s > _LOOK_S:
+                # This process stood still, or had no room to receive: nobody was silent but itself.
+                self._ward.excuse(now - looked_at)
+            looked_at = now
+            self._tell(self._ward.look(now, self._condition))
+
+    def _condition(self, writer: int) -> Condition | None:
+        process = self._in_sight.get(writer)
+        found = None if process is None else standing(process.pid, process.start)
+        return None if found is None else Condition(*found)
+
+    async def _await_exit(self, watched: Watched, process: ProcessIdentity) -> None:
+        is_seen = is_alive(process.pid, process.start)
+        end = await wait_for_exit(process)
+        detail: dict[str, Any] = {"exit_code": end.code, "signal": end.signal}
+        reason = f"killed by {end.signal}" if end.signal else None
+        if end.code is not None:
+            reason = f"exited with code {end.code}"
+        detail["reason"] = reason or "its process is gone"
+        if end.signal == "SIGKILL" and (killed := self._ooms.look(watched.writer)):
+            detail["oom_kills"] = killed
+        if not is_seen:  # it may have been long ago
+            detail["unseen"] = True
+        sign = Sign.GONE_BADLY if end.is_bad else Sign.GONE
+        self._tell(self._ward.see(watched.writer, sign, detail))
+        # A CLOSE may still lie in its spool: it stays under watch until that is drained, or for ever as it is.
+        if self._ward.state(watched.writer) in (State.FINISHED, State.FAILED):
+            self._discharge(watched)
+
+    # -- what it is told -------------------------------------------------------------------------------------------
+
+    def opened(self, book: WriterBook) -> None:
+        """A writer has come."""
+        self._admit(_watched(book), book.process, State.RUNNING)
+
+    def beat(self, beat: Beat) -> None:
+        """A beat has come in; who is not watched is not met by that."""
+        watched = self._by_id.get(beat.writer)
+        if watched is None or beat.status.get("drained") is True:
+            return
+        step = beat.status.get("step")
+        known = step if type(step) is int and step >= 0 else None
+        self._observe(watched, beat)
+        said = said_in(beat.status)
+        self._tell(self._ward.hear(watched.writer, known, time.monotonic(), time.time_ns(), said))
+
+    def _observe(self, watched: Watched, beat: Beat) -> None:
+        """What a beat tells beside that the writer lives: how its clock goes, and kills for want of memory."""
+        now_ns = time.time_ns()
+        offset_ns = self._clocks.see(watched.writer, now_ns, beat.sent_ns)
+        if offset_ns is not None:
+            self._listener.keep(ClockNote(watched.writer, offset_ns))
+        killed = self._ooms.hear(watched.writer, beat.status.get("oom"))
+        if killed:
+            self._listener.keep(EventNote(watched.writer, watched.run, now_ns, "oom", {"killed": killed}))
+
+    def progress(self, writer: int, step: int) -> None:
+        """A step of a writer has been stored."""
+        self._tell(self._ward.progress(writer, step, time.monotonic()))
+
+    def closed(self, book: WriterBook, end: Mapping[str, Any]) -> None:
+        """A writer's CLOSE has been stored, with what follows from that alone."""
+        watched = self._watched.get(book.writer)
+        if watched is None:  # it had ended before this collector started
+            watched = _watched(book)
+            self._admit(watched, book.process, State.DEAD)
+        sign, detail = sign_of_close(end)
+        for change in self._ward.see(book.writer, sign, detail):
+            # How its process ended outweighs the CLOSE, with which nobody stored that.
+            self._listener.changed(watched, change, change.sign is not sign)
+        if sign is Sign.CLOSED_BADLY or not book.process.is_visible:
+            self._discharge(watched)
+
+    def removed(self, run: int) -> None:
+        """A run has been removed."""
+        for watched in [watched for watched in self._watched.values() if watched.run == run]:
+            self._discharge(watched)
+
+    # -- the list --------------------------------------------------------------------------------------------------
+
+    def _admit(self, watched: Watched, process: ProcessIdentity, state: State) -> None:
+        if watched.writer in self._watched:
+            return
+        self._watched[watched.writer] = self._by_id[watched.id] = watched
+        self._listener.met(watched)
+        group = watched.run if watched.role == "rank" else None
+        self._ward.admit(watched.writer, state, time.monotonic(), time.time_ns(), group)
+        if process.is_visible:
+            self._in_sight[watched.writer] = process
+        if process.is_visible and self._task_group is not None:
+            self._ooms.watch(watched.writer, process.pid)
+            self._task_group.start_soon(self._await_exit, watched, process)
+
+    def _discharge(self, watched: Watched) -> None:
+        self._ward.discharge(watched.writer)
+        self._in_sight.pop(watched.writer, None)
+        self._clocks.forget(watched.writer)
+        self._ooms.forget(watched.writer)
+        self._watched.pop(watched.writer, None)
+        self._by_id.pop(watched.id, None)
+
+    def _tell(self, changes: Iterable[Change]) -> None:
+        for change in changes:
+            self._listener.changed(self._watched[change.writer], change, True)
+
+
+def _watched(book: WriterBook) -> Watched:
+    return Watched(book.id, book.writer, book.run.run, book.run.id, book.attempt, book.rank, book.role)
