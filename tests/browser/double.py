@@ -69,6 +69,23 @@ def file(name: str, size: int = 1000, **fields: Any) -> dict[str, Any]:
     return values | fields
 
 
+def stack_group(where: str, ranks: list[int], **fields: Any) -> dict[str, Any]:
+    """A group of ranks that stand at a place, such as `wait train.py:88`, as the API gives it."""
+    wait, _, place = where.partition(" ")
+    file, _, line = place.partition(":")
+    values: dict[str, Any] = {
+        "text": f"{len(ranks)} in {where}", "where": where, "ranks": ranks, "answered": True, "wait": wait,
+        "function": "step", "file": file, "line": int(line or 0),
+    }  # fmt: skip
+    return values | fields
+
+
+def stack(number: int, *frames: tuple[str, int, str], **fields: Any) -> dict[str, Any]:
+    """A rank's stack as the API gives it: the frames of its main thread, innermost first."""
+    main = {"name": "MainThread", "id": 1, "main": True, "frames": frames}
+    return {"rank": number, "how": "asked", "reason": None, "threads": [main] if frames else []} | fields
+
+
 @dataclass
 class Asked:
     """One API request: its path below /api, and its parameters."""
@@ -90,6 +107,9 @@ class State:
     arriving: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     logs: Logs = field(default_factory=Logs)
     why: dict[str, Any] | None = None
+    stacks: dict[str, Any] = field(default_factory=lambda: {"asked_at": None, "text": "", "groups": [], "ranks": []})
+    # What ranks answer who are asked where they stand; None: none of them is there.
+    answer: dict[str, Any] | None = None
     steps: int = 100
     nonfinite_at: int | None = None
     trouble: bool = False
@@ -168,11 +188,28 @@ class CollectorDouble:
             return 200, {"files": state.files, "arriving": state.arriving, "total_bytes": total}
         if what == "why":
             return (200, state.why) if state.why else (404, {"error": "nothing is known"})
+        if what == "stacks":
+            return 200, self._stacks(params)
         if what == "logs":
             return state.logs.answer(params)
         if what in ("metrics", "system"):
             return 200, {"series": self._series(params), "buckets": 100, "x": "step"}
         return 200, found
+
+    def ask(self, path: str, params: dict[str, list[str]]) -> tuple[int, dict[str, Any]]:
+        """Ranks are asked: what they answer is the state's `answer`, if it has any."""
+        if self.state.answer is None:
+            return 409, {"error": "no rank of the run is there to be asked"}
+        self.state.stacks = self.state.answer
+        return self.answer(path, params)
+
+    def _stacks(self, params: dict[str, list[str]]) -> dict[str, Any]:
+        ranks = self.state.stacks["ranks"]
+        if "ranks" in params:
+            ranks = [rank for rank in ranks if rank["rank"] in _span(params["ranks"][0])]
+        if params.get("threads") == ["false"]:
+            ranks = [rank | {"threads": []} for rank in ranks]
+        return self.state.stacks | {"ranks": ranks}
 
     def _series(self, params: dict[str, list[str]]) -> list[dict[str, Any]]:
         low = int(params.get("step_min", ["0"])[0])
@@ -233,6 +270,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, mimetypes.guess_type(file.name)[0] or "text/plain", file.read_bytes())
         else:
             self._send(200, "text/html; charset=utf-8", (WEB / "index.html").read_bytes())
+
+    def do_POST(self) -> None:
+        """Ranks are asked where they stand."""
+        url = urlsplit(self.path)
+        status, body = self.collector.ask(url.path.removeprefix("/api"), parse_qs(url.query))
+        self._send(status, "application/json", json.dumps(body).encode())
 
     def _send(self, status: int, kind: str, body: bytes) -> None:
         self.send_response(status)

@@ -15,6 +15,7 @@ from allranks_collector.api.context import Context
 from allranks_collector.queries.stacks import newest_stacks
 
 RunId = Annotated[str, InPath(description="the run's id, a beginning of it that no other run has, or its name")]
+Ranks = Annotated[str | None, Query(description="ranks and ranges, as in 0-3,7; all if absent")]
 Threads = Annotated[bool, Query(description="false leaves out the threads: small, also of a thousand ranks")]
 
 router = APIRouter(tags=["health"])
@@ -25,14 +26,16 @@ def stacks(
     request: Request,
     context: Context,
     id: RunId,  # noqa: A002
+    ranks: Ranks = None,
     threads: Threads = True,
 ) -> Response:
-    """The stacks of the ranks when they were last asked, and the groups that they form by where they stood.
+    """The stacks of the ranks when they were last asked, and the groups that all of them form by where they stood.
 
     They are asked by themselves when most of them stand still.
     """
+    wanted = queries.parse_ranks(ranks)
     with context.reading() as cursor:
-        found = newest_stacks(cursor, queries.find_run(cursor, id), with_threads=threads)
+        found = newest_stacks(cursor, queries.find_run(cursor, id), with_threads=threads, ranks=wanted)
     return answer(request, found)
 
 
@@ -41,7 +44,7 @@ def ask(
     request: Request,
     context: Context,
     id: RunId,  # noqa: A002
-    ranks: Annotated[str | None, Query(description="ranks and ranges, as in 0-3,7; all if absent")] = None,
+    ranks: Ranks = None,
     threads: Threads = True,
 ) -> Response:
     """Ask the ranks where they stand, and answer when those that can have answered: in some seconds.
@@ -53,4 +56,4 @@ def ask(
     wanted = queries.parse_ranks(ranks)
     if context.ask_stacks is None or from_thread.run(context.ask_stacks, run.run, run.id, wanted) is None:
         return refusal(409, f"no rank of the run {run.id} is there to be asked")
-    return stacks(request, context, id, threads)
+    return stacks(request, context, id, ranks, threads)

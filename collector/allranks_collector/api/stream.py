@@ -31,7 +31,8 @@ router = APIRouter(tags=["stream"])
 async def stream(
     context: Context, run: Annotated[str | None, Query(description="only this run (id, prefix or name)")] = None
 ) -> StreamingResponse:
-    """Follow what changes, as server-sent events: `runs`, `ranks`, `metrics`, `events`, `files` and `logs`.
+    """Follow what changes, as server-sent events: `runs`, `ranks`, `metrics`, `events`, `files`, `logs`, and
+    `stacks` where ranks have been asked where they stand.
 
     Data is JSON with at least `run`, the run's id; `metrics` also says `last_step` and which `keys` moved (null:
     any), at most four times a second per run. A note says that something changed: ask for what it is.

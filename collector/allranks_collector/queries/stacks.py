@@ -9,6 +9,8 @@ from allranks_collector.queries.runs import seconds
 from allranks_collector.quorum import group, sentence
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import duckdb
 
     from allranks_collector.queries.select import RunRef
@@ -22,11 +24,17 @@ _NEWEST = """
     ORDER BY rank"""
 
 
-def newest_stacks(cursor: duckdb.DuckDBPyConnection, run: RunRef, *, with_threads: bool = True) -> dict[str, Any]:
+def newest_stacks(
+    cursor: duckdb.DuckDBPyConnection,
+    run: RunRef,
+    *,
+    with_threads: bool = True,
+    ranks: Collection[int] | None = None,
+) -> dict[str, Any]:
     """The newest asking: `asked_at`, all groups as one line of `text`, `groups`, and `ranks` with their threads.
 
-    Without threads it is small, also of a thousand ranks. `asked_at` is null, and the rest empty, where nobody has
-    been asked.
+    Without threads it is small, also of a thousand ranks; and so it is of a few `ranks` (None: all), whatever groups
+    the others form. `asked_at` is null, and the rest empty, where nobody has been asked.
     """
     rows = cursor.execute(_NEWEST, {"run": run.run}).fetchall()
     answers = {rank: json.loads(answer) for rank, _, _, answer in rows}
@@ -43,5 +51,6 @@ def newest_stacks(cursor: duckdb.DuckDBPyConnection, run: RunRef, *, with_thread
                 "threads": answers[rank].get("threads", []) if with_threads else [],
             }
             for rank, how, _, _ in rows
+            if ranks is None or rank in ranks
         ],
     }

@@ -2,6 +2,8 @@
 
 // A request that hangs must not hold up those after it.
 const TIMEOUT_MS = 20_000;
+// Ranks that are silent are waited for, and each is then asked by a signal.
+const ASK_TIMEOUT_MS = 120_000;
 /** After a failure that may pass, the next try. */
 export const RETRY_MS = 2_000;
 
@@ -29,11 +31,11 @@ export function query(params) {
   return text ? `?${text}` : "";
 }
 
-async function get(path, params = {}) {
+async function request(method, path, params, timeoutMs) {
   let response;
   try {
     response = await fetch(`/api${path}${query(params)}`, {
-      headers: { accept: "application/json" }, signal: AbortSignal.timeout(TIMEOUT_MS),
+      method, headers: { accept: "application/json" }, signal: AbortSignal.timeout(timeoutMs),
     });
   } catch {
     throw new ApiError("The collector does not answer.", 0);
@@ -48,12 +50,18 @@ async function get(path, params = {}) {
   return body;
 }
 
+const get = (path, params = {}) => request("GET", path, params, TIMEOUT_MS);
+
 const runPath = (id, rest = "") => `/runs/${encodeURIComponent(id)}${rest}`;
 
 export const getRuns = (filters) => get("/runs", filters);
 export const getRun = (id) => get(runPath(id));
 export const getRanks = (id, attempt) => get(runPath(id, "/ranks"), { attempt }).then((body) => body.ranks);
 export const getWhy = (id, attempt) => get(runPath(id, "/why"), { attempt });
+/** Where ranks stood when they were last asked: `{asked_at, text, groups, ranks}`. */
+export const getStacks = (id, params) => get(runPath(id, "/stacks"), params);
+/** Asks all ranks where they stand, and answers when those that can have said so. */
+export const askStacks = (id) => request("POST", runPath(id, "/stacks"), { threads: false }, ASK_TIMEOUT_MS);
 export const getKeys = (id) => get(runPath(id, "/keys")).then((body) => body.keys);
 export const getObjects = (id, params) => get(runPath(id, "/objects"), params).then((body) => body.objects);
 export const getEvents = (id, params) => get(runPath(id, "/events"), params).then((body) => body.events);

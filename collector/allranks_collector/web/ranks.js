@@ -84,6 +84,18 @@ export function reasonOf(rank) {
   return parts.filter((part, i) => !parts.some((other, k) => other.includes(part) && (other !== part || k < i))).join(" · ");
 }
 
+/** Whether most ranks that live stand still: then they have been asked where. */
+export function mostStand(ranks) {
+  const living = ranks.filter((rank) => ["running", "stalled", "unreachable"].includes(rank.state));
+  return 2 * living.filter((rank) => rank.state !== "running").length > living.length;
+}
+
+/** The ranks, or as many ranges of them as are read at a glance: "0-3, 7, …". */
+export function fewRanks(ranks, most = 4) {
+  const parts = formatRanks(ranks).split(",");
+  return parts.length <= most ? parts.join(", ") : `${parts.slice(0, most).join(", ")}, …`;
+}
+
 /** The slowest and the fastest step among ranks that live, or null where fewer than two have a step. */
 export function stepSpread(ranks) {
   const live = ranks.filter((rank) => rank.last_step !== null && (rank.state === "running" || rank.state === "stalled"));

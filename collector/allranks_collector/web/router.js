@@ -44,6 +44,14 @@ export function runOf(path) {
 
 export const runUrl = (id) => `/runs/${encodeURIComponent(id)}`;
 
+/** The address of a run's tab, the rest of the present query kept but for `changes` ("" or null: without). */
+export function tabUrl(id, tab, query, changes = {}) {
+  const search = new URLSearchParams(
+    Object.entries({ ...query, tab, ...changes }).filter(([, value]) => value !== null && value !== undefined && value !== ""),
+  );
+  return `${runUrl(id)}?${search}`;
+}
+
 /** Turns plain clicks on links of the dashboard into navigation without a page load. */
 export function useLinks() {
   useEffect(() => {

@@ -4,7 +4,7 @@ const RETRY_MIN_MS = 500;
 const RETRY_MAX_MS = 5_000;
 // A browser gives one origin six connections: hidden tabs hand theirs back after a while.
 const HIDDEN_CLOSE_MS = 30_000;
-const TOPICS = ["runs", "ranks", "metrics", "events", "files", "logs"];
+const TOPICS = ["runs", "ranks", "metrics", "events", "files", "logs", "stacks"];
 
 /** Opens a stream that reconnects by itself, and returns a function that ends it.
  *

@@ -55,11 +55,13 @@ def test_the_newest_answers_are_shown_as_the_openapi_page_says(store: Store, tmp
     with _client(store, tmp_path) as client:
         got = client.get("/api/runs/run-one/stacks").json()
         small = client.get("/api/runs/run-one/stacks", params={"threads": "false"}).json()
+        one = client.get("/api/runs/run-one/stacks", params={"ranks": "1"}).json()
     said = models.StacksAnswer.model_validate(got).model_dump(mode="json")
     assert said == got
     assert got["text"] == "2 (ranks 0-1) in step train.py:88 · rank 2: stopped by a signal"
     assert small == {**got, "ranks": [{**rank, "threads": []} for rank in got["ranks"]]}
     assert [rank["how"] for rank in got["ranks"]] == ["asked", "asked", "none"]
+    assert one == {**got, "ranks": got["ranks"][1:2]}
 
 
 def test_of_a_run_that_nobody_has_asked_nothing_is_shown(

@@ -1,13 +1,12 @@
 // All ranks at a glance: a legend that counts, the grid, and the ranks that are not fine with the reason.
 import { html, useMemo } from "../lib.js";
 import { count, plural } from "../format.js";
-import { fates, formatRanks, notFine, stateCounts } from "../ranks.js";
+import { fates, fewRanks, formatRanks, notFine, stateCounts } from "../ranks.js";
 import { Ago, State } from "./bits.js";
 import { LastWords } from "./last_words.js";
 import { RankGrid } from "./rank_grid.js";
 
 const ROWS = 40;
-const FEW = 4;
 // From so many ranks on the grid is high enough for a high table beside it.
 const TALL = 256;
 
@@ -56,12 +55,6 @@ function Problems({ bad, tall, onToggle }) {
   </div>`;
 }
 
-/** The ranks, or as many of them as are read at a glance. */
-function few(numbers) {
-  const parts = formatRanks(numbers).split(",");
-  return parts.length <= FEW ? parts.join(", ") : `${parts.slice(0, FEW).join(", ")}, …`;
-}
-
 function Fate({ ranks, reason, first, onToggle }) {
   const [one] = ranks;
   const numbers = ranks.map((rank) => rank.rank);
@@ -71,7 +64,7 @@ function Fate({ ranks, reason, first, onToggle }) {
   const seen = ranks.map((rank) => rank.last_seen).filter((time) => time !== null);
   const trace = one.exception?.traceback;
   return html`<tr data-testid="rank-problem" data-ranks=${formatRanks(numbers)}>
-    <td class="which"><button type="button" class="link" title=${`Select ${formatRanks(numbers)}`} onClick=${() => onToggle(numbers)}>${few(numbers)}</button>
+    <td class="which"><button type="button" class="link" title=${`Select ${formatRanks(numbers)}`} onClick=${() => onToggle(numbers)}>${fewRanks(numbers)}</button>
       ${ranks.length > 1 && html`<small>×${count(ranks.length)}</small>`}</td>
     <td><${State} state=${one.state} /></td>
     <td class="why">${first && html`<span class="tag">first</span>`}

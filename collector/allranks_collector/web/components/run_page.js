@@ -1,10 +1,10 @@
 // A run's page: fetches what its parts show, and tells them when the collector says that something moved.
 import { html, useMemo, useRef } from "../lib.js";
-import { getFiles, getKeys, getRanks, getRun, getWhy } from "../api.js";
+import { getFiles, getKeys, getRanks, getRun, getStacks, getWhy } from "../api.js";
 import { seriesLoader } from "../loader.js";
 import { bus } from "../observable.js";
-import { formatRanks, parseRanks } from "../ranks.js";
-import { setQuery, useRoute, useTitle } from "../router.js";
+import { formatRanks, mostStand, parseRanks } from "../ranks.js";
+import { setQuery, tabUrl, useRoute, useTitle } from "../router.js";
 import { useResource, useStream, useThrottled } from "../store.js";
 import { Notice } from "./bits.js";
 import { ChartsTab } from "./charts_tab.js";
@@ -12,9 +12,11 @@ import { ConfigTab } from "./config_tab.js";
 import { ConsoleTab } from "./console_tab.js";
 import { EventsTab } from "./events_tab.js";
 import { FilesTab } from "./files_tab.js";
+import { HealthTab } from "./health_tab.js";
 import { ObjectsTab } from "./objects_tab.js";
 import { RanksPanel } from "./ranks_panel.js";
 import { RunHeader } from "./run_header.js";
+import { StandingRanks } from "./stacks_panel.js";
 import { Verdict } from "./verdict.js";
 
 const CHARTS_MS = 1_000;
@@ -25,6 +27,7 @@ const WHY_MS = 2_000;
 const STEPS_MS = 3_000;
 const KEYS_MS = 5_000;
 const FILES_MS = 1_000;
+const STACKS_MS = 500;
 
 export function RunPage({ id, theme }) {
   const { data, error, refresh } = useResource(() => getRun(id), [id]);
@@ -43,8 +46,9 @@ function LoadedRun({ run, refresh, theme }) {
   const keys = useResource(() => getKeys(run.id), [run.id]);
   const files = useResource(() => getFiles(run.id), [run.id]);
   const why = useResource(() => getWhy(run.id, attempt), [run.id, attempt]);
+  const stacks = useResource(() => getStacks(run.id, { threads: false }), [run.id]);
   const load = useMemo(() => seriesLoader(run.id), [run.id]);
-  const { pulse, onEvent, onLive } = usePulse(run.id, { refresh, ranks, keys, files, why });
+  const { pulse, onEvent, onLive } = usePulse(run.id, { refresh, ranks, keys, files, why, stacks });
   useStream(run.id, onEvent, onLive);
 
   const selected = useMemo(() => parseRanks(query.ranks), [query.ranks]);
@@ -59,14 +63,17 @@ function LoadedRun({ run, refresh, theme }) {
   }, [keys.data]);
 
   const tabs = [
-    ["charts", "Charts", byKind.metric.length], ["system", "System", byKind.system.length], ["console", "Console"],
+    ["charts", "Charts", byKind.metric.length], ["health", "Health"], ["system", "System", byKind.system.length], ["console", "Console"],
     ["objects", "Text & histograms", byKind.object.length], ["files", "Files", files.data?.files.length],
     ["config", "Config & summary"], ["events", "Events"],
   ];
   const tab = tabs.some(([name]) => name === query.tab) ? query.tab : "charts";
+  // On the health tab they are below, and more of them. What an earlier attempt said is history.
+  const standing = tab !== "health" && mostStand(list) && stacks.data?.asked_at > (run.attempts.at(-1)?.started_at ?? 0);
   const charts = { load, pulse, attempt, spoken, selected: formatRanks(selected), theme };
   const shown = {
     charts: () => html`<${ChartsTab} key="charts" source="metrics" keys=${keys.data && byKind.metric} error=${keys.error} ...${charts} />`,
+    health: () => html`<${HealthTab} run=${run} stacks=${stacks} />`,
     system: () => html`<${ChartsTab} key="system" source="system" keys=${keys.data && byKind.system} error=${keys.error} ...${charts} />`,
     console: () => html`<${ConsoleTab} key=${run.id} run=${run.id} pulse=${pulse} attempt=${attempt} selected=${charts.selected} size=${run.world_size ?? run.ranks_seen} />`,
     objects: () => html`<${ObjectsTab} run=${run.id} keys=${byKind.object} pulse=${pulse} ranks=${charts.selected} />`,
@@ -76,26 +83,21 @@ function LoadedRun({ run, refresh, theme }) {
   };
   return html`<div class="page run" data-testid="run-page" data-run=${run.id}>
     <${RunHeader} run=${run} ranks=${list} attempt=${attempt} />
-    <${Verdict} why=${why.data} />
+    <${Verdict} why=${why.data}>${standing && html`<${StandingRanks} run=${run.id} stacks=${stacks.data} />`}<//>
     <${RanksPanel} run=${run.id} first=${why.data?.first?.rank ?? null} words=${tab !== "console"} ranks=${list} selected=${selected} onSelect=${select} error=${ranks.error} />
     <nav class="tabs" aria-label="Views of the run">
-      ${tabs.map(([name, label, size]) => html`<a key=${name} href=${tabUrl(run.id, name, query)} data-testid=${`tab-${name}`}
+      ${tabs.map(([name, label, size]) => html`<a key=${name} href=${tabUrl(run.id, name, query, { stack: null })} data-testid=${`tab-${name}`}
         aria-current=${name === tab ? "page" : undefined}>${label}${size ? html`<small>${size}</small>` : ""}</a>`)}
     </nav>
     ${shown[tab]()}
   </div>`;
 }
 
-function tabUrl(id, tab, query) {
-  const search = new URLSearchParams({ ...query, tab });
-  return `/runs/${encodeURIComponent(id)}?${search}`;
-}
-
 /** Turns the stream's notes into refreshes, each kind at its own pace.
  *
  * The pulse tells charts which keys moved (null: all of them), and the events and the console that there are new ones.
  */
-function usePulse(id, { refresh, ranks, keys, files, why }) {
+function usePulse(id, { refresh, ranks, keys, files, why, stacks }) {
   const pulse = useMemo(bus, [id]);
   const moved = useRef(new Set());
   const everything = useRef(false);
@@ -115,6 +117,7 @@ function usePulse(id, { refresh, ranks, keys, files, why }) {
   const headerSoon = useThrottled(refresh, HEADER_MS);
   const keysSoon = useThrottled(keys.refresh, KEYS_MS);
   const filesSoon = useThrottled(files.refresh, FILES_MS);
+  const stacksSoon = useThrottled(stacks.refresh, STACKS_MS);
   const newKeysSoon = useThrottled(keys.refresh, CHARTS_MS);
 
   const onMetrics = (data) => {
@@ -133,11 +136,11 @@ function usePulse(id, { refresh, ranks, keys, files, why }) {
   const all = (...steps) => () => steps.forEach((step) => step());
   const actions = {
     metrics: onMetrics, ranks: all(ranksSoon, headerSoon, whySoon, eventsSoon), runs: all(ranksSoon, headerSoon, whySoon, eventsSoon), events: eventsSoon,
-    files: filesSoon, logs,
+    files: filesSoon, logs, stacks: stacksSoon,
   };
   const onLive = () => {
     everything.current = true;
-    for (const soon of [chartsSoon, eventsSoon, ranksSoon, whySoon, headerSoon, keysSoon, filesSoon, logs]) soon();
+    for (const soon of [chartsSoon, eventsSoon, ranksSoon, whySoon, headerSoon, keysSoon, filesSoon, stacksSoon, logs]) soon();
   };
   return { pulse, onEvent: (topic, data) => actions[topic]?.(data), onLive };
 }

@@ -1,12 +1,12 @@
 // Why the run is as it is, on top of its page: the first failure in one line, and what is known of it in four more.
 import { html } from "../lib.js";
 
-/** `why`: what the API says of it; nothing is shown of a run that is well. */
-export function Verdict({ why }) {
+/** `why`: what the API says of it; nothing is shown of a run that is well. `children` stand under its lines. */
+export function Verdict({ why, children }) {
   if (!why || why.outcome === "expected") return null;
   if (why.first === null && why.stalled.length === 0 && why.roll_call.missing.length === 0) return null;
   const [verdict, ...more] = why.lines;
   return html`<section class="panel verdict" data-state=${why.outcome} data-testid="verdict" aria-label="Why">
-    <details open><summary>${verdict}</summary>${more.map((line) => html`<p key=${line}>${line}</p>`)}</details>
+    <details open><summary>${verdict}</summary>${more.map((line) => html`<p key=${line}>${line}</p>`)}${children}</details>
   </section>`;
 }
