@@ -5,6 +5,10 @@ gone. So two things decide, in this order: **what kind of end it was** (one that
 connection that was closed by its peer or the launcher's SIGTERM, is no cause while another is found), and **when it
 was**, in the collector's clock. Each end has a span of time in which it must have been; among ends that may have been
 the first, the stronger evidence is believed.
+
+A rank that is merely not heard is a case of its own: its node may be lost, which brings all others down, or it may
+be cut off from the collector alone, and train on. So it is the cause where the others ended by what a lost peer
+brings about, and none where another surely failed by itself.
 """
 
 from __future__ import annotations
@@ -15,6 +19,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
+
+from allranks_collector.last_words import Words
 
 SECOND_NS = 10**9
 
@@ -52,6 +58,7 @@ _SEEN_S, _BEAT_S = 0.15, 1.5
 OOM = Kind("oom", Class.OWN, 0, early_s=_SEEN_S)
 CRASH = Kind("crash", Class.OWN, 1, early_s=_SEEN_S)
 KILLED = Kind("killed", Class.OWN, 2, early_s=_SEEN_S)
+DEVICE_OOM = Kind("device-oom", Class.OWN, 3)
 EXCEPTION = Kind("exception", Class.OWN, 3)
 EXIT = Kind("exit", Class.OWN, 4, early_s=_SEEN_S)
 ABORT = Kind("abort", Class.OPEN, 5, early_s=_SEEN_S)
@@ -60,7 +67,16 @@ GONE = Kind("gone", Class.OPEN, 7, early_s=_SEEN_S)
 CONNECTION = Kind("connection", Class.ECHO, 8, grace_s=5.0)
 COLLECTIVE = Kind("collective", Class.ECHO, 8, grace_s=60.0)
 TERMINATED = Kind("terminated", Class.ECHO, 8, early_s=_SEEN_S, grace_s=1.0)
-KINDS = (OOM, CRASH, KILLED, EXCEPTION, EXIT, ABORT, SILENT, GONE, CONNECTION, COLLECTIVE, TERMINATED)
+KINDS = (
+    *(OOM, CRASH, KILLED, DEVICE_OOM, EXCEPTION, EXIT),
+    *(ABORT, SILENT, GONE),
+    *(CONNECTION, COLLECTIVE, TERMINATED),
+)
+_BY_NAME = {kind.name: kind for kind in KINDS}
+# Ends of a rank by itself, whoever is lost; a signal from elsewhere may be the launcher's, after a node was lost.
+_BY_ITSELF = frozenset({OOM, CRASH, DEVICE_OOM, EXCEPTION, EXIT})
+# What tells little by itself: its rank's last words tell more.
+_VAGUE = frozenset({EXIT, ABORT, GONE})
 
 # fmt: off
 # What ended a process by a signal; any other signal is like SIGKILL: somebody sent it.
@@ -76,6 +92,8 @@ _NUMBERS = {
 }
 # What an exception's type, message and last frames say, in the words of Python, gloo, NCCL, c10d and torchrun.
 _WORDS: tuple[tuple[Kind, str], ...] = (
+    (DEVICE_OOM, r"CUDA (error: )?out of memory|OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED|HIP out of memory"),
+    (OOM, r"^MemoryError\b|DefaultCPUAllocator: can't alloc|cannot allocate memory|std::bad_alloc"),
     (TERMINATED, r"SignalException|got signal: (15|2|1)\b|^KeyboardInterrupt"),
     (COLLECTIVE, r"watchdog caught collective|collective operation timeout"),
     (COLLECTIVE, r"timed out (waiting|after)[^\n]*(ms|seconds?|operation|recv|send)|wait timeout|monitoredBarrier"),
@@ -103,6 +121,8 @@ class RankFacts:
         oom_kills: how many the kernel has killed for want of memory where it ran, at about that time.
         reason: why it is in its state.
         is_held: what holds it is known to be in itself: a signal that stops it, a debugger, C code.
+        is_lost: it is taken for dead because it was not heard for so long; `at_ns` is when it was last heard.
+        words: what its last lines say of its end.
     """
 
     rank: int
@@ -120,6 +140,8 @@ class RankFacts:
     oom_kills: int = 0
     reason: str | None = None
     is_held: bool = False
+    is_lost: bool = False
+    words: Words | None = None
 
 
 @dataclass(frozen=True)
@@ -185,12 +207,18 @@ def judge(ranks: Iterable[RankFacts]) -> Verdict:
 
 def fate_of(facts: RankFacts) -> Fate | None:
     """The evidence of one rank's end; None where it has not ended badly."""
-    if facts.state == "unreachable":
+    if facts.state == "unreachable" or (facts.state == "dead" and facts.is_lost):
         return Fate(facts, SILENT, "no sign of life; its node or its network may be gone")
     if facts.state not in ("dead", "failed"):
         return None
     if facts.exception:
         return _of_exception(facts, facts.exception)
+    fate = _of_status(facts)
+    return _of_words(fate, facts.words) if facts.words is not None and fate.kind in _VAGUE else fate
+
+
+def _of_status(facts: RankFacts) -> Fate:
+    """What the exit status says, as far as it is known."""
     code = facts.exit_code
     signal = facts.signal or (_NUMBERS.get(code - 128) if code is not None and code > 128 else None)
     if signal is not None:
@@ -201,6 +229,16 @@ def fate_of(facts: RankFacts) -> Fate | None:
     if code:
         return Fate(facts, EXIT, f"exited with code {code}")
     return Fate(facts, GONE, "its process is gone, and nobody saw how")
+
+
+def _of_words(fate: Fate, words: Words) -> Fate:
+    """What the last words make of an end that tells little by itself."""
+    facts = fate.facts
+    if words.kind == EXCEPTION.name:
+        kind = _of_exception(facts, {"type": words.type, "message": words.message}).kind
+    else:
+        kind = _BY_NAME[words.kind]
+    return Fate(facts, kind, f"{fate.what}; its last words: {words.line}")
 
 
 def _of_exception(facts: RankFacts, exception: Mapping[str, Any]) -> Fate:
@@ -223,11 +261,25 @@ def _first(fates: list[Fate]) -> Fate | None:
     causes = [fate for fate in fates if fate.kind.class_ is not Class.ECHO]
     echoes = [fate for fate in fates if fate.kind.class_ is Class.ECHO]
     cause, echo = _strongest(causes), _strongest(echoes)
+    if cause is not None and cause.kind is SILENT and _is_cut_off(causes, echoes):
+        cause = _strongest([fate for fate in causes if fate.kind is not SILENT])
     if cause is None or echo is None:
         return cause or echo
-    # An echo so long before any cause was none of it.
-    heard_before = cause.earliest_ns > echo.latest_ns + round(echo.kind.grace_s * SECOND_NS)
-    return echo if heard_before else cause
+    return echo if _is_before(echo, cause) else cause
+
+
+def _is_cut_off(causes: list[Fate], echoes: list[Fate]) -> bool:
+    """Whether who is silent is at most cut off from here: another failed by itself, and not for want of a lost peer.
+
+    A lost peer is met by the others in time, and by some of them as what it is: they would have told of it before.
+    """
+    own = _strongest([fate for fate in causes if fate.kind in _BY_ITSELF])
+    return own is not None and not any(_is_before(echo, own) for echo in echoes)
+
+
+def _is_before(echo: Fate, cause: Fate) -> bool:
+    """Whether an echo was so long before a cause that it was none of it."""
+    return cause.earliest_ns > echo.latest_ns + round(echo.kind.grace_s * SECOND_NS)
 
 
 def _strongest(fates: list[Fate]) -> Fate | None:

@@ -19,6 +19,7 @@ WHAT_TO_DO: Mapping[str, str] = {
     "oom": "give its host more memory, or let the ranks there use less",
     "crash": "look at its last lines for the native stack (PYTHONFAULTHANDLER=1), and at its host and device",
     "killed": "find who sent the signal: the scheduler, a person, or the host's own out-of-memory killer (dmesg)",
+    "device-oom": "let it use less of its GPU's memory (a smaller batch, sharding), or see who else uses that GPU",
     "exception": "look at its traceback and its last lines",
     "exit": "look at its last lines: it ended without an exception",
     "abort": "look at its last lines: a library gave up, perhaps for want of another rank",

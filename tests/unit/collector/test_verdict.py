@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from allranks_collector.verdict import KINDS, Class, RankFacts, Verdict, fate_of, judge
+from allranks_collector.last_words import Words
+from allranks_collector.verdict import KINDS, SILENT, Class, Fate, RankFacts, Verdict, fate_of, judge
 
 S = 10**9
 T0 = 1_700_000_000 * S
@@ -32,6 +33,18 @@ def failed(rank: int, at_s: float, exception: dict[str, str]) -> RankFacts:
 
 def alive(rank: int, state: str = "running", **more: Any) -> RankFacts:
     return RankFacts(rank, state, host=f"node-{rank // 2}", **more)
+
+
+def silent(rank: int, at_s: float) -> RankFacts:
+    return replace(alive(rank, "unreachable"), at_ns=T0 + round(at_s * S))
+
+
+def lost(rank: int, at_s: float) -> RankFacts:
+    return dead(rank, at_s, is_lost=True)
+
+
+def said(kind: str, line: str = "…", type_: str = "", message: str = "") -> Words:
+    return Words(kind, line, T0, type_, message)
 
 
 def told(rank: int, at_s: float) -> RankFacts:
@@ -69,8 +82,67 @@ STORIES: dict[str, tuple[list[RankFacts], int, str]] = {
         *(0, "connection"),
     ),
     "a lost node, whose peers wait for their sockets": (
-        [replace(alive(3, "unreachable"), at_ns=T0), failed(0, 40.0, PEER), failed(1, 40.0, TIMEOUT), told(2, 41.0)],
+        [silent(3, 0.0), failed(0, 40.0, PEER), failed(1, 40.0, TIMEOUT), told(2, 41.0)],
         *(3, "silent"),
+    ),
+    "a lost node that was taken for dead by then": (
+        [lost(2, 0.0), lost(3, 0.3), failed(0, 900.0, TIMEOUT), dead(1, 900.0, signal="SIGABRT")],
+        *(2, "silent"),
+    ),
+    "a lost node, after which the launcher has to kill": (
+        [silent(2, 0.0), silent(3, 0.1), failed(0, 40.0, PEER), dead(1, 71.0, signal="SIGKILL")],
+        *(2, "silent"),
+    ),
+    "a lost node, whose peers fail each in its own words later": (
+        [silent(2, 0.0), silent(3, 0.1), failed(0, 40.0, PEER), failed(1, 50.0, OWN)],
+        *(2, "silent"),
+    ),
+    "a rank that is cut off from the collector, and later another fails by itself": (
+        [silent(3, 0.0), failed(0, 100.0, OWN), failed(1, 99.5, PEER), told(2, 101.0)],
+        *(0, "exception"),
+    ),
+    "a rank that is cut off, taken for dead, and later another exits": (
+        [lost(3, 0.0), dead(0, 1000.0, exit_code=3), failed(1, 1000.0, PEER)],
+        *(0, "exit"),
+    ),
+    "a rank that is cut off after another has failed": (
+        [failed(0, 1.0, OWN), failed(1, 1.0, PEER), silent(2, 3.0), silent(3, 3.1)],
+        *(0, "exception"),
+    ),
+    "nobody saw how they ended, and the last words of one tell of a crash": (
+        [
+            dead(0, 0.0, words=said("connection", "RuntimeError: Connection closed by peer")),
+            dead(1, 0.1, words=said("crash", "Fatal Python error: Segmentation fault")),
+            dead(2, 0.0),
+        ],
+        *(1, "crash"),
+    ),
+    "all exit with 1, and all but one for their peers": (
+        [
+            dead(0, 0.0, exit_code=1, words=said("exception", "…", "RuntimeError", "Connection closed by peer")),
+            dead(1, 0.1, exit_code=1, words=said("exception", "…", "ValueError", "no")),
+            dead(2, 0.05, exit_code=1, words=said("connection")),
+        ],
+        *(1, "exception"),
+    ),
+    "all abort, and the watchdog of all but one waits for another": (
+        [
+            dead(0, 0.0, signal="SIGABRT", words=said("collective")),
+            dead(1, 0.1, signal="SIGABRT", words=said("crash", "Assertion `n > 0' failed")),
+            dead(2, 0.0, signal="SIGABRT", words=said("collective")),
+        ],
+        *(1, "crash"),
+    ),
+    "what a killed rank had printed tells nothing": (
+        [dead(0, 0.0, signal="SIGKILL", words=said("connection")), failed(1, 0.1, PEER)],
+        *(0, "killed"),
+    ),
+    "no memory on its GPU, and what the others make of it": (
+        [
+            failed(0, 0.0, PEER),
+            failed(1, 0.4, {"type": "torch.OutOfMemoryError", "message": "CUDA out of memory. Tried 2 GiB"}),
+        ],
+        *(1, "device-oom"),
     ),
     "one rank is told to end, and the others lose it": (
         [failed(0, 0.0, PEER), failed(1, 0.01, PEER), dead(2, 0.05, signal="SIGTERM"), failed(3, 0.0, PEER)],
@@ -124,7 +196,8 @@ def _any_rank(rank: int, random_: random.Random) -> RankFacts:
     at_s = random_.choice([0.0, 0.01, 0.1, 0.5, 1.0, 4.0, 10.0, 100.0]) + random_.random() * 0.01
     made = (
         lambda: alive(rank, random_.choice(["running", "stalled", "finished", "expected"])),
-        lambda: replace(alive(rank, "unreachable"), at_ns=T0 + round(at_s * S)),
+        lambda: silent(rank, at_s),
+        lambda: lost(rank, at_s),
         lambda: failed(rank, at_s, random_.choice([PEER, RESET, OWN, TIMEOUT])),
         lambda: dead(rank, at_s, signal=random_.choice(["SIGTERM", "SIGKILL", "SIGSEGV", "SIGABRT", "SIGUSR1"])),
         lambda: dead(rank, at_s, exit_code=random_.choice([None, 1, 3, 137, 143])),
@@ -162,8 +235,42 @@ def _is_just(verdict: Verdict) -> None:
     for other in verdict.followers:
         if first.kind.class_ is Class.ECHO and other.kind.class_ is not Class.ECHO:
             assert other.earliest_ns > first.latest_ns
-        if first.kind.class_ is not Class.ECHO and other.kind.class_ is not Class.ECHO:
+        if first.kind.class_ is not Class.ECHO and other.kind.class_ is not Class.ECHO and other.kind is not SILENT:
             assert other.latest_ns >= first.earliest_ns
+        if first.kind is SILENT and _is_by_itself(other):
+            # Else it would be the cause: somebody has told of a lost peer before it.
+            assert any(echo.kind.class_ is Class.ECHO and echo.at_ns < other.at_ns for echo in verdict.followers)
+
+
+def _is_by_itself(fate: Fate) -> bool:
+    return fate.kind.name in ("oom", "crash", "device-oom", "exception", "exit")
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_who_is_merely_not_heard_is_never_the_cause_where_another_fails_by_itself(seed: int) -> None:
+    """Whenever the cut was; the others' connection errors come with the failure."""
+    random_ = random.Random(seed)
+    for _ in range(100):
+        at_s = random_.uniform(0.0, 1000.0)
+        own = random_.choice([failed(0, at_s, OWN), dead(0, at_s, exit_code=3), dead(0, at_s, signal="SIGSEGV")])
+        cut = [random_.choice([silent, lost])(rank, random_.uniform(0.0, 1000.0)) for rank in (4, 5)]
+        peers = [failed(rank, at_s + random_.uniform(-1.0, 4.0), PEER) for rank in (1, 2, 3)]
+        first = judge([own, *peers, *cut]).first
+        assert first is not None
+        assert first.facts.rank == 0
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_lost_node_is_the_cause_of_what_its_peers_end_by(seed: int) -> None:
+    random_ = random.Random(seed)
+    for _ in range(100):
+        gone = [random_.choice([silent, lost])(rank, random_.uniform(0.0, 1.0)) for rank in (4, 5)]
+        at_s = random_.uniform(10.0, 600.0)
+        peers = [failed(rank, at_s + random_.uniform(0.0, 5.0), random_.choice([PEER, TIMEOUT])) for rank in range(3)]
+        ended = dead(3, at_s + random_.uniform(0.0, 60.0), signal=random_.choice(["SIGTERM", "SIGABRT"]))
+        first = judge([*peers, ended, *gone]).first
+        assert first is not None
+        assert first.facts.host == "node-2"
 
 
 def test_the_table_has_each_kind_once_and_every_echo_has_a_grace() -> None:
@@ -207,12 +314,11 @@ def test_who_is_held_by_something_in_itself_stands_before_those_that_wait_for_it
 
 
 def test_ranks_that_are_only_not_heard_have_not_failed() -> None:
-    silent = replace(alive(1, "unreachable"), at_ns=T0)
-    verdict = judge([alive(0), silent])
+    verdict = judge([alive(0), silent(1, 0.0)])
     assert verdict.outcome == "unreachable"
     assert verdict.first is not None
     assert verdict.first.facts.rank == 1
-    assert judge([failed(0, 9.0, PEER), silent]).outcome == "failed"
+    assert judge([failed(0, 9.0, PEER), silent(1, 0.0)]).outcome == "failed"
 
 
 def test_a_cause_is_said_in_one_line() -> None:
