@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.support.networks import Network
 from tests.support.waiting import wait_until
 
 from allranks_bus.addresses import Address, parse_address
@@ -51,6 +52,7 @@ class CollectorProcess:
         home: its home, made if need be; its database is `home / "allranks.duckdb"`.
         settings: environment variables, on top of a clean environment.
         before_exec: called in the new process, as `preexec_fn` of Popen.
+        network: it runs at the hub of this one; None: here.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class CollectorProcess:
         home: Path,
         settings: Mapping[str, str] | None = None,
         before_exec: Callable[[], None] | None = None,
+        network: Network | None = None,
     ) -> None:
         home.mkdir(parents=True, exist_ok=True)
         self.home = home
@@ -67,6 +70,7 @@ class CollectorProcess:
         self._http_port = _free_port()
         self._settings = dict(settings or {})
         self._before_exec = before_exec
+        self._network = network
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -76,11 +80,14 @@ class CollectorProcess:
     @property
     def url(self) -> str:
         """For ALLRANKS_URL; the same before the first start and after each other."""
-        return f"tcp://127.0.0.1:{self._data_port}"
+        host = "127.0.0.1" if self._network is None else self._network.hub.address
+        return f"tcp://{host}:{self._data_port}"
 
     @property
     def http(self) -> str:
-        return f"http://127.0.0.1:{self._http_port}"
+        """Where this process reaches its API."""
+        port = self._http_port if self._network is None else self._network.published(self._http_port)
+        return f"http://127.0.0.1:{port}"
 
     @property
     def pid(self) -> int:
@@ -94,15 +101,20 @@ class CollectorProcess:
     def start(self) -> CollectorProcess:
         """Starts it and returns once it listens."""
         assert not self.is_running
+        at_hub: dict[str, str] = {}
+        if self._network is not None:
+            at_hub = {"ALLRANKS_HOST": self._network.hub.address, "ALLRANKS_INSECURE": "1"}
         env = clean_environment(
             self.home,
             ALLRANKS_DATA_PORT=str(self._data_port),
             ALLRANKS_HTTP_PORT=str(self._http_port),
+            **at_hub,
             **self._settings,
         )
+        wrapper = () if self._network is None else self._network.hub.wrapper
         with open(self.log, "ab") as log:
             self._process = process = subprocess.Popen(
-                [sys.executable, "-m", "allranks_collector"],
+                [*wrapper, sys.executable, "-m", "allranks_collector"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
