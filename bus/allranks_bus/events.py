@@ -42,6 +42,7 @@ class Kind(IntEnum):
     STACKS = 12
     SECTIONS = 13
     SURROUNDINGS = 14
+    ERROR_FILE = 15
 
 
 # The parts of a METRICS payload that do not change: msgpack's type bytes (fixarray of 5, positive fixint, uint 64,

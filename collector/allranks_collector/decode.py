@@ -20,6 +20,7 @@ from allranks_bus.errors import ProtocolError
 from allranks_bus.events import MAX_NAME_BYTES, METRICS_HEAD, METRICS_OVERHEAD_BYTES, STEP_TAG, Kind
 from allranks_bus.limits import MAX_SECTION_CHARS, MAX_SECTIONS, MAX_SURROUNDINGS_BYTES
 from allranks_bus.records import HEADER, MAX_PAYLOAD_BYTES
+from allranks_collector import error_file
 from allranks_collector.ledger import Ledger, WriterBook, jsonable
 from allranks_collector.line_rows import LineBuffer
 from allranks_collector.rows import PointBuffer
@@ -32,6 +33,7 @@ _MIN_STEP, _MAX_STEP = -(2**63), 2**63 - 1
 _MAX_TIME = 2**63
 _MAX_DROPPED = 2**62
 _MAX_ALERT_CHARS = 16_384
+_MAX_ERROR_FILE_BYTES = 65_535
 _STREAMS = (1, 2)
 # The stream of notes of ours.
 _NOTE = 0
@@ -76,6 +78,7 @@ class Decoder:
             Kind.STACKS: self._stacks,
             Kind.SECTIONS: self._sections,
             Kind.SURROUNDINGS: self._surroundings,
+            Kind.ERROR_FILE: self._error_file,
         }
 
     def batch(self, book: WriterBook, body: bytes, count: int, skip: int) -> int:
@@ -295,6 +298,14 @@ class Decoder:
         if not isinstance(told, dict) or len(body) > MAX_SURROUNDINGS_BYTES:
             raise BrokenRecord(f"a SURROUNDINGS record has a map of at most {MAX_SURROUNDINGS_BYTES:,} bytes")
         self._ledger.new.surroundings.append((book.writer, time_ns, body))
+
+    def _error_file(self, book: WriterBook, event: list[Any]) -> None:
+        _, time_ns, content = event
+        if not isinstance(content, bytes) or len(content) > _MAX_ERROR_FILE_BYTES:
+            raise BrokenRecord(f"an ERROR_FILE record has at most {_MAX_ERROR_FILE_BYTES:,} bytes")
+        told = error_file.parse(content)
+        if told is not None:
+            self._ledger.event(book, time_ns, "error_file", told)
 
 
 def opening_of(body: bytes) -> list[Any] | None:

@@ -75,6 +75,7 @@ PAYLOADS: dict[str, tuple[int, tuple[Any, ...]]] = {
     ),
     "SECTIONS": (13, ({"from": 4, "to": 8, "seconds": 1.0, "sections": {"data": [5, 0.25, 0.125]}},)),
     "SURROUNDINGS": (14, ({"python": {"version": "3.12.1"}, "env": {"NCCL_DEBUG": "INFO"}},)),
+    "ERROR_FILE": (15, (b'{"message": "ValueError: no"}',)),
     "CLOSE": (8, ({"exit_code": 0, "exception": None},)),
 }
 

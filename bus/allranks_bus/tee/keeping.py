@@ -76,6 +76,12 @@ class Keeper:
         self.lose(time.time_ns(), loss, "the disk was too slow")
         self._forget_released()
 
+    def keep_error_file(self, content: bytes) -> None:
+        """Adds what torchelastic's error file of the rank says."""
+        writer = self._open() if content else None
+        if writer is not None:
+            writer.append(payloads.error_file(time.time_ns(), content))
+
     def lose(self, time_ns: int, loss: Loss, reason: str) -> None:
         """Counts what could not be kept, the first of it at `time_ns`."""
         if not loss:

@@ -9,7 +9,7 @@ import struct
 
 from allranks_bus.tee.limits import Loss
 
-_OPEN, _CLOSE, _DROPPED, _CONSOLE = 0, 8, 9, 10
+_OPEN, _CLOSE, _DROPPED, _CONSOLE, _ERROR_FILE = 0, 8, 9, 10, 15
 _HEAD = struct.Struct(">BBBQ")
 _CHUNK_HEAD = struct.Struct(">BBBQBBH")
 _ARRAY, _UINT64, _BIN16 = 0x90, 0xCF, 0xC5
@@ -24,6 +24,11 @@ def stamped(opening: bytes, time_ns: int) -> bytes:
 def console(time_ns: int, stream: int, chunk: bytes) -> bytes:
     """A CONSOLE payload; at most MAX_CHUNK_BYTES."""
     return _CHUNK_HEAD.pack(_ARRAY | 4, _CONSOLE, _UINT64, time_ns, stream, _BIN16, len(chunk)) + chunk
+
+
+def error_file(time_ns: int, content: bytes) -> bytes:
+    """An ERROR_FILE payload; at most MAX_CHUNK_BYTES of content."""
+    return _HEAD.pack(_ARRAY | 3, _ERROR_FILE, _UINT64, time_ns) + struct.pack(">BH", _BIN16, len(content)) + content
 
 
 def close(time_ns: int) -> bytes:

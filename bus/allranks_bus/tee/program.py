@@ -15,6 +15,7 @@ import time
 from allranks_bus.spool_directory import is_locked, spool_names
 from allranks_bus.tee import handover
 from allranks_bus.tee.copying import GATHER_S, Copier, Gathered, turn_of
+from allranks_bus.tee.error_file import read_error_file
 from allranks_bus.tee.keeping import Keeper
 from allranks_bus.tee.spec import (
     BROKEN,
@@ -67,6 +68,7 @@ class Tee:
         self._is_alone = False
         self._is_done = False
         self._is_in_vain = False
+        self._has_looked_for_error = False
         self._bring_in_at = 0.0
 
     def run(self) -> None:
@@ -83,6 +85,7 @@ class Tee:
             self._keep_due()
             self._bring_in_due()
         self._keep()
+        self._look_for_error()
         if self._listener is not None:
             self._listener.close()
             self._listener = None
@@ -122,9 +125,16 @@ class Tee:
             return
         self._bring_in_at = time.monotonic() + BRING_IN_S
         self._keep()
+        self._look_for_error()
         name = self._keeper.name
         self._keeper.begin_another()
         self._deliver(name)
+
+    def _look_for_error(self) -> None:
+        """Keeps what the rank has left in its error file, once it is gone."""
+        if not self._has_looked_for_error:
+            self._has_looked_for_error = True
+            self._keeper.keep_error_file(read_error_file(os.environ))
 
     def _deliver(self, name: bytes | None = None) -> None:
         """Has a spool that is complete brought to its collector, where nobody on this host will."""

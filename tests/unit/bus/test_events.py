@@ -49,6 +49,7 @@ _FIELDS: Mapping[Kind, tuple[Any, ...]] = {
     Kind.CONSOLE: (1, b"epoch 3\r\xff"),
     Kind.STACKS: ({"token": "0" * 32, "how": "asked", "threads": []},),
     Kind.SURROUNDINGS: ({"env": {"NCCL_DEBUG": "INFO"}},),
+    Kind.ERROR_FILE: (b'{"message": "ValueError: no"}',),
     Kind.SECTIONS: ({"from": 1, "to": 3, "seconds": 0.5, "sections": {"data": [3, 0.25, 0.125]}},),
     Kind.ALERT: ({"title": "diverged", "text": "loss is NaN", "level": "ERROR"},),
 }

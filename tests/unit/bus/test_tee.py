@@ -21,6 +21,7 @@ from allranks_bus import events
 from allranks_bus.events import Kind
 from allranks_bus.tee import copying, handover, keeping, payloads
 from allranks_bus.tee.copying import CHUNK_BYTES, Gathered
+from allranks_bus.tee.error_file import MAX_BYTES, read_error_file
 from allranks_bus.tee.keeping import LAST_WORDS_BYTES, Keeper
 from allranks_bus.tee.limits import Allowance, Limits, Loss
 from allranks_bus.tee.spec import STDERR, STDOUT, Spec
@@ -88,6 +89,33 @@ def test_losses_are_told_as_any_reader_understands(time_ns: int, lost: list[byte
     told = {"records": len(lost), "bytes": sum(map(len, lost)), "lines": b"".join(lost).count(b"\n")}
     event = events.unpack(payloads.dropped(time_ns, loss, reason))
     assert event == [Kind.DROPPED, time_ns, {**told, "reason": reason}]
+
+
+@given(time_ns=_TIMES, content=st.binary(max_size=2000))
+def test_error_files_are_what_any_reader_understands(time_ns: int, content: bytes) -> None:
+    assert events.unpack(payloads.error_file(time_ns, content)) == [Kind.ERROR_FILE, time_ns, content]
+
+
+def test_of_error_files_only_regular_ones_of_a_bounded_size_are_read(tmp_path: Path) -> None:
+    def read(path: Path) -> bytes:
+        return read_error_file({"TORCHELASTIC_ERROR_FILE": str(path)})
+
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "large").write_bytes(bytes(MAX_BYTES + 1))
+    (tmp_path / "good").write_bytes(bytes(MAX_BYTES))
+    found = [read(tmp_path / name) for name in ("fifo", "large", "", "none", "\0", "good")]
+    assert found == [b"", b"", b"", b"", b"", bytes(MAX_BYTES)]
+    assert read_error_file({}) == b""
+
+
+def test_an_error_file_is_kept_also_of_a_rank_that_printed_nothing(tmp_path: Path) -> None:
+    keeper = _keeper(tmp_path)
+    keeper.keep_error_file(b"")
+    assert keeper.is_empty
+    keeper.keep_error_file(b"{}")
+    keeper.close()
+    kinds = [event[0] for event in events_of(tmp_path / keeper.name.hex())]
+    assert kinds == [Kind.OPEN, Kind.ERROR_FILE, Kind.CLOSE]
 
 
 @given(time_ns=_TIMES)

@@ -46,7 +46,7 @@ WRITER = bytes(range(16))
 COLLECTOR = bytes(range(16, 32))
 
 _DOWN: dict[str, Down] = {
-    "ACK": Ack(15, COLLECTOR, TIME),
+    "ACK": Ack(16, COLLECTOR, TIME),
     "RESEND": Ack(2, COLLECTOR, TIME, resend=True),
     "COMMAND": Command("dump_stacks", {"all": True}),
     "REFUSED": Refused("a run's id cannot be that"),
@@ -128,9 +128,9 @@ def test_the_vectors_identity_is_one() -> None:
 def test_our_batches_are_those_of_the_vectors(name: str, is_urgent: bool) -> None:
     """Made and taken."""
     header, body = map(bytes.fromhex, VECTORS["up"][name])
-    assert wire.pack_batch_header(WRITER, 0, 15, 0, TIME, is_urgent=is_urgent) == header
-    assert wire.unpack_up([header, body]) == Batch(WRITER, 0, 15, 0, TIME, body, is_urgent)
-    assert len(list(records.scan(body))) == 15
+    assert wire.pack_batch_header(WRITER, 0, 16, 0, TIME, is_urgent=is_urgent) == header
+    assert wire.unpack_up([header, body]) == Batch(WRITER, 0, 16, 0, TIME, body, is_urgent)
+    assert len(list(records.scan(body))) == 16
 
 
 def test_our_beats_are_those_of_the_vector() -> None:
@@ -139,7 +139,7 @@ def test_our_beats_are_those_of_the_vector() -> None:
     beat = wire.unpack_up(frames)
     assert isinstance(beat, Beat)
     assert list(wire.pack_beat(beat)) == frames
-    assert (beat.writer, beat.next_seq, beat.base, beat.sent_ns) == (WRITER, 15, 0, TIME)
+    assert (beat.writer, beat.next_seq, beat.base, beat.sent_ns) == (WRITER, 16, 0, TIME)
     assert beat.status["step"] == 8
 
 
@@ -182,7 +182,7 @@ def test_the_vectors_segment_is_a_spool(tmp_path: Path) -> None:
     (directory / VECTORS["segment"]["name"]).write_bytes(bytes.fromhex(VECTORS["segment"]["content"]))
     reader = SpoolReader(directory)
     assert (reader.name, reader.base, reader.end) == (WRITER, 0, VECTORS["segment"]["records"])
-    assert reader.read(0) == (15, bytes.fromhex(VECTORS["segment"]["content"]))
+    assert reader.read(0) == (16, bytes.fromhex(VECTORS["segment"]["content"]))
     assert events.unpack(reader.opening())[0] == Kind.OPEN
     reader.remove()
 
@@ -192,7 +192,7 @@ def test_the_vectors_segment_is_a_spool(tmp_path: Path) -> None:
 
 def test_the_page_has_the_kinds_that_the_code_has() -> None:
     """§3, number and name."""
-    rows = re.findall(r"^\| (\d+) \| ([A-Z]+) \| `\[(\d+), time", _PAGE, re.MULTILINE)
+    rows = re.findall(r"^\| (\d+) \| ([A-Z_]+) \| `\[(\d+), time", _PAGE, re.MULTILINE)
     assert {(int(number), name) for number, name, _ in rows} == {(kind.value, kind.name) for kind in Kind}
     assert all(number == again for number, _, again in rows)
 

@@ -205,6 +205,16 @@ def test_surroundings_are_kept_as_json_and_only_a_map_of_64_kib_is_taken(empty: 
     assert (time_ns, json.loads(body)) == (T0_NS, {"env": {"A": "01"}})
 
 
+def test_an_error_file_is_an_event_of_what_it_tells_and_one_that_tells_nothing_is_none(empty: Store) -> None:
+    desk = _desk(empty)
+    assert desk.take([events.pack(Kind.ERROR_FILE, T0_NS, b'{"message": "ValueError: no"}')]) == 1
+    assert desk.take([events.pack(Kind.ERROR_FILE, T0_NS, b"\xff")]) == 1
+    assert desk.take([events.pack(Kind.ERROR_FILE, T0_NS, "text")]) == 0
+    assert desk.take([events.pack(Kind.ERROR_FILE, T0_NS, bytes(70_000))]) == 0
+    ((*_, kind, body),) = [row for row in desk.ledger.new.events if row[-2] == "error_file"]
+    assert (kind, json.loads(body)) == ("error_file", {"type": "ValueError", "message": "no", "traceback": ""})
+
+
 _WINDOW = {"from": 4, "to": 8, "seconds": 1.0, "sections": {"data": [5, 0.25, 0.125], "sync": [5, 0.5, 0.25]}}
 
 
