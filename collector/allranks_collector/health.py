@@ -112,6 +112,10 @@ def _stands(pace: Pace, now: float) -> str:
     return f"{after} for {now - pace.moved_at:.0f} s{where}"
 
 
+def _still_s(pace: Pace, now: float) -> float:
+    return round(now - pace.moved_at, 3)
+
+
 ENDED = frozenset({State.DEAD, State.FAILED, State.FINISHED})
 
 
@@ -428,7 +432,8 @@ class Ward:
             elif pace.is_quiet(now, self._patience) and Sign.QUIET in TRANSITIONS[patient.state]:
                 seen = condition(patient.writer)
                 by = f", under a debugger (process {seen.tracer})" if seen is not None and seen.tracer else ""
-                detail = {"reason": f"{_stands(pace, now)}{by}", "how": "debugger" if by else "still"}
+                how = "debugger" if by else "still"
+                detail = {"reason": f"{_stands(pace, now)}{by}", "how": how, "still_s": _still_s(pace, now)}
                 yield from self._apply(patient, Sign.QUIET, detail)
 
     def _look_at_silent(
@@ -452,7 +457,8 @@ class Ward:
             reason = f"{_stands(pace, now)}, and no beat for {silent_s:.0f} s, though its process is there: {waits}"
         else:
             return
-        for change in self._apply(patient, Sign.HELD, {"reason": reason, "how": how}):
+        detail = {"reason": reason, "how": how, "still_s": _still_s(pace, now)}
+        for change in self._apply(patient, Sign.HELD, detail):
             patient.is_held = True
             yield change
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 _DETAILS = ("exit_code", "signal", "reason", "exception")
 
 _WRITERS = """
-    WITH mine AS (SELECT * FROM writers WHERE run = $run AND attempt = $attempt AND role <> 'console'),
+    WITH mine AS (SELECT * FROM writers WHERE run = $run AND attempt = coalesce($attempt, attempt)
+        AND role <> 'console'),
     stated AS (
         SELECT writer, state, since_ns, detail FROM states WHERE writer IN (SELECT writer FROM mine)
         QUALIFY states.rowid = max(states.rowid) OVER (PARTITION BY writer)),
@@ -30,9 +31,9 @@ _WRITERS = """
     SELECT writer, rank, local_rank, world_size, role, host, pid, opened_ns, state, since_ns, detail,
         next_seq, last_step, last_ns, dropped,
         -- Who ended before its clock was known goes by the clock of the others on its host.
-        coalesce(offset_ns, quantile_disc(offset_ns, 0.5) OVER (PARTITION BY host)) AS offset_ns
+        coalesce(offset_ns, quantile_disc(offset_ns, 0.5) OVER (PARTITION BY host)) AS offset_ns, attempt
     FROM mine LEFT JOIN stated USING (writer) LEFT JOIN positions USING (writer) LEFT JOIN timed USING (writer)
-    ORDER BY rank, writer"""
+    ORDER BY rank, attempt, writer"""
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,12 @@ class WriterRow:
     last_ns: int | None
     dropped: int | None
     offset_ns: int | None
+    attempt: int
+
+    @property
+    def began_ns(self) -> int:
+        """When it came, in the collector's clock."""
+        return self.opened_ns + (self.offset_ns or 0)
 
     @property
     def ended_ns(self) -> int | None:
@@ -74,7 +81,7 @@ class WriterRow:
 
 
 def read_writers(cursor: duckdb.DuckDBPyConnection, run: RunRef, attempt: int | None) -> list[WriterRow]:
-    """The ranks and their children in an attempt, by rank; of several writers of a rank the newest comes last."""
+    """The ranks and their children in an attempt (None: in all), by rank; of its several writers the newest last."""
     rows = cursor.execute(_WRITERS, {"run": run.run, "attempt": attempt}).fetchall()
     return [WriterRow(*row) for row in rows]
 
@@ -110,7 +117,7 @@ def list_ranks(
             "state": row.state or "running",
             "last_step": row.last_step,
             "last_seen": seconds(max(seen_ns, default=None)),
-            "started_at": seconds(row.opened_ns + (row.offset_ns or 0)),
+            "started_at": seconds(row.began_ns),
             "ended_at": seconds(row.ended_ns) if row.state in ENDED else None,
             **{name: told.get(name) for name in _DETAILS},
             "dropped": row.dropped or 0,

@@ -39,8 +39,12 @@ def why(
     live: LiveStats | None = None,
     last_seen: Callable[[int], int | None] = nobody_seen,
     orders: LineOrders | None = None,
+    is_brief: bool = False,
 ) -> dict[str, Any]:
     """Why an attempt (None: the newest) is as it is.
+
+    Args:
+        is_brief: without the metrics and the lines of the first failure, which cost the most.
 
     Returns:
         `outcome`: as `verdict.Verdict` has it. `verdict`: that in one line. `lines`: in
@@ -70,8 +74,8 @@ def why(
             "exit_code": row.told.get("exit_code"),
             "signal": row.told.get("signal"),
             "exception": row.told.get("exception"),
-            "metrics": _metrics(cursor, run, row.writer, live),
-            "last_lines": list_logs(cursor, run, wanted, orders)["lines"],
+            "metrics": [] if is_brief else _metrics(cursor, run, row.writer, live),
+            "last_lines": [] if is_brief else list_logs(cursor, run, wanted, orders)["lines"],
         }
     began_ns = 0 if verdict.first is None else verdict.first.at_ns
     answer: dict[str, Any] = {

@@ -98,7 +98,7 @@ def test_a_step_that_does_not_move_stalls_and_moves_on() -> None:
     (change,) = ward.look(16.0)
     assert (change.state, change.detail) == (
         State.STALLED,
-        {"reason": "no step after 50 for 11 s", "how": "still"},
+        {"reason": "no step after 50 for 11 s", "how": "still", "still_s": 11.0},
     )
     assert _states(ward.hear(1, 50, 17.0, 0)) == []
     assert _states(ward.hear(1, 51, 18.0, 0)) == [State.RUNNING]
