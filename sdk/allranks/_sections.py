@@ -31,7 +31,7 @@ class Log(Protocol):
 
     step: int
 
-    def append(self, payload: bytes) -> bool: ...
+    def append_ours(self, payload: bytes) -> bool: ...
 
 
 class _Thread:
@@ -181,7 +181,7 @@ class Sections:
             begin = min(self._written_step + 1, step)
             seconds = sum(spent for _, spent, _ in came.values()) if is_first else now - self._written_at
             body = {"from": begin, "to": step, "seconds": seconds, "sections": came}
-            log.append(events.pack(Kind.SECTIONS, time_ns(), body))
+            log.append_ours(events.pack(Kind.SECTIONS, time_ns(), body))
         elif self._sections and step == self._written_step:
             return  # one section goes on: its seconds and those of the window come together, when it ends
         self._written_at, self._written_step = now, step

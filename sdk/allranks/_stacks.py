@@ -36,7 +36,7 @@ def answer(log: RankLog, token: object) -> None:
     """Appends a STACKS record to `log`, for whoever asked under this name."""
     with contextlib.suppress(Exception):  # the training must go on, whatever is odd about its threads
         told = {"token": str(token)[:64], "how": "asked", "threads": threads()}
-        log.append(events.pack(Kind.STACKS, time.time_ns(), told))
+        log.append_ours(events.pack(Kind.STACKS, time.time_ns(), told))
 
 
 def threads() -> list[dict[str, Any]]:

@@ -68,7 +68,7 @@ class Log(Protocol):
 
     @property
     def is_suspended(self) -> bool: ...
-    def append(self, payload: bytes) -> bool: ...
+    def append_ours(self, payload: bytes) -> bool: ...
 
 
 class Surroundings:
@@ -92,7 +92,7 @@ class Surroundings:
                     self._told[name] = found
         elif not self._log.is_suspended:
             self._parts = None
-            self._log.append(events.pack(Kind.SURROUNDINGS, time.time_ns(), bounded(self._told)))
+            self._log.append_ours(events.pack(Kind.SURROUNDINGS, time.time_ns(), bounded(self._told)))
         else:
             self._parts = iter(())
 

@@ -185,3 +185,12 @@ def test_what_a_signal_handler_raises_goes_through(
     assert [step for step, _ in _metrics(log)] == [0, *[1] * (written == 1.0), 2]
     assert log.end == sum(map(len, _segments(log)))
     assert log.refused == 0
+
+
+def test_what_the_sdk_itself_adds_behind_the_logs_end_is_not_told_as_a_loss(log: RankLog) -> None:
+    assert log.append_ours(events.pack(Kind.SYSTEM, 1, 0, {"cpu": 0.5}))
+    log.seal(events.pack(Kind.CLOSE, 1, {"exit_code": 0}))
+    assert not log.append_ours(events.pack(Kind.SYSTEM, 2, 0, {"cpu": 0.5}))
+    assert log.refused == 0
+    assert not log.append(events.pack(Kind.LOG, 3, 0, {"loss": 0.5}))
+    assert log.refused == 1

@@ -27,7 +27,7 @@ class Log:
         self.step = -1
         self.records: list[list[Any]] = []
 
-    def append(self, payload: bytes) -> bool:
+    def append_ours(self, payload: bytes) -> bool:
         self.records.append(events.unpack(payload))
         return True
 

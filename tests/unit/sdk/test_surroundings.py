@@ -29,7 +29,7 @@ class Kept:
         self.is_suspended = is_suspended
         self.told: list[dict[str, Any]] = []
 
-    def append(self, payload: bytes) -> bool:
+    def append_ours(self, payload: bytes) -> bool:
         kind, _, body = events.unpack(payload)
         assert kind == Kind.SURROUNDINGS
         self.told.append(body)
