@@ -217,6 +217,12 @@ def fate_of(facts: RankFacts) -> Fate | None:
     return _of_words(fate, facts.words) if facts.words is not None and fate.kind in _VAGUE else fate
 
 
+def is_vague(facts: RankFacts) -> bool:
+    """Whether last words are asked for: how the rank ended is known, and tells little by itself."""
+    fate = fate_of(facts)
+    return fate is not None and fate.kind in _VAGUE
+
+
 def _of_status(facts: RankFacts) -> Fate:
     """What the exit status says, as far as it is known."""
     code = facts.exit_code

@@ -13,6 +13,8 @@ from allranks_collector.folding import ranks_text
 _WORDS_AT_MOST, _LINES_AT_MOST = 300, 3
 _CAUSE_AT_MOST, _TEXT_AT_MOST = 120, 95
 _METRICS_AT_MOST, _GROUPS_AT_MOST = 6, 4
+# So much of a GPU's UUID tells it from the others of a host.
+_UUID_TAIL = 8
 
 # What helps most, by the kind of the first failure, and by the outcome where there is none.
 WHAT_TO_DO: Mapping[str, str] = {
@@ -55,7 +57,7 @@ def tell(answer: Mapping[str, Any]) -> list[str]:
             _verdict(first, outcome),
             _when(first),
             _last_words(first["last_lines"]),
-            _followers(answer["followers"]),
+            _followers([fate for fate in answer["followers"] if fate["rank"] not in first["lost"]]),
             f"{roll} To do: {WHAT_TO_DO[key]}",
         ]
     step = answer["last_step"]
@@ -68,9 +70,22 @@ def tell(answer: Mapping[str, Any]) -> list[str]:
 
 
 def _verdict(first: Mapping[str, Any], outcome: str) -> str:
-    local = "" if first.get("local_rank") is None else f", local rank {first['local_rank']}"
-    who = f"rank {first['rank']} on {first['host']} (pid {first['pid']}{local})"
+    if first["lost"]:
+        ranks = _ranks(first["lost"])
+        if outcome == "unreachable":
+            return _one_line(f"{ranks} on {first['host']}: not heard any more, and no rank has failed")
+        return _one_line(f"{first['host']} was lost: {ranks} went silent, and the others failed after that")
+    who = f"rank {first['rank']} on {first['host']} (pid {first['pid']}{_device(first)})"
     return _one_line(f"{who} {_FIRST.get(outcome, 'failed first')}: {first['cause']}")
+
+
+def _device(first: Mapping[str, Any]) -> str:
+    """Its GPU, as `nvidia-smi` counts and names it; its local rank where that is not known."""
+    gpu = first["gpu"]
+    if gpu is None:
+        return "" if first["local_rank"] is None else f", local rank {first['local_rank']}"
+    names = [f"GPU {gpu['index']}", gpu["name"].removeprefix("NVIDIA "), gpu["uuid"][-_UUID_TAIL:]]
+    return ", " + " · ".join(name for name in names if name)
 
 
 def _when(first: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ import re
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +31,7 @@ _MAX_SOURCES = 64
 _MAX_SOURCE_BYTES = 1024 * 1024
 _MAX_INDEX_BYTES = 2 * 1024 * 1024
 _MAX_CHANGED = 20
+_MAX_DEVICES = 64
 
 _PREFIXES = (
     *("NCCL_", "RCCL_", "GLOO_", "UCX_", "UCC_", "FI_", "MPI_", "OMPI_MCA_", "MASTER_"),
@@ -154,6 +155,26 @@ def git_state(start: Path, sources: Iterable[str]) -> dict[str, Any]:
     return {**state, **({"changed": changed} if changed else {})}
 
 
+def visible(told: str | None, uuids: Sequence[str]) -> list[int]:
+    """The devices that CUDA shows a process, in its order, by their places in `uuids`.
+
+    Args:
+        told: CUDA_VISIBLE_DEVICES: indices, or beginnings of UUIDs; what comes after one that is neither is not seen.
+    """
+    if told is None:
+        return list(range(len(uuids)))
+    found: list[int] = []
+    for word in told.split(","):
+        word = word.strip()
+        places = [place for place, uuid in enumerate(uuids) if len(word) > 4 and uuid.startswith(word)]
+        if word.isdecimal() and int(word) < len(uuids):
+            places = [int(word)]
+        if len(places) != 1 or places[0] in found:
+            break
+        found += places
+    return found
+
+
 def bounded(told: Mapping[str, Any]) -> dict[str, Any]:
     """As much of it as a record may hold: the largest parts are left out first, and `left_out` names them."""
     kept, left_out = dict(told), list[str]()
@@ -210,6 +231,30 @@ def _gpu() -> dict[str, Any]:
     }
 
 
+def _devices() -> dict[str, Any]:
+    """Which GPUs this process may use, in CUDA's order, and those of them that it computes on, by their indices."""
+    nvml = load("pynvml")
+    nvml.nvmlInit()
+    handles = [
+        nvml.nvmlDeviceGetHandleByIndex(index) for index in range(min(nvml.nvmlDeviceGetCount(), _MAX_DEVICES))
+    ]
+    uuids = [_word(nvml.nvmlDeviceGetUUID(handle)) for handle in handles]
+    shown = visible(os.environ.get("CUDA_VISIBLE_DEVICES"), uuids)
+    used: list[int] = []
+    for index in shown:
+        with contextlib.suppress(Exception):  # a driver may not tell
+            processes = nvml.nvmlDeviceGetComputeRunningProcesses(handles[index])
+            if any(process.pid == os.getpid() for process in processes):
+                used.append(index)
+    return {
+        "visible": [
+            {"index": index, "name": _word(nvml.nvmlDeviceGetName(handles[index])), "uuid": uuids[index]}
+            for index in shown
+        ],
+        "used": used,
+    }
+
+
 # In the order in which they are gathered, one a tick.
 PARTS: Mapping[str, Callable[[], Any]] = {
     "python": _python,
@@ -218,6 +263,7 @@ PARTS: Mapping[str, Callable[[], Any]] = {
     "packages": lambda: packages(list(sys.modules), list(sys.path)),
     "torch": _torch,
     "gpu": _gpu,
+    "devices": _devices,
     "git": _git,
 }
 

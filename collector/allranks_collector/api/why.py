@@ -21,7 +21,8 @@ class FateAnswer(BaseModel):
     host: str | None
     pid: int | None
     kind: str = Field(
-        description="oom, crash, killed, exception, exit, abort, silent, gone; connection, collective, terminated"
+        description="oom, crash, killed, device-oom, exception, exit; abort, silent, gone; connection, collective,"
+        " terminated"
     )
     cause: str = Field(description="what ended it, in one line")
     at: float | None = Field(description="in the collector's clock")
@@ -38,11 +39,21 @@ class MetricAnswer(BaseModel):
     value: float | None
 
 
+class GpuAnswer(BaseModel):
+    index: int = Field(description="on its host")
+    name: str
+    uuid: str
+
+
 class FirstAnswer(FateAnswer):
     local_rank: int | None
     exit_code: int | None
     signal: str | None
-    exception: Any = Field(description="type, message and traceback, or null")
+    exception: Any = Field(
+        description="type, message and traceback, or null; from torchelastic's error file where the rank told none"
+    )
+    gpu: GpuAnswer | None = Field(description="the one that it computes on, if that is known")
+    lost: list[int] = Field(description="where none of its host's ranks is heard, these ranks")
     metrics: list[MetricAnswer] = Field(description="its last values, those of the newest steps first")
     last_lines: list[dict[str, Any]] = Field(description="what it printed last, as in /logs")
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from allranks_collector.queries.evidence import console_ends, error_files, gpu_of, oom_kills
 from allranks_collector.queries.figures import LiveStats, load_figures
 from allranks_collector.queries.logs import LogRequest, list_logs
 from allranks_collector.queries.ranks import WriterRow, newest_attempt, read_writers
 from allranks_collector.queries.runs import nobody_seen, seconds
 from allranks_collector.roll_call import Place, call_roll
-from allranks_collector.verdict import SECOND_NS, Fate, RankFacts, judge
+from allranks_collector.verdict import SECOND_NS, SILENT, Fate, RankFacts, Verdict, is_vague, judge
 from allranks_collector.why_lines import tell
 
 if TYPE_CHECKING:
@@ -25,8 +27,8 @@ LAST_LINES = 8
 MAX_METRICS = 20
 # How far an estimated clock may be wrong; and one that is taken for the collector's own, because nothing is known.
 _DOUBT_NS, _UNKNOWN_NS = 20_000_000, SECOND_NS
-# How long a rank has been silent, at the least, when it is called unreachable.
-_SILENT_NS = 5 * SECOND_NS
+# How long a rank has been silent when it is called unreachable, where that is not told.
+_SILENT_S = 5.0
 # A kill for want of memory is seen in beats, of any rank of the host, within so much of the death.
 _OOM_NS = 10 * SECOND_NS
 
@@ -57,10 +59,9 @@ def why(
     writers = {row.rank: row for row in read_writers(cursor, run, attempt) if row.role != "child"}
     world = max((row.world_size or 0 for row in writers.values()), default=0)
     roll = call_roll(world, {rank: Place(row.host, row.local_rank) for rank, row in writers.items()})
-    ooms = _oom_kills(cursor, run, writers.values())
     verdict = judge(
         [
-            *(_facts(row, last_seen(row.writer), ooms.get(row.host, [])) for row in writers.values()),
+            *_all_facts(cursor, run, attempt, writers, last_seen),
             *(RankFacts(rank, "expected") for rank in roll.missing),
         ]
     )
@@ -73,7 +74,9 @@ def why(
             "local_rank": row.local_rank,
             "exit_code": row.told.get("exit_code"),
             "signal": row.told.get("signal"),
-            "exception": row.told.get("exception"),
+            "exception": verdict.first.facts.exception,
+            "gpu": asdict(gpu) if (gpu := gpu_of(cursor, row)) else None,
+            "lost": _lost_with(verdict.first, verdict, writers),
             "metrics": [] if is_brief else _metrics(cursor, run, row.writer, live),
             "last_lines": [] if is_brief else list_logs(cursor, run, wanted, orders)["lines"],
         }
@@ -106,13 +109,46 @@ def why(
     return {**answer, "verdict": lines[0], "lines": lines}
 
 
+def _all_facts(
+    cursor: duckdb.DuckDBPyConnection,
+    run: RunRef,
+    attempt: int | None,
+    writers: Mapping[int, WriterRow],
+    last_seen: Callable[[int], int | None],
+) -> list[RankFacts]:
+    """What is known of each rank that has come."""
+    ooms, errors = oom_kills(cursor, run, writers.values()), error_files(cursor, run, attempt)
+    facts: dict[int, RankFacts] = {}
+    for rank, row in writers.items():
+        found = _facts(row, last_seen(row.writer), ooms.get(row.host, []))
+        if found.exception is None and found.state in ("dead", "failed") and rank in errors:
+            found = replace(found, exception=errors[rank])
+        facts[rank] = found
+    ends = console_ends(cursor, run, attempt, [writers[rank] for rank in facts if is_vague(facts[rank])])
+    for rank, end in ends.items():
+        found, row = facts[rank], writers[rank]
+        early_ns = found.early_ns
+        if early_ns and found.at_ns is not None:
+            early_ns = max(0, min(early_ns, found.at_ns - end.last_ns - (row.offset_ns or 0)))
+        facts[rank] = replace(found, words=end.words, early_ns=early_ns)
+    return list(facts.values())
+
+
+def _lost_with(first: Fate, verdict: Verdict, writers: Mapping[int, WriterRow]) -> list[int]:
+    """The ranks of its host, where none of them is heard: a node or its network is gone, and not a rank alone."""
+    silent = {fate.facts.rank for fate in (first, *verdict.followers) if fate.kind is SILENT}
+    there = {rank for rank, row in writers.items() if row.host == first.facts.host}
+    return sorted(there) if there <= silent else []
+
+
 def _facts(row: WriterRow, seen_ns: int | None, ooms: Sequence[int]) -> RankFacts:
     told, state = row.told, row.state or "running"
     at_ns, doubt_ns, early_ns = row.ended_ns, 0, 0
-    if state == "unreachable" and row.since_ns is not None:
+    is_lost = state == "dead" and bool(told.get("lost"))
+    if (state == "unreachable" or is_lost) and row.since_ns is not None:
         # A collector that was started again has heard nobody before.
         is_heard = seen_ns is not None and seen_ns < row.since_ns
-        at_ns = seen_ns if is_heard else row.since_ns - _SILENT_NS
+        at_ns = seen_ns if is_heard else row.since_ns - round(told.get("silent_s", _SILENT_S) * SECOND_NS)
     elif at_ns is not None and row.since_ns == row.last_ns:
         doubt_ns = _UNKNOWN_NS if row.offset_ns is None else _DOUBT_NS
     elif at_ns is not None and told.get("unseen") and row.newest_ns is not None:
@@ -135,6 +171,7 @@ def _facts(row: WriterRow, seen_ns: int | None, ooms: Sequence[int]) -> RankFact
         oom_kills=int(kills or 0),
         reason=told.get("reason"),
         is_held=told.get("how") not in (None, "still"),
+        is_lost=is_lost,
     )
 
 
@@ -149,19 +186,6 @@ def _told(fate: Fate) -> dict[str, Any]:
         "at": seconds(facts.at_ns),
         "last_step": facts.last_step,
     }
-
-
-def _oom_kills(cursor: duckdb.DuckDBPyConnection, run: RunRef, writers: Any) -> dict[str, list[int]]:
-    """By host, when its ranks have told of kills for want of memory."""
-    hosts = {row.writer: row.host for row in writers}
-    rows = cursor.execute(
-        "SELECT writer, time_ns FROM events WHERE run = ? AND kind = 'oom' ORDER BY event", [run.run]
-    ).fetchall()
-    found: dict[str, list[int]] = {}
-    for writer, time_ns in rows:
-        if writer in hosts:
-            found.setdefault(hosts[writer], []).append(time_ns)
-    return found
 
 
 def _metrics(

@@ -192,3 +192,80 @@ def test_attempts_are_judged_apart(build: DatabaseBuilder, cursor: duckdb.DuckDB
     build.state(build.writer(run, 0, attempt=2), "finished", {"exit_code": 0}, since_s=9.0)
     assert ask(cursor)["verdict"].startswith("healthy: all that came have finished")
     assert ask(cursor, attempt=1)["first"]["kind"] == "crash"
+
+
+def test_the_gpu_of_the_first_is_named_as_nvidia_smi_does(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
+) -> None:
+    writer = build.writer(build.run("run-1"), 9, world_size=16, host="node-3", pid=4242)
+    build.state(writer, "dead", {"signal": "SIGSEGV"}, since_s=1.0)
+    devices = [
+        {"index": 4, "name": "NVIDIA H100 80GB", "uuid": "GPU-aaaaaaaa-1111"},
+        {"index": 6, "name": "NVIDIA H100 80GB", "uuid": "GPU-bbbbbbbb-2222"},
+    ]
+    build.surroundings(writer, {"devices": {"visible": devices, "used": []}})
+    found = ask(cursor)
+    assert found["first"]["gpu"] == devices[1]
+    assert found["verdict"] == (
+        "rank 9 on node-3 (pid 4242, GPU 6 · H100 80GB · bbb-2222) failed first: killed by SIGSEGV"
+    )
+
+
+def test_an_error_file_tells_of_the_exception_that_the_rank_itself_did_not(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
+) -> None:
+    run = build.run("run-1")
+    for rank, (type_, message) in enumerate([("RuntimeError", "Connection closed by peer"), ("ValueError", "no")]):
+        build.state(build.writer(run, rank, world_size=2), "dead", {"exit_code": 1}, since_s=1.0 + rank / 10)
+        console = build.writer(run, rank, world_size=2, role="console")
+        build.event(run, console, "error_file", {"type": type_, "message": message, "traceback": "…"})
+    found = ask(cursor)
+    assert (found["first"]["rank"], found["first"]["kind"], found["first"]["cause"]) == (
+        1,
+        "exception",
+        "ValueError: no",
+    )
+    assert found["first"]["exception"]["traceback"] == "…"
+    assert found["followers"][0]["kind"] == "connection"
+
+
+def test_of_ranks_whose_end_nobody_saw_the_last_words_tell_who_was_first(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
+) -> None:
+    run = build.run("run-1")
+    said = [
+        "RuntimeError: Connection closed by peer [10.0.0.1]:1",
+        "Fatal Python error: Segmentation fault",
+        "step 9",
+    ]
+    for rank, text in enumerate(said):
+        build.state(build.writer(run, rank, world_size=3), "dead", {"exit_code": None}, since_s=10.0 + rank / 100)
+        console = build.writer(run, rank, world_size=3, role="console")
+        build.line(console, text, second=9.9)
+        build.line(console, '  File "train.py", line 3', line=1, second=9.9)
+    found = ask(cursor)
+    assert (found["first"]["rank"], found["first"]["kind"]) == (1, "crash")
+    assert found["first"]["cause"] == (
+        "its process is gone, and nobody saw how; its last words: Fatal Python error: Segmentation fault"
+    )
+    assert {fate["rank"]: fate["kind"] for fate in found["followers"]} == {0: "connection", 2: "gone"}
+
+
+def test_a_lost_node_is_named_with_its_ranks_also_once_they_are_taken_for_dead(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
+) -> None:
+    run = build.run("run-1")
+    for rank in range(4):
+        writer = build.writer(run, rank, world_size=4, host=f"node-{rank // 2}", last_s=9.0)
+        if rank < 2:
+            build.state(writer, "failed", {"exception": PEER, "exit_code": 1}, since_s=40.0)
+        elif rank == 2:
+            build.state(writer, "unreachable", {"silent_s": 5.0}, since_s=15.0)
+        else:
+            build.state(writer, "dead", {"lost": True, "silent_s": 600.0}, since_s=611.0)
+    found = ask(cursor)
+    assert (found["first"]["rank"], found["first"]["lost"], found["followers"][0]["after"]) == (2, [2, 3], 1.0)
+    assert found["lines"][0] == "node-1 was lost: ranks 2-3 went silent, and the others failed after that"
+    assert (
+        found["lines"][3] == "followed by ranks 0-1 after 30.0 s (RuntimeError: Connection closed by peer [10.0.0.1])"
+    )

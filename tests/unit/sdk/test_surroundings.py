@@ -16,7 +16,7 @@ from tests.support.waiting import wait_until
 
 import allranks
 from allranks import _run, _surroundings
-from allranks._surroundings import Surroundings, bounded, environment, git_state, packages
+from allranks._surroundings import PARTS, Surroundings, bounded, environment, git_state, packages, visible
 from allranks_bus import events
 from allranks_bus.events import Kind
 from allranks_bus.limits import MAX_SURROUNDINGS_BYTES
@@ -102,6 +102,47 @@ def test_what_is_too_much_is_left_out_the_largest_first() -> None:
     told: dict[str, Any] = {"env": {"A": "x" * 80_000}, "git": {"revision": "a"}}
     assert bounded(told) == {"git": {"revision": "a"}, "left_out": ["env"]}
     assert len(json.dumps(bounded({str(n): "y" * 3000 for n in range(100)}))) <= MAX_SURROUNDINGS_BYTES
+
+
+@pytest.mark.parametrize(
+    ("told", "found"),
+    [
+        (None, [0, 1, 2]),
+        ("", []),
+        ("2,0", [2, 0]),
+        ("1,-1,2", [1]),
+        ("GPU-b,GPU-a", [1, 0]),
+        ("1,1", [1]),
+        ("3", []),
+        ("GPU-", []),
+    ],
+)
+def test_the_devices_that_a_process_sees_are_in_its_own_order(told: str | None, found: list[int]) -> None:
+    assert visible(told, ["GPU-a1", "GPU-b1", "GPU-c1"]) == found
+
+
+def test_devices_are_told_as_the_process_sees_them_and_which_of_them_it_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    def running(handle: str) -> list[SimpleNamespace]:
+        return [SimpleNamespace(pid=os.getpid() if handle == "2" else 1)]
+
+    nvml = SimpleNamespace(
+        __spec__=None,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetCount=lambda: 3,
+        nvmlDeviceGetHandleByIndex=str,
+        nvmlDeviceGetUUID="GPU-{}".format,
+        nvmlDeviceGetName=dict.fromkeys("012", b"NVIDIA H100").__getitem__,
+        nvmlDeviceGetComputeRunningProcesses=running,
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,1")
+    assert PARTS["devices"]() == {
+        "visible": [
+            {"index": 2, "name": "NVIDIA H100", "uuid": "GPU-2"},
+            {"index": 1, "name": "NVIDIA H100", "uuid": "GPU-1"},
+        ],
+        "used": [2],
+    }
 
 
 def test_gpus_are_told_by_driver_and_model(monkeypatch: pytest.MonkeyPatch) -> None:

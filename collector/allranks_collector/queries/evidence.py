@@ -1,0 +1,116 @@
+"""What is known of ranks beside their states: last words, error files, kills for want of memory, GPUs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from allranks_collector import last_words
+from allranks_collector.escapes import shown
+from allranks_collector.last_words import Words
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from allranks_collector.queries.ranks import WriterRow
+    from allranks_collector.queries.select import RunRef
+
+# Before a rank's newest record so much of its console is looked at.
+_BEFORE_NS = 2 * last_words.SPAN_NS
+
+_ENDS_OF_CONSOLES = f"""
+    WITH mine AS (
+        SELECT writer, rank FROM writers
+        WHERE run = $run AND attempt = $attempt AND rank IN (SELECT unnest($ranks::INTEGER[]))),
+    told AS (
+        SELECT writer, stream, line, time_ns, text FROM lines
+        WHERE time_ns >= $from_ns AND writer IN (SELECT writer FROM mine)
+        UNION ALL
+        SELECT writer, stream, line, time_ns, text FROM open_lines
+        WHERE text <> '' AND writer IN (SELECT writer FROM mine))
+    SELECT rank, time_ns, text FROM told JOIN mine USING (writer) WHERE stream > 0
+    QUALIFY row_number() OVER (PARTITION BY rank ORDER BY time_ns DESC, stream DESC, line DESC) <= {last_words.LINES}
+    ORDER BY rank, time_ns, stream, line"""
+
+
+@dataclass(frozen=True)
+class ConsoleEnd:
+    """The end of a rank's console.
+
+    Attributes:
+        words: what it says of the rank's end.
+        last_ns: when its last line was printed, in the rank's clock.
+    """
+
+    words: Words | None
+    last_ns: int
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """The GPU of a rank: its index on its host, and what NVML calls it."""
+
+    index: int
+    name: str
+    uuid: str
+
+
+def console_ends(
+    cursor: duckdb.DuckDBPyConnection, run: RunRef, attempt: int | None, rows: Collection[WriterRow]
+) -> dict[int, ConsoleEnd]:
+    """By rank, how the consoles of these ranks end; those that printed nothing are left out."""
+    if not rows:
+        return {}
+    from_ns = min(row.opened_ns if row.last_ns is None else row.last_ns for row in rows) - _BEFORE_NS
+    asked = {"run": run.run, "attempt": attempt, "ranks": [row.rank for row in rows], "from_ns": from_ns}
+    printed: dict[int, list[tuple[int, str]]] = {}
+    for rank, time_ns, text in cursor.execute(_ENDS_OF_CONSOLES, asked).fetchall():
+        printed.setdefault(rank, []).append((time_ns, shown(text, colours=False)))
+    return {rank: ConsoleEnd(last_words.read(lines), lines[-1][0]) for rank, lines in printed.items()}
+
+
+def error_files(cursor: duckdb.DuckDBPyConnection, run: RunRef, attempt: int | None) -> dict[int, dict[str, Any]]:
+    """By rank, the exception that its error file of torchelastic tells of."""
+    rows = cursor.execute(
+        "SELECT rank, body FROM events JOIN writers USING (writer)"
+        " WHERE events.run = ? AND kind = 'error_file' AND attempt = ? ORDER BY event",
+        [run.run, attempt],
+    ).fetchall()
+    return {rank: json.loads(body) for rank, body in rows}
+
+
+def oom_kills(cursor: duckdb.DuckDBPyConnection, run: RunRef, rows: Collection[WriterRow]) -> dict[str, list[int]]:
+    """By host, when its ranks have told of kills for want of memory."""
+    hosts = {row.writer: row.host for row in rows}
+    found: dict[str, list[int]] = {}
+    for writer, time_ns in cursor.execute(
+        "SELECT writer, time_ns FROM events WHERE run = ? AND kind = 'oom' ORDER BY event", [run.run]
+    ).fetchall():
+        if writer in hosts:
+            found.setdefault(hosts[writer], []).append(time_ns)
+    return found
+
+
+def gpu_of(cursor: duckdb.DuckDBPyConnection, row: WriterRow) -> Gpu | None:
+    """The GPU of a rank, as far as it has told enough to know."""
+    rows = cursor.execute("SELECT body FROM surroundings WHERE writer = ? ORDER BY rowid", [row.writer]).fetchall()
+    return choose_gpu(json.loads(rows[-1][0]).get("devices"), row.local_rank) if rows else None
+
+
+def choose_gpu(told: object, local_rank: int | None) -> Gpu | None:
+    """Of the GPUs that a process sees, the one that it computes on; else the one that its local rank stands for."""
+    if not isinstance(told, Mapping):
+        return None
+    devices, used = told.get("visible"), told.get("used")
+    if not isinstance(devices, list) or not all(isinstance(device, Mapping) for device in devices):
+        return None
+    if isinstance(used, list) and len(used) == 1:
+        devices = [device for device in devices if device.get("index") == used[0]]
+    elif len(devices) > 1 and local_rank is not None:
+        devices = devices[local_rank : local_rank + 1]
+    if len(devices) != 1 or type(devices[0].get("index")) is not int:
+        return None
+    (device,) = devices
+    return Gpu(device["index"], str(device.get("name") or "")[:100], str(device.get("uuid") or "")[:100])
