@@ -35,7 +35,7 @@ _beginning: dict[int, AbstractContextManager[Any]] = {}
 # That thread; 0 while nobody begins one.
 _beginner = 0
 # What telling who this process is imports, beside what `import allranks` does.
-_NEEDED = ("allranks.identity", "allranks.facts", "hashlib")
+_NEEDED = ("allranks.identity", "allranks.facts")
 
 
 def init(

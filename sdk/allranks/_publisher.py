@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 # Each wake takes a third of a millisecond of a training that holds the GIL.
 TICK_S = 0.2
-# A program that starts is left to itself for so long.
+# A program that starts is left to itself for so long; and the rest of `init`, whatever the program is.
 QUIET_S = 1.0
+_BEGIN_S = 0.05
 BEAT_S = 1.0
 SAMPLE_S = 10.0
 # Acks are taken in this often where nothing hangs on them.
@@ -153,6 +154,7 @@ class Publisher:
             self._ended.set()
 
     def _work(self) -> None:
+        wait_readable((self._wake_read,), _BEGIN_S)
         if self._is_offline:
             self._keep()
             return

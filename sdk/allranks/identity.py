@@ -26,6 +26,7 @@ from allranks_bus import home
 from allranks_bus.errors import AllranksError
 
 from . import launchers, launches
+from ._digest import sha256
 from .facts import Dist, Facts, Process, dist_agree, dist_probe, gather_facts
 from .launchers import Env, Place
 from .names import run_name
@@ -456,10 +457,8 @@ def _given_id(env: Env, explicit: str | None) -> tuple[str | None, tuple[str, ..
 
 def short_hash(*facts: str) -> str:
     """Ten lower-case letters and digits that stand for these facts, the same everywhere."""
-    import hashlib  # loads OpenSSL, which `import allranks` shall not wait for
-
     text = "\0".join(facts).encode("utf-8", "surrogateescape")
-    return base64.b32encode(hashlib.sha256(text).digest()).decode().lower()[:_ID_LENGTH]
+    return base64.b32encode(sha256(text)).decode().lower()[:_ID_LENGTH]
 
 
 def random_id() -> str:

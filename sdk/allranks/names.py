@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ._digest import sha256
+
 # fmt: off
 ADJECTIVES: tuple[str, ...] = (
     "amber", "ancient", "autumn", "bold", "brave", "bright", "brisk", "calm", "clear", "clever", "copper",
@@ -24,9 +26,7 @@ NOUNS: tuple[str, ...] = (
 
 def run_name(run_id: str) -> str:
     """An adjective, a noun and a number for this id, always the same: `swift-heron-41`."""
-    import hashlib  # loads OpenSSL, which `import allranks` shall not wait for
-
-    seed = int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:8], "big")
+    seed = int.from_bytes(sha256(run_id.encode())[:8], "big")
     seed, adjective = divmod(seed, len(ADJECTIVES))
     seed, noun = divmod(seed, len(NOUNS))
     return f"{ADJECTIVES[adjective]}-{NOUNS[noun]}-{seed % 100}"
