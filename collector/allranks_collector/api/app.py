@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from allranks_bus.version import __version__
 from allranks_collector.api import (
     alerts,
+    attempts,
     differences,
     files,
     logs,
@@ -50,7 +51,7 @@ def create_app(context: ApiContext) -> FastAPI:
     app.state.context = context
     # Files before runs: what a file is called must not be taken for a question about its run. And runs after all
     # that ends otherwise: their names may have slashes in them.
-    for part in (files, logs, stacks, differences, stragglers, why, runs, stream, service, alerts, pages):
+    for part in (files, logs, stacks, differences, stragglers, attempts, why, runs, stream, service, alerts, pages):
         app.include_router(part.router)
     add_error_handlers(app)
     app.add_middleware(Guard, allowed_hosts=(context.settings.host, *context.settings.allowed_hosts))

@@ -12,6 +12,7 @@ from allranks_bus.errors import AllranksError
 from allranks_bus.version import __version__
 from allranks_collector.cli import (
     alerts,
+    attempts,
     command,
     data,
     demo,
@@ -46,6 +47,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("diff", differences.diff),
     ("stacks", stacks.stacks),
     ("stragglers", stragglers.stragglers),
+    ("attempts", attempts.attempts),
     ("logs", logs.logs),
     ("export", data.export),
     ("files", files.files),

@@ -69,6 +69,10 @@ class Reader(Protocol):
         """Which ranks of one attempt cost the others time; None is the newest."""
         ...
 
+    def attempts(self, reference: str) -> Json:
+        """What each attempt of a run did, and the run's goodput."""
+        ...
+
     def keys(self, reference: str) -> list[Json]:
         """The keys of a run, with their figures."""
         ...
@@ -151,6 +155,9 @@ class RemoteReader:
 
     def stragglers(self, reference: str, attempt: int | None = None) -> Json:
         return dict(self._http.get(f"{_path(reference)}/stragglers", {"attempt": attempt}))
+
+    def attempts(self, reference: str) -> Json:
+        return dict(self._http.get(f"{_path(reference)}/attempts"))
 
     def keys(self, reference: str) -> list[Json]:
         return list(self._http.get(f"{_path(reference)}/keys")["keys"])
@@ -270,6 +277,13 @@ class LocalReader:
 
         with self._cursor() as cursor:
             return list_stragglers(cursor, find_run(cursor, reference), attempt=attempt)
+
+    def attempts(self, reference: str) -> Json:
+        from allranks_collector.queries.attempts import list_attempts
+        from allranks_collector.queries.select import find_run
+
+        with self._cursor() as cursor:
+            return list_attempts(cursor, find_run(cursor, reference))
 
     def keys(self, reference: str) -> list[Json]:
         from allranks_collector.queries.keys import list_keys

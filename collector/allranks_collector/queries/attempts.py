@@ -1,0 +1,187 @@
+"""The attempts of a run: what each of them did, why it ended, and what of the run's time was worth it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from allranks_collector.attempts import SECOND_NS, AttemptFacts, account
+from allranks_collector.health import run_state
+from allranks_collector.queries.ranks import read_writers
+from allranks_collector.queries.runs import nobody_seen
+from allranks_collector.queries.timeline import read_changes
+from allranks_collector.queries.why import why
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import duckdb
+
+    from allranks_collector.queries.figures import LiveStats
+    from allranks_collector.queries.ranks import WriterRow
+    from allranks_collector.queries.select import RunRef
+
+# Of so many attempts, the newest, the verdict is asked for.
+MAX_VERDICTS = 50
+# The way of an attempt is known at so many times; at more of them the fewer attempts there are.
+_TIMES, _TIMES_OF_ALL = 2_000, 40_000
+# And the newest so many changes of its state.
+_CHANGES = 10_000
+
+_MINE = """
+    SELECT series, writer, attempt, rank FROM series JOIN writers USING (writer)
+    WHERE run = $run AND role = 'rank' AND kind = 'metric'"""
+_UNCOUNTED = "SEMI JOIN metric_series USING (series) ANTI JOIN counts USING (series)"
+# One series for each attempt, that of the lowest rank which has logged about as often as any: what is logged at each
+# step, by a rank that was there all the time.
+_SEEN_THROUGH = """
+    SELECT DISTINCT ON (attempt) attempt, series, writer FROM (
+        SELECT *, 2 * count >= max(count) OVER (PARTITION BY attempt) AS is_often
+        FROM metric_series JOIN counts USING (series))
+    WHERE is_often ORDER BY attempt, rank, count DESC, series"""
+
+_PATHS = """
+    WITH chosen AS (SELECT unnest($series::INTEGER[]) AS series, unnest($begin::BIGINT[]) AS begin,
+        unnest($width::BIGINT[]) AS width)
+    SELECT series, min(time_ns), arg_min(step, time_ns), max(time_ns), arg_max(step, time_ns)
+    FROM points JOIN chosen USING (series) GROUP BY series, (time_ns - begin) // width"""
+
+
+def list_attempts(
+    cursor: duckdb.DuckDBPyConnection,
+    run: RunRef,
+    *,
+    live: LiveStats | None = None,
+    last_seen: Callable[[int], int | None] = nobody_seen,
+    now_ns: int | None = None,
+) -> dict[str, Any]:
+    """The attempts of a run, oldest first, and its goodput.
+
+    Args:
+        now_ns: the collector's clock; None where no collector runs: nothing is known after the newest event.
+
+    Returns:
+        `attempts`: of each when it began and ended (ns, collector's clock), its state, `first_step` and `last_step`,
+        `resumed_from` and `recomputed` as in `attempts.Lineage`, and `why` in one line: None where it runs or has
+        finished. `goodput`: seconds, and the `fraction` that was productive, as `attempts.account` counts them.
+    """
+    by_attempt: dict[int, list[WriterRow]] = defaultdict(list)
+    for row in read_writers(cursor, run, None):
+        if row.role != "child":
+            by_attempt[row.attempt].append(row)
+    known = [row.newest_ns for rows in by_attempt.values() for row in rows if row.newest_ns is not None]
+    now_ns = max(known, default=run.created_ns) if now_ns is None else now_ns
+    seen_through = _seen_through(cursor, run, live)
+    writers = {row.writer: row for rows in by_attempt.values() for row in rows}
+    paths = _paths(cursor, seen_through, writers)
+    stalls = _stalls(cursor, [writers[writer] for _, writer in seen_through.values()], now_ns)
+    attempts: list[dict[str, Any]] = []
+    facts: list[AttemptFacts] = []
+    for attempt, started_ns in _launches(cursor, run):
+        rows = by_attempt[attempt]
+        state = _state(rows)
+        began_ns = min((row.began_ns for row in rows), default=started_ns)
+        lives = state in ("running", "stalled")
+        ended_ns = None if lives else max((row.ended_ns or row.began_ns for row in rows), default=None)
+        attempts.append({"attempt": attempt, "began_ns": began_ns, "ended_ns": ended_ns, "state": state})
+        series, writer = seen_through.get(attempt, (0, 0))
+        steps = [row.last_step for row in rows if row.last_step is not None]
+        facts.append(
+            AttemptFacts(
+                attempt,
+                began_ns,
+                began_ns if not rows else ended_ns,
+                state == "finished",
+                paths.get(series, ()),
+                stalls.get(writer, ()),
+                max(steps, default=None),
+            )
+        )
+    found = account(facts, now_ns)
+    told = {one.attempt: one for one in found.lineage}
+    for one in attempts:
+        lineage = told[one["attempt"]]
+        one |= {
+            "first_step": lineage.first_step,
+            "last_step": lineage.last_step,
+            "resumed_from": lineage.resumed_from,
+            "recomputed": lineage.recomputed,
+            "why": None,
+        }
+    for one in attempts[-MAX_VERDICTS:]:
+        if one["state"] not in ("running", "finished", "expected"):
+            one["why"] = why(cursor, run, attempt=one["attempt"], last_seen=last_seen, is_brief=True)["verdict"]
+    parts = ("total", "productive", "init", "stalled", "detection", "restart", "recomputation")
+    goodput = {f"{part}_s": getattr(found.goodput, f"{part}_ns") / SECOND_NS for part in parts}
+    return {"attempts": attempts, "goodput": {"fraction": found.fraction, **goodput}}
+
+
+def _launches(cursor: duckdb.DuckDBPyConnection, run: RunRef) -> list[tuple[int, int]]:
+    return cursor.execute(
+        "SELECT attempt, started_ns FROM attempts WHERE run = ? ORDER BY attempt", [run.run]
+    ).fetchall()
+
+
+def _state(rows: Sequence[WriterRow]) -> str:
+    newest = {row.rank: row for row in rows}
+    world = max((row.world_size or 0 for row in rows), default=0)
+    return run_state([*(row.state or "running" for row in newest.values()), *["expected"] * (world > len(newest))])
+
+
+def _seen_through(
+    cursor: duckdb.DuckDBPyConnection, run: RunRef, live: LiveStats | None
+) -> dict[int, tuple[int, int]]:
+    """By attempt, the series through which it is seen, and its writer."""
+    cursor.execute(f"CREATE OR REPLACE TEMP TABLE metric_series AS {_MINE}", {"run": run.run})
+    cursor.execute(
+        "CREATE OR REPLACE TEMP TABLE counts AS"
+        " SELECT series, count FROM series_stats SEMI JOIN metric_series USING (series)"
+    )
+    if live is not None and len(live["series"]):
+        cursor.register("live_stats", {"series": live["series"], "count": live["count"]})
+        cursor.execute(f"INSERT INTO counts SELECT series, count FROM live_stats {_UNCOUNTED}")
+        cursor.unregister("live_stats")
+    if cursor.execute("SELECT series FROM metric_series ANTI JOIN counts USING (series) LIMIT 1").fetchall():
+        cursor.execute(f"INSERT INTO counts SELECT series, count(*) FROM points {_UNCOUNTED} GROUP BY series")
+    rows = cursor.execute(_SEEN_THROUGH).fetchall()
+    return {attempt: (series, writer) for attempt, series, writer in rows}
+
+
+def _paths(
+    cursor: duckdb.DuckDBPyConnection,
+    seen_through: Mapping[int, tuple[int, int]],
+    writers: Mapping[int, WriterRow],
+) -> dict[int, list[tuple[int, int]]]:
+    """By series, when which step was logged, in the collector's clock; thinned to the first and last of each span."""
+    if not seen_through:
+        return {}
+    times = max(1, min(_TIMES, _TIMES_OF_ALL // len(seen_through)))
+    columns: dict[str, list[int]] = {"series": [], "begin": [], "width": []}
+    offsets: dict[int, int] = {}
+    for series, writer in seen_through.values():
+        row = writers[writer]
+        columns["series"].append(series)
+        columns["begin"].append(row.opened_ns)
+        columns["width"].append(max(1, ((row.last_ns or 0) - row.opened_ns) // times))
+        offsets[series] = row.offset_ns or 0
+    found: dict[int, list[tuple[int, int]]] = {series: [] for series in offsets}
+    for series, first_ns, first, last_ns, last in cursor.execute(_PATHS, columns).fetchall():
+        found[series].append((first_ns + offsets[series], first))
+        if last_ns > first_ns:
+            found[series].append((last_ns + offsets[series], last))
+    return found
+
+
+def _stalls(
+    cursor: duckdb.DuckDBPyConnection, rows: Sequence[WriterRow], now_ns: int
+) -> dict[int, list[tuple[int, int]]]:
+    """By writer, from when until when it stood still, in the collector's clock."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    for writer, changes in read_changes(cursor, rows, _CHANGES).items():
+        ends = [change.at_ns for change in changes[1:]] + [now_ns]
+        found[writer] = [
+            (change.at_ns - round(change.still_s * SECOND_NS), end_ns)
+            for change, end_ns in zip(changes, ends, strict=True)
+            if change.state == "stalled"
+        ]
+    return found
