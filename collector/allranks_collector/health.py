@@ -37,6 +37,7 @@ class Sign(Enum):
     STEP = "its step moves"
     QUIET = "it beats, and its step does not move"
     SILENT = "no beat has come for too long"
+    LOST = "no beat has come for so long that it is given up"
     HELD = "no beat has come for too long, and its process is there: stopped, traced, or held by C code"
     FREED = "it was held, and beats again"
     GONE = "its process is gone"
@@ -71,6 +72,7 @@ TRANSITIONS: Mapping[State, Mapping[Sign, State]] = {
     },
     _U: {
         Sign.BEAT: _R,
+        Sign.LOST: _D,
         Sign.GONE: _D,
         Sign.GONE_BADLY: _D,
         Sign.CLOSED: _OK,
@@ -81,6 +83,10 @@ TRANSITIONS: Mapping[State, Mapping[Sign, State]] = {
     _OK: {Sign.GONE_BADLY: _BAD},
     _BAD: {},
 }
+# Beats and steps are thousands a second, and change hardly ever anything.
+_TOLD_BY_BEAT, _TOLD_BY_STEP = (
+    tuple(state for state, row in TRANSITIONS.items() if sign in row) for sign in (Sign.BEAT, Sign.STEP)
+)
 
 
 def sign_of_close(end: Mapping[str, Any]) -> tuple[Sign, dict[str, Any]]:
@@ -140,18 +146,22 @@ class Patience:
 
     Attributes:
         silent_s: without a beat.
+        dead_s: without a beat, until it is given up; None: it never is.
         stall_min_s: without a step, at the least.
         stall_factor: times its usual step.
         first_s: in a section that it has never left yet.
         held_s: without a beat while its process is there, where it has no pace to be judged by; and in a section of
             some seconds, at the least.
+        busy_s: without a step, while its thread is seen to get on: in something that it has never done before.
     """
 
     silent_s: float = 5.0
+    dead_s: float | None = 600.0
     stall_min_s: float = 10.0
     stall_factor: float = 20.0
     first_s: float = 600.0
     held_s: float = 60.0
+    busy_s: float = 300.0
 
 
 @dataclass(frozen=True)
@@ -163,12 +173,15 @@ class Said:
         marks: how often it has entered and left sections.
         longest_s: the longest that it has been in this phase before; 0 where it never was.
         expects_s: seconds of standing still that it has announced, and that are left.
+        still_s: for how long its training's thread has been seen in the same functions; None where it has not been
+            looked at.
     """
 
     phase: str = ""
     marks: int = 0
     longest_s: float = 0.0
     expects_s: float = 0.0
+    still_s: float | None = None
 
 
 def said_in(status: Mapping[str, Any]) -> Said:
@@ -179,6 +192,7 @@ def said_in(status: Mapping[str, Any]) -> Said:
         marks if type(marks) is int else 0,
         _seconds(status.get("longest")),
         _seconds(status.get("expects")),
+        _seconds(status["still"]) if "still" in status else None,
     )
 
 
@@ -215,6 +229,8 @@ _LOOP_S = 3.0
 # for several in a row.
 _OTHERS_WAIT_SHARE = 0.3
 _OTHERS_FACTOR = 2.0
+# Who was seen to get on so lately is at work.
+_FRESH_S = 3.0
 
 
 @dataclass
@@ -233,6 +249,8 @@ class Pace:
     expects_until: float = 0.0
     # While others took what they are known to take, it may have waited for them.
     excused_at: float = 0.0
+    # When its thread was last seen to get on.
+    active_at: float = 0.0
     _marks: int = 0
     _told_s: float = 0.0
     _is_seen: bool = False
@@ -251,6 +269,8 @@ class Pace:
             self.phase, self._marks, self._told_s = said.phase, said.marks, said.longest_s
             if said.expects_s:
                 self.expects_until = now + said.expects_s
+            if said.still_s is not None:
+                self.active_at = max(self.active_at, now - said.still_s)
         elif self.phase == _INIT:
             self.phase = _STEP
         if has_stepped and not (said and said.expects_s):
@@ -294,13 +314,22 @@ class Pace:
 
     def is_quiet(self, now: float, patience: Patience) -> bool:
         """True where it has stood still for longer than it ever should."""
+        is_young = now - self.moved_at <= patience.busy_s
+        stood_s = now - max(self.moved_at, self.excused_at, self.active_at if is_young else 0.0)
+        if stood_s <= patience.stall_min_s:  # that much everybody may
+            return False
         allowed = self.allowed_s(patience)
-        return allowed is not None and now - max(self.moved_at, self.excused_at) > allowed
+        return allowed is not None and stood_s > allowed
+
+    def is_busy(self, now: float, patience: Patience) -> bool:
+        """True where it does something between two steps, and was seen to get on with that a moment ago."""
+        return now - self.active_at <= _FRESH_S and now - self.moved_at <= patience.busy_s
 
     def excuse(self, seconds: float) -> None:
         """Counts nothing of the last `seconds`."""
         self.moved_at += seconds
         self.excused_at += seconds
+        self.active_at += seconds
         self.expects_until += seconds
 
 
@@ -380,12 +409,14 @@ class Ward:
         if patient is None:
             return
         patient.heard_at, patient.heard_ns = now, now_ns
-        yield from self._apply(patient, Sign.BEAT, {})
+        if patient.state in _TOLD_BY_BEAT:
+            yield from self._apply(patient, Sign.BEAT, {})
         if patient.is_held:
             patient.is_held = False
             patient.pace.moved_at = now
             yield from self._apply(patient, Sign.FREED, {})
-        if (step is not None or said is not None) and patient.pace.see(step, now, said):
+        has_moved = (step is not None or said is not None) and patient.pace.see(step, now, said)
+        if has_moved and patient.state in _TOLD_BY_STEP:
             yield from self._apply(patient, Sign.STEP, {})
 
     def progress(self, writer: int, step: int, now: float) -> Iterator[Change]:
@@ -441,9 +472,12 @@ class Ward:
     ) -> Iterator[Change]:
         pace, patience = patient.pace, self._patience
         if seen is None:
+            reason = f"no sign of life for {silent_s:.0f} s"
             if now > pace.expects_until:
-                reason = f"no sign of life for {silent_s:.0f} s"
-                yield from self._apply(patient, Sign.SILENT, {"reason": reason})
+                yield from self._apply(patient, Sign.SILENT, {"reason": reason, "silent_s": silent_s})
+            if patience.dead_s is not None and silent_s > patience.dead_s:
+                detail = {"reason": f"{reason}: given up", "silent_s": silent_s, "lost": True}
+                yield from self._apply(patient, Sign.LOST, detail)
             return
         if seen.tracer and seen.state in ("T", "t"):
             how, reason = "debugger", f"held by a debugger (process {seen.tracer}) for {silent_s:.0f} s"
@@ -468,13 +502,14 @@ class Ward:
         for patient in self._patients.values():
             pace = patient.pace
             stood_s = now - pace.moved_at
-            if (
-                stood_s < _OTHERS_WAIT_SHARE * self._patience.stall_min_s
-                or patient.group is None
-                or not pace.may_be_waited_for
-            ):
+            if stood_s < _OTHERS_WAIT_SHARE * self._patience.stall_min_s or patient.group is None:
                 continue
-            allowed = pace.allowed_s(self._patience)
+            if pace.may_be_waited_for:
+                allowed = pace.allowed_s(self._patience)
+            elif pace.is_busy(now, self._patience):
+                allowed = self._patience.busy_s
+            else:
+                continue
             if patient.state is State.RUNNING and allowed is not None and stood_s <= allowed:
                 found[patient.group] = max(found.get(patient.group, 0.0), allowed)
         return found

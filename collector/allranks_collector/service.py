@@ -109,7 +109,9 @@ class Collector:
                     reserve_bytes=None if settings.files_reserve_mb is None else settings.files_reserve_mb << 20,
                     versions=settings.file_versions,
                 ),
-                patience=Patience(settings.heartbeat_timeout_s, settings.stall_min_s, settings.stall_factor),
+                patience=Patience(
+                    settings.heartbeat_timeout_s, settings.dead_after_s, settings.stall_min_s, settings.stall_factor
+                ),
                 commit_interval_s=settings.commit_interval_s,
                 max_pending_bytes=settings.max_pending_mb * 1024 * 1024,
                 publish=self.hub.publish,

@@ -218,6 +218,9 @@ class Settings:
     memory_limit_mb: int = field(default=1024, metadata=_row(COUNT, "memory that DuckDB may use"))
     threads: int = field(default=2, metadata=_row(COUNT, "threads that DuckDB may use"))
     heartbeat_timeout_s: float = field(default=5.0, metadata=_row(POSITIVE, "silence that makes unreachable"))
+    dead_after_s: float | None = field(
+        default=600.0, metadata=_row(OPTIONAL_POSITIVE, "silence that makes dead, or none")
+    )
     stall_min_s: float = field(default=10.0, metadata=_row(POSITIVE, "time without a step that is never a stall"))
     stall_factor: float = field(default=20.0, metadata=_row(POSITIVE, "usual step times that make a stall"))
     drain_orphans: bool = field(default=True, metadata=_row(SWITCH, "bring in what dead writers left in spools"))

@@ -114,16 +114,17 @@ class Watch:
     # -- what it does by itself ------------------------------------------------------------------------------------
 
     async def find(self) -> list[Lived]:
-        """The writers that lived when the collector was last here."""
+        """The writers that lived when the collector was last here, or were given up only for want of a sign."""
 
         def read() -> list[tuple[Any, ...]]:
             with self._store.cursor() as cursor:
                 return cursor.execute(
                     "SELECT w.id, w.writer, w.run, r.id, w.attempt, w.rank, w.role, w.identity,"
                     " coalesce(s.state, 'running') AS state FROM writers w JOIN runs r USING (run) LEFT JOIN"
-                    " (SELECT writer, arg_max(state, rowid) AS state FROM states GROUP BY writer) s USING (writer)"
-                    " WHERE w.role <> 'console'"
-                    " AND coalesce(s.state, 'running') IN ('running', 'stalled', 'unreachable')"
+                    " (SELECT writer, arg_max(state, rowid) AS state, arg_max(detail, rowid) AS detail FROM states"
+                    " GROUP BY writer) s USING (writer) WHERE w.role <> 'console'"
+                    " AND (coalesce(s.state, 'running') IN ('running', 'stalled', 'unreachable')"
+                    " OR (s.state = 'dead' AND (s.detail->>'lost') = 'true'))"
                 ).fetchall()
 
         return [

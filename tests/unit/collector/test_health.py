@@ -33,17 +33,17 @@ _SHORT = {
     "fin": State.FINISHED,
 }
 _SIGNS = (
-    *(Sign.BEAT, Sign.STEP, Sign.QUIET, Sign.HELD, Sign.FREED, Sign.SILENT),
+    *(Sign.BEAT, Sign.STEP, Sign.QUIET, Sign.HELD, Sign.FREED, Sign.SILENT, Sign.LOST),
     *(Sign.GONE, Sign.GONE_BADLY, Sign.CLOSED, Sign.CLOSED_BADLY),
 )
 # From each state (row), what each sign (column, as in _SIGNS) makes of it.
 _TABLE = {
-    State.RUNNING: "     -    -   stall stall -   unre dead dead fin  fail",
-    State.STALLED: "     -    run -     -     run unre dead dead fin  fail",
-    State.UNREACHABLE: " run  -   -     -     -   -    dead dead fin  fail",
-    State.DEAD: "        run  -   -     -     -   -    -    -    fin  fail",
-    State.FINISHED: "    -    -   -     -     -   -    -    fail -    -",
-    State.FAILED: "      -    -   -     -     -   -    -    -    -    -",
+    State.RUNNING: "     -    -   stall stall -   unre -    dead dead fin  fail",
+    State.STALLED: "     -    run -     -     run unre -    dead dead fin  fail",
+    State.UNREACHABLE: " run  -   -     -     -   -    dead dead dead fin  fail",
+    State.DEAD: "        run  -   -     -     -   -    -    -    -    fin  fail",
+    State.FINISHED: "    -    -   -     -     -   -    -    -    fail -    -",
+    State.FAILED: "      -    -   -     -     -   -    -    -    -    -    -",
 }
 _CASES = [
     (state, sign, _SHORT[word])
@@ -80,10 +80,28 @@ def test_a_writer_without_a_beat_for_too_long_is_unreachable_and_comes_back_with
     ward = _ward()
     assert _states(ward.look(5.0)) == []
     (change,) = ward.look(5.1)
-    assert (change.state, change.detail) == (State.UNREACHABLE, {"reason": "no sign of life for 5 s"})
+    detail = {"reason": "no sign of life for 5 s", "silent_s": 5.1}
+    assert (change.state, change.detail) == (State.UNREACHABLE, detail)
     assert _states(ward.look(6.0)) == []
     assert _states(ward.hear(1, None, 7.0, 70)) == [State.RUNNING]
     assert ward.heard_ns(1) == 70
+
+
+def test_who_is_not_heard_for_very_long_is_given_up_and_comes_back_with_a_beat() -> None:
+    ward = _ward(patience=Patience(dead_s=60.0))
+    assert _states(ward.look(5.1)) == [State.UNREACHABLE]
+    assert _states(ward.look(60.0)) == []
+    (change,) = ward.look(60.5)
+    detail = {"reason": "no sign of life for 60 s: given up", "silent_s": 60.5, "lost": True}
+    assert (change.state, change.detail) == (State.DEAD, detail)
+    assert _states(ward.look(70.0)) == []
+    assert _states(ward.hear(1, None, 71.0, 0)) == [State.RUNNING]
+
+
+def test_who_is_at_the_other_end_of_a_cut_link_is_given_up_never_where_nobody_wants_that() -> None:
+    ward = _ward(patience=Patience(dead_s=None))
+    assert _states(ward.look(5.1)) == [State.UNREACHABLE]
+    assert _states(ward.look(1e6)) == []
 
 
 def test_a_step_that_does_not_move_stalls_and_moves_on() -> None:
@@ -241,8 +259,10 @@ class _Rank:
         self.found: list[tuple[State, str]] = []
         self.reasons: list[str] = []
 
-    def beat(self, phase: str = "step", longest_s: float = 0.0, expects_s: float = 0.0) -> None:
-        said = Said(phase, self.marks, longest_s, expects_s)
+    def beat(
+        self, phase: str = "step", longest_s: float = 0.0, expects_s: float = 0.0, still_s: float | None = None
+    ) -> None:
+        said = Said(phase, self.marks, longest_s, expects_s, still_s)
         self._take(self.ward.hear(self.writer, self.step, self.at, 0, said))
 
     def train(self, seconds: float) -> None:
@@ -256,6 +276,19 @@ class _Rank:
         for second in range(1, round(seconds) + 1):
             self.at += 1
             self.beat(phase, longest_s, max(0.0, expects_s - second))
+            self.look()
+
+    def work(self, seconds: float, *, every: int = 1) -> None:
+        """Stands, while its thread is seen to get on each so many seconds."""
+        for second in range(1, round(seconds) + 1):
+            self.at += 1
+            self.beat(still_s=float(second % every))
+            self.look()
+
+    def be_stuck(self, seconds: float) -> None:
+        for second in range(1, round(seconds) + 1):
+            self.at += 1
+            self.beat(still_s=float(second))
             self.look()
 
     def be_silent(self, seconds: float) -> None:
@@ -288,6 +321,68 @@ def test_a_stuck_main_thread_of_100_ms_steps_is_stalled_within_15_s() -> None:
     assert rank.found == [(State.STALLED, "still")]
     rank.train(1)
     assert rank.found[-1] == (State.RUNNING, "")
+
+
+def test_a_first_pause_in_which_the_training_gets_on_is_no_stall() -> None:
+    rank = _Rank(_ward())
+    rank.train(30)
+    rank.work(250)
+    rank.train(10)
+    rank.work(120, every=9)
+    assert rank.found == []
+
+
+def test_who_gets_stuck_in_a_pause_is_stalled_ten_seconds_after_its_last_move() -> None:
+    rank = _Rank(_ward())
+    rank.train(30)
+    rank.work(60)
+    rank.be_stuck(12)
+    assert rank.found == [(State.STALLED, "still")]
+
+
+def test_a_loop_that_never_comes_to_a_step_is_stalled_at_last() -> None:
+    rank = _Rank(_ward())
+    rank.train(30)
+    rank.work(299)
+    assert rank.found == []
+    rank.work(5)
+    assert rank.found == [(State.STALLED, "still")]
+
+
+def _pair() -> tuple[_Rank, _Rank]:
+    """Two ranks before one ward, after 20 s of training; the second one looks for both."""
+    ward = Ward(Patience())
+    for writer in (1, 2):
+        ward.admit(writer, State.RUNNING, 0.0, 0, group=7)
+    first, second = _Rank(ward, 1), _Rank(ward, 2)
+    first.look = lambda: None  # type: ignore[method-assign]
+    for _ in range(20):
+        first.train(1)
+        second.train(1)
+    return first, second
+
+
+def _stand_together(pair: tuple[_Rank, _Rank], seconds: int, still: Callable[[int], tuple[float, float]]) -> list[int]:
+    """Who is called stalled, in order, while both say for how long they have been still."""
+    found: list[int] = []
+    for second in range(1, seconds + 1):
+        for rank, still_s in zip(pair, still(second), strict=True):
+            rank.at += 1
+            rank.beat(still_s=still_s)
+        changes = list(pair[1].ward.look(pair[1].at))
+        assert {change.state for change in changes} <= {State.STALLED}
+        found += [change.writer for change in changes]
+    return found
+
+
+def test_who_waits_for_one_that_gets_on_is_not_stalled_and_is_once_that_one_is_stuck() -> None:
+    pair = _pair()
+    assert _stand_together(pair, 60, lambda second: (0.0, second)) == []
+    assert _stand_together(pair, 20, lambda second: (second, 60.0 + second)) == [1, 2]
+
+
+def test_ranks_that_all_get_stuck_at_once_are_stalled_within_12_s_though_one_came_to_rest_a_little_later() -> None:
+    assert _stand_together(_pair(), 12, lambda second: (second - 0.6, second)) == [2, 1]
 
 
 def test_a_section_is_judged_by_the_times_before_and_named() -> None:

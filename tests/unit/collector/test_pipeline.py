@@ -171,6 +171,22 @@ async def test_a_state_that_could_not_be_stored_is_stored_once_there_is_room(
     assert [state for state, _ in _states(store)] == ["running", "unreachable"]
 
 
+async def test_who_was_given_up_is_running_again_once_it_is_heard_by_a_later_collector_too(
+    store: Store, address: Address
+) -> None:
+    writer = HandWriter()
+    with peer(address, writer) as one:
+        async with running(store, address, patience=Patience(silent_s=0.1, dead_s=0.2)):
+            await one.meet()
+            one.send(writer.batch([writer.open()]))
+            await one.hear_position(1)
+            await _until(lambda: _states(store)[-1:] != [] and _states(store)[-1][0] == "dead")
+        async with running(store, address):
+            await one.meet()
+            await _until(lambda: _states(store)[-1][0] == "running")
+    assert [state for state, _ in _states(store)] == ["running", "unreachable", "dead", "running"]
+
+
 def _process(process: subprocess.Popen[bytes]) -> Mapping[str, Any]:
     return {
         "pid": process.pid,
