@@ -148,6 +148,7 @@ class Collector:
             accepts=lambda destination: self._is_meant_for_here({"destination": destination}),
         )
         async with anyio.create_task_group() as inner:
+            await self.alerts.resume()
             await inner.start(self.pipeline.run)
             async with anyio.create_task_group() as outer:
                 outer.start_soon(server.serve, [http])
@@ -308,7 +309,7 @@ class Collector:
             "events": counters.events,
             "points": counters.points,
             "rejected": counters.rejected,
-            "alerts": self.alerts.status(),
+            "alerts": self.alerts.dispatch.status(),
             "files": {
                 "path": str(self.settings.files),
                 "stored": files.counters.stored,
@@ -336,9 +337,9 @@ class Collector:
             "file_bytes_total": files.counters.received_bytes,
             "files_refused_total": files.counters.refused,
             "file_messages_dropped_total": files.counters.dropped,
-            "alerts_sent_total": self.alerts.counters.sent,
-            "alerts_failed_total": self.alerts.counters.failed,
-            "alerts_dropped_total": self.alerts.counters.dropped,
+            "alerts_sent_total": self.alerts.dispatch.counters.sent,
+            "alerts_failed_total": self.alerts.dispatch.counters.failed,
+            "alerts_dropped_total": self.alerts.dispatch.counters.dropped,
             "cpu_seconds_total": usage.ru_utime + usage.ru_stime,
             "max_resident_bytes": usage.ru_maxrss * 1024,
         }

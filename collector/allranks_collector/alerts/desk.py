@@ -1,63 +1,44 @@
-"""The desk: it is told what happens, and sends what is worth it. One task, and one more for each target.
+"""The desk: it is told what happens, and has what is worth it sent.
 
-    pipeline ─► rules, limits ─► message ─► queue of each target ─► deliver (a process) ─► event of the run
+    pipeline ─► rules, limits ─► message (facts) ─► dispatch ─► event of the run
 
-What it is told costs the pipeline some microseconds. A target that does not answer fills its own queue and delays
-nobody.
+What it is told costs the pipeline some microseconds. A collector that starts again reads from the events what was
+told before (memory).
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
-import anyio.abc
 import anyio.to_thread
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+from allranks_collector.alerts.dispatch import WAITS_S, Deliver, Dispatch, Letter, Outcome
+from allranks_collector.alerts.facts import is_old, read_facts
 from allranks_collector.alerts.limits import GATHER_S, Limits
-from allranks_collector.alerts.rules import RULES, STATES, Facts, Group, Happening, Message, compose
-from allranks_collector.alerts.targets import DEADLINE_S, Target, deliver
-from allranks_collector.queries.select import RunRef
-from allranks_collector.queries.why import why
+from allranks_collector.alerts.memory import RunBefore, read_before, told_by, words_of
+from allranks_collector.alerts.rules import RULES, STATES, Group, Happening, Message, compose
+from allranks_collector.alerts.targets import Target, deliver
+from allranks_collector.health import ENDED, State
 from allranks_collector.store import Store, StoreError
-
-if TYPE_CHECKING:
-    import duckdb
 
 logger = logging.getLogger(__name__)
 
-_MAX_QUEUED = 100
-_COMPLAIN_S = 60.0
 _LOOK_S = 5.0
-# What comes in so long after it was recorded (a spool of yesterday) is history.
-_STALE_NS = 3_600_000_000_000
 # A run that has ended is remembered for so long: what comes in late must not alert anew.
 _REMEMBER_S = 3600.0
-_LINE_WITHIN_NS = 600_000_000_000
 # A rank of which no more is known than that its process has gone: what it said last may still come from its spool.
 _LAST_WORDS_S = 15.0
 _NO_DATA = "no-data"
 
-Deliver = Callable[[Target, Message, float, Callable[[], bool]], str]
 # (run, its id, writer or None, kind, body): an event to store.
 Keep = Callable[[int, str, int | None, str, Mapping[str, Any]], None]
-
-
-@dataclass
-class AlertCounters:
-    """What has been sent since the start, per target and message."""
-
-    sent: int = 0
-    failed: int = 0
-    dropped: int = 0
 
 
 @dataclass
@@ -82,16 +63,6 @@ class _Run:
     met_ns: dict[int, int] = field(default_factory=dict[int, int])
 
 
-@dataclass
-class _Letter:
-    """A message on its way to its targets."""
-
-    happening: Happening
-    message: Message
-    missing: int
-    answers: dict[str, str] = field(default_factory=dict[str, str])
-
-
 class AlertDesk:
     """Told by the pipeline what happens; all calls come from the event loop's thread and never wait.
 
@@ -101,7 +72,7 @@ class AlertDesk:
         no_data_s: how long a run may send no data; None for ever.
         page: the address of the dashboard.
         gather_s: see `Limits`.
-        send: called in a worker thread; another one in tests.
+        send, waits_s: see `Dispatch`.
     """
 
     def __init__(
@@ -115,42 +86,24 @@ class AlertDesk:
         page: str,
         gather_s: float = GATHER_S,
         send: Deliver = deliver,
+        waits_s: Sequence[float] = WAITS_S,
     ) -> None:
-        self.counters = AlertCounters()
-        self.targets = tuple(targets)
+        self.dispatch = Dispatch(targets, answered=self._answered, settled=self._settled, send=send, waits_s=waits_s)
         self._store = store
         self._rules = frozenset(rules) | {"user"}
         self._limits = Limits(interval_s, gather_s=gather_s)
         self._no_data_s = no_data_s
         self._page = page
-        self._send = send
         self._runs: dict[int, _Run] = {}
         self._by_id: dict[str, _Run] = {}
-        self._numbers = itertools.count()
         self._changed = anyio.Event()
-        self._queues: list[MemoryObjectSendStream[_Letter]] = []
-        self._under_way = 0
-        self._is_testing = False
-        self._problems: dict[str, str] = {}
-        self._complained_at = -math.inf
+        self._is_writing = False
         self._keep: Keep | None = None
 
     @property
     def is_busy(self) -> bool:
         """True while something is to be sent or on its way."""
-        return bool(self._under_way) or self._limits.is_waiting
-
-    def status(self) -> dict[str, Any]:
-        """For `/api/collector`: what was sent, and by target why the newest was not."""
-        counters = self.counters
-        return {
-            "targets": [
-                {"name": target.name, "problem": self._problems.get(target.name, "")} for target in self.targets
-            ],
-            "sent": counters.sent,
-            "failed": counters.failed,
-            "dropped": counters.dropped,
-        }
+        return self._is_writing or self.dispatch.is_busy or self._limits.is_waiting
 
     # -- what it is told -------------------------------------------------------------------------------------------
 
@@ -159,7 +112,9 @@ class AlertDesk:
         found = self._runs.get(run)
         if found is None or found.ended_at is not None or attempt > found.attempt:
             known = {} if found is None else found.met_ns
-            found = self._runs[run] = _Run(run, run_id, attempt, time.monotonic(), met_ns=known)
+            # More may come in of one that has ended, from a spool: who fell is known still.
+            bad = found.bad if found is not None and attempt <= found.attempt else {}
+            found = self._runs[run] = _Run(run, run_id, attempt, time.monotonic(), met_ns=known, bad=bad)
             self._by_id[run_id] = found
             self._changed.set()
         found.met_ns[writer] = time.time_ns()
@@ -227,7 +182,7 @@ class AlertDesk:
         """A program has called `run.alert`."""
         title, text = alert.get("title", ""), alert.get("text", "")
         level = alert.get("level", "INFO")
-        subject = next(self._numbers)
+        subject = words_of(alert)
         self._bad(Happening(RULES["user"], run, subject, title or text, text, writer, rank, at_ns, level))
 
     def removed(self, run: int) -> None:
@@ -238,7 +193,7 @@ class AlertDesk:
         self._limits.forget(run)
 
     def _bad(self, happening: Happening, *, is_sure: bool = True) -> None:
-        if happening.at_ns is not None and _is_old(happening.at_ns):
+        if happening.at_ns is not None and is_old(happening.at_ns):
             return
         self._limits.bad(happening, time.monotonic() + (0.0 if is_sure else _LAST_WORDS_S))
         self._changed.set()
@@ -246,6 +201,48 @@ class AlertDesk:
     def _good(self, happening: Happening) -> None:
         self._limits.good(happening, time.monotonic())
         self._changed.set()
+
+    # -- what it remembers -----------------------------------------------------------------------------------------
+
+    async def resume(self) -> None:
+        """Reads what was told before this collector started; to be called before it is told anything."""
+        now_ns, now = time.time_ns(), time.monotonic()
+        try:
+            found = await anyio.to_thread.run_sync(read_before, self._store, now_ns)
+        except StoreError as error:
+            logger.warning("what was told before is not known: %s", error)
+            return
+        for before in found:
+            for told in before.told:
+                at = now - (now_ns - told.at_ns) / 1e9
+                self._limits.restore(before.run, told.told, at, is_recovery=told.is_recovery)
+            self._restore(before, now)
+            for asked in before.asked:
+                self.asked(before.run, asked.writer, asked.rank, asked.alert, asked.at_ns)
+
+    def _restore(self, before: RunBefore, now: float) -> None:
+        """Goes on with a run: what has changed while nobody could tell it is told, unless it is history."""
+        run = before.run
+        found = self._runs[run] = _Run(run, before.id, before.attempt, now)
+        self._by_id[before.id] = found
+        found.is_quiet = self._limits.is_told(run, _NO_DATA, _NO_DATA)
+        is_news = False
+        for rank in before.ranks:
+            name, what = STATES.get(rank.state, ("", ""))
+            if not name:
+                self.changed(run, rank.writer, rank.rank, rank.state, "")
+                continue
+            happening = Happening(RULES[name], run, rank.writer, what, rank.reason, rank.writer, rank.rank)
+            if happening.rule.family == "down":
+                found.bad[rank.writer] = happening
+            if not is_old(rank.since_ns) and not is_old(rank.last_ns):
+                is_news = True
+                if name in self._rules:
+                    self._bad(happening, is_sure=rank.state != State.DEAD)
+        if all(State(rank.state) in ENDED for rank in before.ranks):
+            found.ended_at = now
+            if is_news:
+                self.ended(run, is_sure=False)
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
@@ -257,49 +254,23 @@ class AlertDesk:
         """
         self._keep = keep
         async with anyio.create_task_group() as task_group:
-            self._queues = [self._served(task_group, target) for target in self.targets]
-            try:
-                while True:
-                    self._changed = anyio.Event()
-                    self._look()
-                    for group in list(self._limits.due(time.monotonic())):
-                        await self._tell(group)
-                    # A clock that was asked a moment too early must not make this a loop without a pause.
-                    wait_s = max(0.02, self._limits.next_at() - time.monotonic())
-                    if self._runs:
-                        wait_s = min(wait_s, _LOOK_S, self._no_data_s or _LOOK_S)
-                    with anyio.move_on_after(wait_s):
-                        await self._changed.wait()
-            finally:
-                for queue in self._queues:
-                    queue.close()
+            await task_group.start(self.dispatch.run)
+            while True:
+                self._changed = anyio.Event()
+                self._look()
+                for group in list(self._limits.due(time.monotonic())):
+                    await self._tell(group)
+                # A clock that was asked a moment too early must not make this a loop without a pause.
+                wait_s = max(0.02, self._limits.next_at() - time.monotonic())
+                if self._runs:
+                    wait_s = min(wait_s, _LOOK_S, self._no_data_s or _LOOK_S)
+                with anyio.move_on_after(wait_s):
+                    await self._changed.wait()
 
     async def test(self) -> list[dict[str, Any]] | None:
-        """Sends one message to all targets, whatever else is under way; how each answered.
-
-        None where such a test is under way already: whoever asks often must not have a crowd of processes started.
-        """
-        if self._is_testing:
-            return None
-        self._is_testing = True
-        try:
-            return await self._test()
-        finally:
-            self._is_testing = False
-
-    async def _test(self) -> list[dict[str, Any]]:
-        message = Message(
-            "", "test", "INFO", "allranks: a test", f"Alerts of this collector arrive here.\n{self._page}"
-        )
-        answers: dict[str, str] = {}
-
-        async def ask(target: Target) -> None:
-            answers[target.name] = await self._deliver(target, message)
-
-        async with anyio.create_task_group() as task_group:
-            for target in self.targets:
-                task_group.start_soon(ask, target)
-        return [{"name": t.name, "sent": not answers[t.name], "problem": answers[t.name]} for t in self.targets]
+        """See `Dispatch.test`."""
+        text = f"Alerts of this collector arrive here.\n{self._page}"
+        return await self.dispatch.test(Message("", "test", "INFO", "allranks: a test", text))
 
     def _look(self) -> None:
         """What follows from mere waiting."""
@@ -317,88 +288,36 @@ class AlertDesk:
 
     async def _tell(self, group: Group) -> None:
         """Makes a message of a group, and has it sent."""
-        self._under_way += 1
-        letter: _Letter | None = None
+        self._is_writing = True
         try:
             letter = await self._letter(group)
         except StoreError as error:
             logger.warning("an alert is not sent: %s", error)
+            return
         except Exception:  # a mistake of ours must not end the collector
             logger.exception("an alert is not sent")
-        finally:
-            if letter is None:
-                self._under_way -= 1
-        if letter is None:
             return
-        logger.info("alert: %s", letter.message.title)
-        for target, queue in zip(self.targets, self._queues, strict=True):
-            try:
-                queue.send_nowait(letter)
-            except anyio.WouldBlock:
-                self.counters.dropped += 1
-                self._answered(letter, target, f"{_MAX_QUEUED} others wait for it")
-        if not self.targets:
-            self._store_letter(letter)
+        finally:
+            self._is_writing = False
+        if letter is not None:
+            logger.info("alert: %s", letter.message.title)
+            self.dispatch.post(letter)
 
-    async def _letter(self, group: Group) -> _Letter | None:
+    async def _letter(self, group: Group) -> Letter | None:
         """The letter about a group; None where all of it is history."""
+        told = told_by(group)
         found = self._runs.get(group.first.run)
         if found is not None and group.first.rule.name == "run-failed":
             # All that fell, whether they have been told or not: the first of them is the one to name.
             group = replace(group, causes=tuple(found.bad.values()))
-        read = partial(_read, self._store, group, {} if found is None else dict(found.met_ns))
+        read = partial(read_facts, self._store, group, {} if found is None else dict(found.met_ns))
         group_now, facts = await anyio.to_thread.run_sync(read)
         if group_now is None or facts is None:
             return None
         message = compose(group_now, replace(facts, page=f"{self._page}/runs/{facts.run_id}"))
-        return _Letter(group_now.first, message, len(self.targets))
+        return Letter(group_now.first, message, told)
 
-    def _served(self, task_group: anyio.abc.TaskGroup, target: Target) -> MemoryObjectSendStream[_Letter]:
-        sender, receiver = anyio.create_memory_object_stream[_Letter](_MAX_QUEUED)
-        task_group.start_soon(self._serve, target, receiver)
-        return sender
-
-    async def _serve(self, target: Target, letters: MemoryObjectReceiveStream[_Letter]) -> None:
-        with letters:
-            async for letter in letters:
-                self._answered(letter, target, await self._deliver(target, letter.message))
-
-    async def _deliver(self, target: Target, message: Message) -> str:
-        """Why the target has not taken it, or nothing."""
-        is_given_up = False
-        try:
-            problem = await anyio.to_thread.run_sync(
-                partial(self._send, target, message, DEADLINE_S, lambda: is_given_up),
-                limiter=anyio.CapacityLimiter(1),
-                abandon_on_cancel=True,
-            )
-        except Exception as error:  # a mistake of ours must not end the collector
-            logger.exception("the alert target %s", target.name)
-            problem = f"it could not be asked ({type(error).__name__})"
-        finally:
-            is_given_up = True
-        self._problems[target.name] = problem
-        if problem:
-            self.counters.failed += 1
-            self._complain(target, problem)
-        else:
-            self.counters.sent += 1
-        return problem
-
-    def _complain(self, target: Target, problem: str) -> None:
-        now = time.monotonic()
-        if now - self._complained_at >= _COMPLAIN_S:
-            self._complained_at = now
-            logger.warning("alerts: %s: %s (%d failed so far)", target.name, problem, self.counters.failed)
-
-    def _answered(self, letter: _Letter, target: Target, problem: str) -> None:
-        letter.answers[target.name] = problem or "sent"
-        letter.missing -= 1
-        if letter.missing == 0:
-            self._store_letter(letter)
-
-    def _store_letter(self, letter: _Letter) -> None:
-        self._under_way -= 1
+    def _answered(self, letter: Letter) -> None:
         message = letter.message
         body = {
             "rule": message.rule,
@@ -406,77 +325,24 @@ class AlertDesk:
             "title": message.title,
             "text": message.text,
             "targets": letter.answers,
+            "told": letter.told,
         }
+        self._store_event(letter, "alerted", body)
+
+    def _settled(self, outcome: Outcome) -> None:
+        kind = "alert-lost" if outcome.problem else "alert-late"
+        body = {
+            "target": outcome.target,
+            "tries": outcome.tries,
+            "problem": outcome.problem,
+            "title": outcome.letter.message.title,
+        }
+        self._store_event(outcome.letter, kind, body)
+
+    def _store_event(self, letter: Letter, kind: str, body: Mapping[str, Any]) -> None:
         happening = letter.happening
         if self._keep is not None and happening.run in self._runs:  # else it has been removed meanwhile
-            self._keep(happening.run, message.run_id, happening.writer, "alerted", body)
-
-
-# One row per writer: who it is, how far it came, and its run.
-_WRITERS = """
-    SELECT writer, host, rank, attempt, last_step, last_ns FROM writers LEFT JOIN positions USING (writer)
-    WHERE writer IN (SELECT unnest($writers::INTEGER[]))"""
-_LAST_LINE = """
-    SELECT text FROM lines WHERE time_ns >= $since AND text <> '' AND writer IN (
-        SELECT writer FROM writers WHERE run = $run AND attempt = $attempt AND rank = $rank AND role = 'console')
-    ORDER BY time_ns DESC, number DESC LIMIT 1"""
-
-
-def _read(store: Store, group: Group, met: Mapping[int, int]) -> tuple[Group | None, Facts | None]:
-    """The group less what is history, and what is known of its run and its first rank; in a worker thread."""
-    with store.cursor() as cursor:
-        run = group.first.run
-        rows = cursor.execute("SELECT id, name, created_ns FROM runs WHERE run = ?", [run]).fetchall()
-        if not rows:
-            return None, None
-        facts = Facts(rows[0][0], rows[0][1])
-        every = [*group.happenings, *group.causes]
-        writers = sorted({one.writer for one in every if one.writer is not None})
-        known = {row[0]: row for row in cursor.execute(_WRITERS, {"writers": writers}).fetchall()}
-
-        def is_news(one: Happening) -> bool:
-            row = known.get(-1 if one.writer is None else one.writer)
-            if row is None or row[5] is None or group.is_recovery or not one.rule.lasts:
-                return True
-            # It was old when it was met: a spool of a run that is over.
-            return not (_is_old(row[5]) and not _is_old(met.get(row[0], time.time_ns())))
-
-        happenings = [one for one in group.happenings if is_news(one)]
-        causes = [one for one in group.causes if is_news(one)]
-        if not happenings or (group.causes and not causes):
-            return None, None
-        if not group.is_recovery and {one.rule.family for one in causes or happenings} == {"down"}:
-            first = _first_failure(cursor, RunRef(run, rows[0][0], rows[0][2]), len(causes or happenings))
-            happenings, causes = _led_by(first, happenings), _led_by(first, causes)
-        group = replace(group, happenings=happenings, causes=causes)
-        row = known.get((causes or happenings)[0].writer or -1)
-        if row is None:
-            return group, facts
-        since = time.time_ns() - _LINE_WITHIN_NS
-        asked = {"run": run, "attempt": row[3], "rank": row[2], "since": since}
-        lines = cursor.execute(_LAST_LINE, asked).fetchall()
-        return group, replace(facts, host=row[1], step=row[4], line=lines[0][0] if lines else "")
-
-
-def _first_failure(cursor: duckdb.DuckDBPyConnection, run: RunRef, count: int) -> Mapping[str, Any] | None:
-    """The rank that failed first, of several: they are seen to fall in another order than that in which they do."""
-    if count < 2:
-        return None
-    try:
-        first: Mapping[str, Any] | None = why(cursor, run)["first"]
-    except Exception:  # an alert that names another one first is better than none
-        logger.exception("why the run %s has failed", run.id)
-        return None
-    return first
-
-
-def _led_by(first: Mapping[str, Any] | None, told: list[Happening]) -> list[Happening]:
-    """The same happenings, with that of the first failure in front."""
-    return sorted(told, key=lambda one: first is None or one.rank != first["rank"])
-
-
-def _is_old(at_ns: int) -> bool:
-    return time.time_ns() - at_ns > _STALE_NS
+            self._keep(happening.run, letter.message.run_id, happening.writer, kind, body)
 
 
 def _duration(seconds: float) -> str:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from allranks_collector.alerts.rules import LASTING, Group, Happening
+from allranks_collector.alerts.rules import FAMILIES, LASTING, Group, Happening
 
 GATHER_S = 2.0
 # Messages of all runs together in one interval; what is beyond it waits.
@@ -97,7 +97,10 @@ class Limits:
         if subject in topic.back.kept:
             del topic.back.kept[subject]  # they believe so still
         elif subject in topic.bad.kept:
-            topic.bad.kept[subject] = happening
+            if rule.is_once:
+                topic.bad.kept[subject] = happening
+            else:
+                topic.bad.kept[subject].join(happening)
             topic.bad.since = min(topic.bad.since, since)
         elif subject not in topic.told:
             topic.bad.put(happening, since, _MOST_KEPT if rule.is_once else _MOST_PASSING)
@@ -136,6 +139,26 @@ class Limits:
     def forget(self, run: int) -> None:
         """Drops all of a run."""
         self._topics = {key: topic for key, topic in self._topics.items() if key[0] != run}
+
+    def restore(self, run: int, told: Mapping[str, Iterable[Hashable]], at: float, *, is_recovery: bool) -> None:
+        """Takes in a message that was sent before: by family what it told; from the oldest to the newest."""
+        for family, subjects in told.items():
+            rule = FAMILIES.get(family)
+            if rule is None:
+                continue
+            topic = self._topic(run, family, rule.burst)
+            (topic.back if is_recovery else topic.bad).sent.append(at)
+            if is_recovery:
+                for one in self._lasting(run):
+                    one.told.difference_update(subjects)
+            elif rule.is_once:
+                topic.told.update(subjects)
+        self._sent.append(at)
+
+    def is_told(self, run: int, family: str, subject: Hashable) -> bool:
+        """Whether the readers believe that the subject is bad."""
+        topic = self._topics.get((run, family))
+        return topic is not None and subject in topic.told
 
     def due(self, now: float) -> Iterator[Group]:
         """What is to be sent now; it counts as told."""

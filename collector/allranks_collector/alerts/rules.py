@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from allranks_collector.escapes import shown
@@ -54,6 +54,8 @@ RULES: Mapping[str, Rule] = MappingProxyType({rule.name: rule for rule in _TABLE
 CHOICES = tuple(rule.name for rule in _TABLE if rule.name != "user")
 DEFAULT_RULES = tuple(name for name in CHOICES if RULES[name].is_on)
 
+# Of each family one rule: all of them have these limits.
+FAMILIES: Mapping[str, Rule] = MappingProxyType({rule.family: rule for rule in _TABLE})
 # The families of which a subject can be in one at a time.
 LASTING = tuple(dict.fromkeys(rule.family for rule in _TABLE if rule.lasts))
 
@@ -80,6 +82,7 @@ class Happening:
         writer, rank: whose; None where it is the run's.
         at_ns: when it was recorded; None where it was seen just now.
         level: in place of the rule's.
+        ranks: all that have said the same of themselves, in their programs' own words.
     """
 
     rule: Rule
@@ -91,6 +94,11 @@ class Happening:
     rank: int | None = None
     at_ns: int | None = None
     level: str = ""
+    ranks: set[int] = field(default_factory=set[int], compare=False)
+
+    def join(self, other: Happening) -> None:
+        """Takes in that another rank has said the same."""
+        self.ranks.update(rank for rank in (self.rank, other.rank) if rank is not None)
 
 
 @dataclass(frozen=True)
@@ -171,8 +179,10 @@ def _lines(group: Group, told: Sequence[Happening], facts: Facts) -> list[str]:
     first, lines = told[0], list[str]()
     if first.rule.name == "user":
         lines += [shown(line, colours=False)[:_MAX_LINE_CHARS] for line in first.reason.splitlines()[:20]]
-        lines += [f"from {_rank(first, facts)}"]
-        lines += [_short(f"also: {other.what} (rank {other.rank})", _MAX_LINE_CHARS) for other in told[1:_MAX_LISTED]]
+        lines += [f"from {_rank(first, facts) if len(first.ranks) < 2 else _speakers(first)}"]
+        lines += [
+            _short(f"also: {other.what} ({_speakers(other)})", _MAX_LINE_CHARS) for other in told[1:_MAX_LISTED]
+        ]
     elif len(told) > 1:
         lines += [
             f"{count} {what}: ranks {ranks}" for what, count, ranks in _by_kind(told, is_back=group.is_recovery)
@@ -205,6 +215,13 @@ def _by_kind(told: Sequence[Happening], *, is_back: bool) -> list[tuple[str, int
 def _rank(happening: Happening, facts: Facts) -> str:
     on = f" on {facts.host}" if facts.host else ""
     return f"rank {happening.rank}{on}"
+
+
+def _speakers(happening: Happening) -> str:
+    """Those that have said the same."""
+    if len(happening.ranks) < 2:
+        return f"rank {happening.rank}"
+    return f"{len(happening.ranks)} ranks: {ranks_text(sorted(happening.ranks))}"
 
 
 def _said(happening: Happening, facts: Facts) -> str:

@@ -25,6 +25,21 @@ _LOOK_S = 0.05
 _KEPT_BYTES = 4096
 _MAX_PROBLEM_CHARS = 300
 _KINDS = {"ERROR": "failure", "WARN": "warning"}
+# With this exit code `deliver` says that trying again would change nothing.
+FINAL_CODE = 78
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a target says.
+
+    Attributes:
+        problem: why it has not taken the message; empty where it has.
+        is_final: it will not take it later either.
+    """
+
+    problem: str = ""
+    is_final: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,11 +50,13 @@ class Target:
         name: without anything secret in it.
         command: its program and arguments; no shell sees them.
         payload: what it gets on stdin.
+        final_code: the exit code by which it says that it will never take this message.
     """
 
     name: str
     command: tuple[str, ...]
     payload: Callable[[Message], bytes]
+    final_code: int | None = None
 
 
 def targets_of(urls: Sequence[str], command: Sequence[str]) -> tuple[Target, ...]:
@@ -47,7 +64,8 @@ def targets_of(urls: Sequence[str], command: Sequence[str]) -> tuple[Target, ...
     found: list[Target] = []
     for number, url in enumerate(urls, 1):
         name = f"{url.partition(':')[0].lower()} ({number})"
-        found.append(Target(name, (sys.executable, "-m", "allranks_collector.alerts.deliver"), _for_service(url)))
+        program = (sys.executable, "-m", "allranks_collector.alerts.deliver")
+        found.append(Target(name, program, _for_service(url), FINAL_CODE))
     if command:
         found.append(Target("command", tuple(command), _for_command))
     return tuple(found)
@@ -75,8 +93,8 @@ def _for_command(message: Message) -> bytes:
 
 def deliver(
     target: Target, message: Message, deadline_s: float = DEADLINE_S, is_given_up: Callable[[], bool] = lambda: False
-) -> str:
-    """Sends a message and waits for the answer, for `deadline_s` at most; why it was not taken, or nothing.
+) -> Answer:
+    """Sends a message and waits for the answer, for `deadline_s` at most.
 
     Called in a worker thread. Where `is_given_up` says so, it ends at once.
     """
@@ -88,7 +106,7 @@ def deliver(
                 target.command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
             )
         except OSError as error:
-            return f"it cannot be started: {error.strerror}"
+            return Answer(f"it cannot be started: {error.strerror}", is_final=True)
     try:
         is_done, said = _await(process, time.monotonic() + deadline_s, is_given_up)
     finally:
@@ -97,12 +115,13 @@ def deliver(
                 os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     if not is_done:
-        return f"no answer within {deadline_s:g} s"
+        return Answer(f"no answer within {deadline_s:g} s")
     if process.returncode == 0:
-        return ""
+        return Answer()
     lines = said.decode("utf-8", "replace").strip().splitlines()
     how = f"exit code {process.returncode}" if process.returncode > 0 else f"killed by signal {-process.returncode}"
-    return shown(lines[-1], colours=False)[:_MAX_PROBLEM_CHARS] if lines else how
+    problem = shown(lines[-1], colours=False)[:_MAX_PROBLEM_CHARS] if lines else how
+    return Answer(problem, is_final=process.returncode == target.final_code)
 
 
 def _await(process: subprocess.Popen[bytes], deadline: float, is_given_up: Callable[[], bool]) -> tuple[bool, bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -16,9 +17,10 @@ import pytest
 
 from allranks_collector.alerts.desk import AlertDesk
 from allranks_collector.alerts.rules import CHOICES, DEFAULT_RULES, Message
-from allranks_collector.alerts.targets import Target
+from allranks_collector.alerts.targets import Answer, Target
+from allranks_collector.ledger import jsonable
 from allranks_collector.store import Store
-from allranks_collector.testing import DatabaseBuilder
+from allranks_collector.testing import SECOND_NS, T0_NS, DatabaseBuilder
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
@@ -32,8 +34,8 @@ class Told:
 
     desk: AlertDesk
     sent: list[tuple[str, Message]] = field(default_factory=list[tuple[str, Message]])
-    events: list[tuple[int, int | None, Mapping[str, Any]]] = field(
-        default_factory=list[tuple[int, "int | None", Mapping[str, Any]]]
+    events: list[tuple[str, int | None, Mapping[str, Any]]] = field(
+        default_factory=list[tuple[str, "int | None", Mapping[str, Any]]]
     )
 
     @property
@@ -56,13 +58,13 @@ async def _desk(
     no_data_s: float | None = None,
     interval_s: float = 600.0,
 ) -> AsyncGenerator[Told]:
-    def send(target: Target, message: Message, deadline_s: float, is_given_up: Callable[[], bool]) -> str:
+    def send(target: Target, message: Message, deadline_s: float, is_given_up: Callable[[], bool]) -> Answer:
         assert deadline_s == 10.0
         told.sent.append((target.name, message))
         problem = answer(target.name)
         while problem == "hang" and not is_given_up():
             time.sleep(0.01)
-        return problem
+        return Answer(problem)
 
     targets = [Target(name, (), lambda _: b"") for name in names]
     desk = AlertDesk(
@@ -74,12 +76,20 @@ async def _desk(
         page="http://h:1",
         gather_s=0.1,
         send=send,
+        waits_s=(0.05,),
     )
+    await desk.resume()
     told = Told(desk)
 
     def keep(run: int, run_id: str, writer: int | None, kind: str, body: Mapping[str, Any]) -> None:
-        assert (kind, run_id) == ("alerted", "r1")
-        told.events.append((run, writer, body))
+        assert run_id == "r1"
+        told.events.append((kind, writer, body))
+        with store.transaction() as connection:
+            text = json.dumps(jsonable(body))
+            connection.execute(
+                "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)",
+                [len(told.events), run, writer, time.time_ns(), kind, text],
+            )
 
     async with anyio.create_task_group() as task_group:
         task_group.start_soon(partial(desk.run, keep))
@@ -93,6 +103,10 @@ def _a_run(build: DatabaseBuilder, *, at_ns: int | None = None) -> tuple[int, li
     with build.store.transaction() as connection:
         connection.execute("UPDATE positions SET last_step = 7, last_ns = ?", [at_ns or time.time_ns()])
     return run, writers
+
+
+def _now_s() -> float:
+    return (time.time_ns() - T0_NS) / SECOND_NS
 
 
 @pytest.fixture
@@ -112,8 +126,8 @@ async def test_ranks_that_die_together_are_one_message_to_every_target(
         await _until(lambda: told.events)
         assert told.titles == ["run r1: rank 0 on node-0 is dead (killed by SIGKILL), and 3 others"] * 2
         assert {name for name, _ in told.sent} == {"a", "b"}
-        ((event_run, event_writer, body),) = told.events
-        assert (event_run, event_writer) == (run, writers[0])
+        ((kind, event_writer, body),) = told.events
+        assert (kind, event_writer) == ("alerted", writers[0])
         assert body["targets"] == {"a": "sent", "b": "sent"}
         assert "http://h:1/runs/r1" in body["text"]
         assert not told.desk.is_busy
@@ -170,14 +184,100 @@ async def test_a_failure_is_counted_and_kept_with_its_reason(store: Store, ranks
     async with _desk(store, "a", answer=lambda _: "no route") as told:
         told.desk.met(run, "r1", writers[0], 1)
         told.desk.changed(run, writers[0], 0, "failed", "ValueError: x")
-        await _until(lambda: told.events)
-        assert told.events[0][2]["targets"] == {"a": "no route"}
-        assert told.desk.status() == {
+        await _until(lambda: len(told.events) == 2)
+        (_, _, alerted), (kind, writer, lost) = told.events
+        assert alerted["targets"] == {"a": "no route; it is tried again"}
+        assert (kind, writer) == ("alert-lost", writers[0])
+        assert lost == {"target": "a", "tries": 2, "problem": "no route", "title": alerted["title"]}
+        assert told.desk.dispatch.status() == {
             "targets": [{"name": "a", "problem": "no route"}],
             "sent": 0,
-            "failed": 1,
+            "failed": 2,
             "dropped": 0,
         }
+
+
+async def test_a_rank_that_is_back_after_a_restart_of_the_collector_is_told_once(
+    store: Store, build: DatabaseBuilder, ranks: tuple[int, list[int]]
+) -> None:
+    run, writers = ranks
+    async with _desk(store, "a") as before:
+        before.desk.met(run, "r1", writers[1], 1)
+        before.desk.changed(run, writers[1], 1, "stalled", "no step after 7 for 30 s")
+        await _until(lambda: before.events)
+    build.state(writers[1], "stalled", since_s=_now_s())
+    async with _desk(store, "a") as told:
+        told.desk.met(run, "r1", writers[1], 1)
+        told.desk.changed(run, writers[1], 1, "running", "")
+        await _until(lambda: told.sent)
+        await _until(lambda: not told.desk.is_busy)
+        assert told.titles == ["run r1: rank 1 on node-1 is running again"]
+
+
+async def test_what_was_told_is_not_told_again_by_the_next_collector_and_what_was_not_is(
+    store: Store, build: DatabaseBuilder, ranks: tuple[int, list[int]]
+) -> None:
+    run, writers = ranks
+    async with _desk(store, "a") as before:
+        before.desk.met(run, "r1", writers[1], 1)
+        before.desk.changed(run, writers[1], 1, "unreachable", "no sign of life for 6 s")
+        await _until(lambda: before.events)
+    build.state(writers[1], "unreachable", since_s=_now_s())
+    build.state(writers[2], "stalled", {"reason": "no step"}, since_s=_now_s())  # and then it was killed itself
+    async with _desk(store, "a") as told:
+        told.desk.met(run, "r1", writers[1], 1)
+        told.desk.changed(run, writers[1], 1, "unreachable", "no sign of life for 6 s")
+        await _until(lambda: told.sent)
+        await _until(lambda: not told.desk.is_busy)
+        assert told.titles == ["run r1: rank 2 on node-2 is stalled (no step)"]
+
+
+async def test_the_limit_holds_over_a_restart(
+    store: Store, build: DatabaseBuilder, ranks: tuple[int, list[int]]
+) -> None:
+    run, writers = ranks
+    async with _desk(store, "a") as before:
+        before.desk.met(run, "r1", writers[1], 1)
+        before.desk.changed(run, writers[1], 1, "stalled", "no step")
+        await _until(lambda: before.events)
+    build.state(writers[1], "stalled", since_s=_now_s())
+    async with _desk(store, "a") as told:
+        told.desk.met(run, "r1", writers[2], 1)
+        told.desk.changed(run, writers[2], 2, "stalled", "no step")
+        told.desk.changed(run, writers[3], 3, "failed", "ValueError: x")  # another kind
+        await _until(lambda: told.sent)
+        assert told.titles == ["run r1: rank 3 on node-3 has failed (ValueError: x)"]
+        assert told.desk.is_busy
+
+
+async def test_what_a_program_said_just_before_the_collector_ended_is_told_by_the_next(
+    store: Store, build: DatabaseBuilder, ranks: tuple[int, list[int]]
+) -> None:
+    run, writers = ranks
+    said = {"title": "lr is odd", "text": "It rose.", "level": "WARN"}
+    async with _desk(store, "a") as before:
+        before.desk.asked(run, writers[0], 0, {**said, "title": "first"}, time.time_ns())
+        await _until(lambda: before.events)
+    build.event(run, writers[0], "alert", {**said, "title": "first"}, second=_now_s())
+    build.event(run, writers[2], "alert", said, second=_now_s())
+    async with _desk(store, "a") as told:
+        await _until(lambda: told.sent)
+        await _until(lambda: not told.desk.is_busy)
+        assert told.titles == ["run r1: lr is odd"]
+
+
+async def test_the_same_words_from_all_ranks_are_one_message(store: Store, ranks: tuple[int, list[int]]) -> None:
+    run, writers = ranks
+    async with _desk(store, "a") as told:
+        told.desk.met(run, "r1", writers[0], 1)
+        for rank, writer in enumerate(writers):
+            told.desk.asked(run, writer, rank, {"title": "loss is odd", "text": "look"}, time.time_ns())
+        await _until(lambda: told.events)
+        ((_, message),) = told.sent
+        assert (message.title, message.text.splitlines()[:2]) == (
+            "run r1: loss is odd",
+            ["look", "from 4 ranks: 0-3"],
+        )
 
 
 async def test_without_targets_alerts_are_kept_all_the_same(store: Store, ranks: tuple[int, list[int]]) -> None:

@@ -32,7 +32,8 @@ const lineOf = (event) => `${event.kind} rank ${event.rank} ${event.host} ${even
 
 function bodyOf(body) {
   if (body === null || typeof body !== "object") return text(body);
-  return Object.entries(body).filter(([, value]) => value !== null && value !== "")
+  // `told` is for a collector that starts again: what an alert told, by numbers.
+  return Object.entries(body).filter(([key, value]) => key !== "told" && value !== null && value !== "")
     .map(([key, value]) => html`<span class="pair" key=${key}><span class="dim">${key}</span> ${key === "exception" ? exceptionOf(value) : text(value)}</span>`);
 }
 
