@@ -230,7 +230,7 @@ _LOOP_S = 3.0
 _OTHERS_WAIT_SHARE = 0.3
 _OTHERS_FACTOR = 2.0
 # Who was seen to get on so lately is at work.
-_FRESH_S = 3.0
+_FRESH_S = 2.0
 
 
 @dataclass
