@@ -58,6 +58,12 @@ export const getRuns = (filters) => get("/runs", filters);
 export const getRun = (id) => get(runPath(id));
 export const getRanks = (id, attempt) => get(runPath(id, "/ranks"), { attempt }).then((body) => body.ranks);
 export const getWhy = (id, attempt) => get(runPath(id, "/why"), { attempt });
+/** States of ranks over time, in the collector's clock: `{from_ns, until_ns, states, ranks}`. */
+export const getTimeline = (id, attempt) => get(runPath(id, "/timeline"), { attempt });
+/** Attempts as lineage, and what the run's time went to: `{attempts, goodput}`. */
+export const getAttempts = (id) => get(runPath(id, "/attempts"));
+export const getStragglers = (id, attempt) => get(runPath(id, "/stragglers"), { attempt });
+export const getDifferences = (id, attempt) => get(runPath(id, "/differences"), { attempt });
 /** Where ranks stood when they were last asked: `{asked_at, text, groups, ranks}`. */
 export const getStacks = (id, params) => get(runPath(id, "/stacks"), params);
 /** Asks all ranks where they stand, and answers when those that can have said so. */

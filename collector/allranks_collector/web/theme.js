@@ -1,5 +1,6 @@
 // Light, dark, or as the system has it.
 import { useEffect, useState } from "./lib.js";
+import { RANK_STATES } from "./ranks.js";
 import { usePreference } from "./store.js";
 
 const systemDark = matchMedia("(prefers-color-scheme: dark)");
@@ -33,6 +34,14 @@ export function chartColors() {
     text: color("--dim"), grid: color("--grid"), mean: color("--chart"), faint: color("--chart-faint"),
     band: color("--chart-band"), lightness: Number(color("--rank-lightness")),
   };
+}
+
+/** The colours of states, and of what is written beside them. */
+export function stateColors() {
+  const style = getComputedStyle(document.documentElement);
+  const color = (name) => style.getPropertyValue(name).trim();
+  const states = Object.fromEntries(RANK_STATES.map((state) => [state, color(`--${state}`)]));
+  return { ...states, text: color("--dim"), strong: color("--text") };
 }
 
 /** A rank's own colour, the same in every chart: the golden angle keeps neighbours apart. */

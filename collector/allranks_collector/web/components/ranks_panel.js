@@ -33,7 +33,7 @@ export function RanksPanel({ run, words, first, ranks, selected, onSelect, error
         <button type="button" data-testid="clear-ranks" onClick=${() => onSelect([])}>All ranks</button>`
         : html`<span class="dim hint">Click ranks to chart only them</span>`}
     </div>
-    <div class="ranks-body">
+    <div class=${`ranks-body ${ranks.length > TALL ? "many" : ""}`}>
       <${RankGrid} ranks=${ranks} selected=${chosen} onSelect=${onSelect} />
       ${bad.length > 0 && html`<${Problems} bad=${bad} tall=${ranks.length > TALL} onToggle=${toggle} />`}
       ${words && bad.length > 0 && isOver(bad[0]) && html`<${LastWords} key=${bad[0].rank} run=${run} rank=${bad[0]} />`}

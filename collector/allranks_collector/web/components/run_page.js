@@ -73,7 +73,7 @@ function LoadedRun({ run, refresh, theme }) {
   const charts = { load, pulse, attempt, spoken, selected: formatRanks(selected), theme };
   const shown = {
     charts: () => html`<${ChartsTab} key="charts" source="metrics" keys=${keys.data && byKind.metric} error=${keys.error} ...${charts} />`,
-    health: () => html`<${HealthTab} run=${run} stacks=${stacks} />`,
+    health: () => html`<${HealthTab} run=${run} pulse=${pulse} attempt=${attempt} stacks=${stacks} theme=${theme} />`,
     system: () => html`<${ChartsTab} key="system" source="system" keys=${keys.data && byKind.system} error=${keys.error} ...${charts} />`,
     console: () => html`<${ConsoleTab} key=${run.id} run=${run.id} pulse=${pulse} attempt=${attempt} selected=${charts.selected} size=${run.world_size ?? run.ranks_seen} />`,
     objects: () => html`<${ObjectsTab} run=${run.id} keys=${byKind.object} pulse=${pulse} ranks=${charts.selected} />`,
