@@ -2,7 +2,9 @@
 
 `recv` with NOBLOCK until EAGAIN, then one wait on the socket's file descriptor, moves twenty times more messages than
 a wait per message. The descriptor is edge-triggered: it becomes readable when the state changes, not while messages
-wait, so EVENTS is looked at before every wait (zmq_getsockopt(3), ZMQ_FD).
+wait, so EVENTS is looked at before every wait (zmq_getsockopt(3), ZMQ_FD). Where thousands of writers send one small
+message after the other, a wake-up for each would cost more than all that is done with it: then they gather for some
+milliseconds.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import time
 from types import TracebackType
 from typing import cast
 
@@ -26,6 +29,23 @@ _BACKLOG = 4096
 _MAX_SOCKETS = 65_536
 # A lost wake-up would stall the ingest for ever; so it looks again by itself.
 _LOOK_AGAIN_S = 0.5
+_NOBLOCK, _NOBLOCK_MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
+# So many wake-ups come as they like; beyond that, so many a second.
+_WAKEUPS, _WAKEUPS_PER_S = 32, 250.0
+
+
+class Wakeups:
+    """How long to let messages gather before the next wake-up. Pure: time is passed in."""
+
+    def __init__(self) -> None:
+        self._left = float(_WAKEUPS)
+        self._at = 0.0
+
+    def pause_s(self, now: float) -> float:
+        """Counts a wake-up at `now`, and says how long to wait before it; 0 for those that are rare."""
+        self._left = min(_WAKEUPS, self._left + (now - self._at) * _WAKEUPS_PER_S) - 1
+        self._at = now
+        return max(0.0, -self._left / _WAKEUPS_PER_S)
 
 
 class CollectorSockets:
@@ -59,6 +79,7 @@ class CollectorSockets:
             raise
         self.data_endpoint = cast("bytes", self._pull.get(zmq.LAST_ENDPOINT)).decode()
         self._fd = cast("int", self._pull.get(zmq.FD))
+        self._wakeups = Wakeups()
 
     async def receive(self, limit_bytes: int) -> list[list[Frame]]:
         """All messages that wait, at least one, until their bodies have more than `limit_bytes`."""
@@ -69,6 +90,9 @@ class CollectorSockets:
             if not cast("int", self._pull.get(zmq.EVENTS)) & zmq.POLLIN:
                 with anyio.move_on_after(_LOOK_AGAIN_S):
                     await anyio.wait_readable(self._fd)
+                pause_s = self._wakeups.pause_s(time.monotonic())
+                if pause_s:
+                    await anyio.sleep(pause_s)
 
     def receive_nowait(self, limit_bytes: int) -> list[list[Frame]]:
         """The messages that wait, perhaps none."""
@@ -91,7 +115,9 @@ class CollectorSockets:
 
     def tell(self, writer: bytes, message: Down) -> None:
         """Sends `message` to a writer; it is lost where the writer does not listen, and nobody waits."""
-        self._pub.send_multipart((writer, pack_down(message)), zmq.NOBLOCK)
+        # As send_multipart does, for thousands a second.
+        self._pub.send(writer, _NOBLOCK_MORE)
+        self._pub.send(pack_down(message), _NOBLOCK)
 
     async def __aenter__(self) -> CollectorSockets:
         return self

@@ -388,11 +388,15 @@ def _map(frame: Frame, what: str, max_bytes: int) -> dict[str, Any]:
 def _counts(values: list[Any], wanted: int) -> list[int]:
     """The first `wanted` of `values`, each an int from 0 to 2**63 - 1; what a newer sender adds is ignored."""
     counts = values[:wanted]
-    if len(counts) < wanted or not all(type(value) is int and 0 <= value < _MAX_COUNT for value in counts):
-        raise ProtocolError(
-            f"a message needs {wanted} numbers from 0 to 2**63 - 1 where these are: {untrusted.brief(counts)}"
-        )
-    return counts
+    for value in counts:
+        if type(value) is not int or not 0 <= value < _MAX_COUNT:
+            break
+    else:
+        if len(counts) == wanted:
+            return counts
+    raise ProtocolError(
+        f"a message needs {wanted} numbers from 0 to 2**63 - 1 where these are: {untrusted.brief(counts)}"
+    )
 
 
 def _writer_or_none(header: list[Any]) -> bytes | None:

@@ -16,7 +16,7 @@ import pytest
 import zmq
 
 from allranks_bus.addresses import Address
-from allranks_bus.sockets import CollectorSockets
+from allranks_bus.sockets import CollectorSockets, Wakeups
 from allranks_bus.wire import MAX_MESSAGE_BYTES, Ack, Command, Down, Frame, Refused, unpack_down
 
 WRITER = bytes(range(16))
@@ -56,6 +56,39 @@ async def test_messages_arrive_in_order(address: Address) -> None:
                 await anyio.to_thread.run_sync(push.send_multipart, frames)
             assert await _receive(sockets, 500) == sent
         assert sockets.receive_nowait(_LIMIT) == []
+
+
+async def test_small_messages_that_come_one_by_one_are_taken_many_at_a_time(address: Address) -> None:
+    """A wake-up for each costs more than what is done with it."""
+    count = 1500
+
+    def send(push: zmq.Socket[bytes]) -> None:
+        for number in range(count):
+            push.send_multipart((b"header", b"%d" % number))
+            time.sleep(0.0005)
+
+    begun, came, turns = time.monotonic(), 0, 0
+    async with CollectorSockets(address.data, address.control) as sockets, anyio.create_task_group() as group:
+        with _connected(zmq.PUSH, address.data) as push:
+            group.start_soon(anyio.to_thread.run_sync, send, push)
+            with anyio.fail_after(60):
+                while came < count:
+                    came += len(await sockets.receive(_LIMIT))
+                    turns += 1
+    assert turns <= 64 + 300 * (time.monotonic() - begun)
+
+
+def test_rare_wake_ups_do_not_wait() -> None:
+    wakeups = Wakeups()
+    assert {wakeups.pause_s(0.005 * number) for number in range(1, 1000)} == {0.0}
+
+
+def test_wake_ups_that_come_too_often_wait_until_they_are_due() -> None:
+    wakeups = Wakeups()
+    now = 100.0
+    for _ in range(1000):
+        now += wakeups.pause_s(now)
+    assert 3.5 < now - 100.0 < 4.0
 
 
 async def test_many_writers_under_load_lose_nothing(address: Address) -> None:
