@@ -31,6 +31,7 @@ BENCHMARKS = (
     "console_lines",
     "training_cost",
     "deaths",
+    "health_scale",
 )
 # For logs, where rich finds no terminal to ask.
 _FILE_WIDTH = 160

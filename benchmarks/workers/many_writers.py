@@ -90,8 +90,15 @@ class Writer:
         self.log.append(events.pack_metrics(time.time_ns(), self.step, 0, values))
         self.waiting.append((self.log.end, time.monotonic()))
 
-    def beat(self) -> None:
-        status = {"run": "many-writers", "project": "bench", "rank": self.rank, "step": self.step, "dropped": 0}
+    def beat(self, **more: Any) -> None:
+        status = {
+            "run": "many-writers",
+            "project": "bench",
+            "rank": self.rank,
+            "step": self.step,
+            "dropped": 0,
+            **more,
+        }
         beat = Beat(self.name, self.log.end, self.log.base, time.time_ns(), {**status, "host": "host", "pid": 1})
         self._send(*pack_beat(beat))
 
@@ -191,10 +198,15 @@ class Crowd:
                 writer.pump(time.monotonic())
 
 
-def main() -> None:
-    told = arguments()
+def allow_many_files() -> None:
+    """Lets this process have as many sockets as it needs."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65_536)), hard))
+
+
+def main() -> None:
+    told = arguments()
+    allow_many_files()
     crowd = Crowd(told)
     crowd.open(time.monotonic() + 60)
     crowd.delays.clear()
