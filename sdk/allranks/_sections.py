@@ -3,11 +3,15 @@
 Entering and leaving one costs about a microsecond and takes no lock: each thread writes its own sums, which only
 grow; the publisher's thread stores about once a second what has come since. Beats tell the innermost section that the
 training's thread is in, so a long checkpoint is judged by earlier ones, and not by the pace of its steps.
+
+Where no step has come for a while, beats also tell for how long that thread has been in the same functions: one that
+evaluates or compiles goes from one to the next, and one that waits for another rank, or for ever, does not.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from threading import get_ident
 from time import monotonic, time_ns
 from typing import Any, Protocol
@@ -20,6 +24,10 @@ from allranks_bus.limits import MAX_SECTION_CHARS, MAX_SECTIONS
 WRITE_S = 1.0
 # Longer announcements would be as good as none.
 MAX_EXPECTED_S = 7 * 86_400.0
+
+# Without a step for so long, the thread is looked at; so far up from where it is, which tells one place from another.
+LOOK_AFTER_S = 1.0
+MOST_FRAMES = 64
 
 _INIT, _STEP = "init", "step"
 # A section under way: its name, when it began, and the seconds that sections within it took.
@@ -116,6 +124,9 @@ class Sections:
         self._moved = (-1, 0)
         self._last_phase = _INIT
         self._longest_step_s = 0.0
+        # The functions that the training's thread was last seen in, and since when.
+        self._place: int | None = None
+        self._still_since = 0.0
         self._expected_until = 0.0
         self._expected_from = -1
 
@@ -150,6 +161,8 @@ class Sections:
         left = self._expected_until - monotonic()
         if left > 0 and self._expected_from == self._step():
             told["expects"] = round(left, 1)
+        if self._place is not None:
+            told["still"] = round(monotonic() - self._still_since, 1)
         return told
 
     def tick(self) -> None:
@@ -164,9 +177,21 @@ class Sections:
             elif self._last_phase == _STEP:
                 self._longest_step_s = max(self._longest_step_s, now - self._moved_at)
             self._moved, self._moved_at = moved, now
+            self._place = None
+        elif now - self._moved_at >= LOOK_AFTER_S:
+            self._look(now)
         self._last_phase = phase
         if now - self._written_at >= WRITE_S:
             self.write()
+
+    def _look(self, now: float) -> None:
+        """Sees whether the training's thread is still in the functions that it was in at the look before."""
+        place = _place_of(self._trainer)
+        if self._place is None:
+            self._still_since = self._moved_at
+        elif place != self._place:
+            self._still_since = now
+        self._place = place
 
     def write(self) -> None:
         """Stores what has not been stored yet."""
@@ -241,3 +266,15 @@ class Sections:
                 came[name] = (number - before[0], max(0.0, spent - before[1]), longest)
                 self._written[name] = (number, spent)
         return came
+
+
+def _place_of(ident: int) -> int:
+    """What stands for the functions that a thread is in, whatever lines of them: a loop that polls stands still."""
+    frame = sys._current_frames().get(ident)  # pyright: ignore[reportPrivateUsage]  (documented)
+    place = 0
+    for _ in range(MOST_FRAMES):
+        if frame is None:
+            break
+        place = hash((place, id(frame.f_code)))
+        frame = frame.f_back
+    return place

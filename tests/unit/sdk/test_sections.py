@@ -254,3 +254,62 @@ def test_a_forked_child_leaves_the_sections_of_its_parent_quietly(clock: Clock) 
         clock.now += 1
     sections.write()
     assert log.windows == []
+
+
+class _Trainer:
+    """A thread that trains, and is told which function to be in."""
+
+    def __init__(self) -> None:
+        self._turn, self._there = threading.Semaphore(0), threading.Semaphore(0)
+        self._next: str | None = None
+        self.sections: Sections | None = None
+        self._thread = threading.Thread(target=self._train, daemon=True)
+        self._thread.start()
+        assert self._there.acquire(timeout=60)
+
+    def go(self, where: str | None) -> None:
+        """Returns once it is in that function, or None: at its end."""
+        self._next = where
+        self._turn.release()
+        assert self._there.acquire(timeout=60)
+
+    def _train(self) -> None:
+        self.sections, _ = _made(3)
+        where: str | None = "wait"
+        while where:
+            where = getattr(self, where)()
+        self._there.release()
+
+    def wait(self) -> str | None:
+        self._there.release()
+        assert self._turn.acquire(timeout=60)
+        return self._next
+
+    def work(self) -> str | None:
+        return self.wait()
+
+
+def test_a_beat_tells_for_how_long_the_training_has_been_in_the_same_functions(clock: Clock) -> None:
+    trainer = _Trainer()
+    assert trainer.sections is not None
+    sections = trainer.sections
+    sections.tick()
+
+    def still_after(seconds: float) -> float | None:
+        clock.now += seconds
+        sections.tick()
+        still: float | None = sections.status().get("still")
+        return still
+
+    assert still_after(0.5) is None
+    assert still_after(1.0) == 1.5
+    trainer.go("wait")  # another turn of the same loop
+    assert still_after(5.0) == 6.5
+    trainer.go("work")
+    assert still_after(1.0) == 0.0
+    assert still_after(2.0) == 2.0
+    assert sections.log is not None
+    sections.log.step = 4
+    assert still_after(1.0) is None
+    trainer.go(None)
+    assert still_after(9.0) == 9.0  # a thread that has ended gets on no more
