@@ -7,9 +7,12 @@ BIN := $(VENV)/bin
 # Most tests wait for processes most of the time.
 WORKERS ?= $(shell cores=$$(nproc); echo $$(( cores < 7 ? cores + 1 : 8 )))
 PYTEST := pytest -n $(WORKERS) --dist loadscope
-BROWSER := $(shell command -v chromium chromium-browser google-chrome 2>/dev/null | head -1)
+# What tests and benchmarks need beside Python packages and is not to be found here, as Debian calls it.
+has = $(shell command -v $(1) 2>/dev/null)
+MISSING := $(strip $(if $(call has,chromium chromium-browser google-chrome),,chromium) $(if $(call has,ip),,iproute2) \
+	$(if $(call has,unshare),,util-linux) $(if $(call has,faketime),,faketime))
 
-.PHONY: help demo test check lowest bench browser format clean
+.PHONY: help demo test check lowest bench system format clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,7 +20,7 @@ help: ## this list
 demo: $(VENV)/.demo ## train a small model on 4 ranks, watched live
 	@$(BIN)/allranks demo
 
-test: $(VENV)/.dev browser ## the whole test suite
+test: $(VENV)/.dev system ## the whole test suite
 	@$(BIN)/$(PYTEST)
 
 check: $(VENV)/.dev ## lint, format, types (mypy and pyright, strict)
@@ -29,7 +32,7 @@ check: $(VENV)/.dev ## lint, format, types (mypy and pyright, strict)
 lowest: $(VENV)-lowest/.lowest ## unit tests against the oldest dependencies that we claim to support
 	@$(VENV)-lowest/bin/$(PYTEST) -q tests/unit/bus tests/unit/sdk tests/unit/collector
 
-bench: $(VENV)-bench/.bench $(VENV)/.dev ## the figures, against ceilings and peers; results in benchmarks/results
+bench: $(VENV)-bench/.bench $(VENV)/.dev system ## the figures, against ceilings and peers; results in benchmarks/results
 	@$(BIN)/python -m benchmarks --peers
 
 format: $(VENV)/.dev ## lint fixes and formatting
@@ -38,12 +41,12 @@ format: $(VENV)/.dev ## lint fixes and formatting
 clean: ## remove the virtual environments
 	rm -rf $(VENV) $(VENV)-lowest $(VENV)-bench
 
-# Chromium is not a Python package; where we may, we install Debian's.
-browser:
-ifeq ($(BROWSER),)
+# Where we may, we install it: a browser, hosts whose cables can be pulled, and clocks that are wrong.
+system:
+ifneq ($(MISSING),)
 	@if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-		apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null; \
-	else echo 'the browser tests need chromium: install it with your package manager'; exit 1; fi
+		apt-get update -qq && apt-get install -qq -y --no-install-recommends $(MISSING) >/dev/null; \
+	else echo 'the tests need these packages, as Debian calls them: $(MISSING)'; exit 1; fi
 endif
 
 $(VENV)/bin/python:

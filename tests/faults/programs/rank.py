@@ -1,8 +1,9 @@
 """One rank that logs a counter as fast as it can, and notes for how many of them log() has returned.
 
-    python -m tests.faults.programs.rank PROGRESS ENDING [STEPS]
+    python -m tests.faults.programs.rank PROGRESS ENDING [STEPS [PAUSE]]
 
-It stops after STEPS events, or when its test asks it to, and ends as ENDING says.
+It stops after STEPS events (0: never), or when its test asks it to, and ends as ENDING says. Between two events it
+waits for PAUSE seconds.
 """
 
 from __future__ import annotations
@@ -55,8 +56,9 @@ ENDINGS: dict[str, Callable[[], object]] = {
 }
 
 
-def main(path: str, ending: str, steps: str = "0") -> None:
+def main(path: str, ending: str, steps: str = "0", pause: str = "0") -> None:
     """Logs, and ends."""
+    pause_s = float(pause)
     progress = Progress(Path(path))
     run = allranks.init(project="faults")
     cells, most = progress.cells, int(steps) or sys.maxsize
@@ -72,6 +74,8 @@ def main(path: str, ending: str, steps: str = "0") -> None:
             cells[SLOWEST_NS] = slowest = took
         if not step % _STATUS_EVERY:
             cells[DROPPED] = run.status()["dropped"]
+        if pause_s:
+            time.sleep(pause_s)
     cells[DROPPED] = run.status()["dropped"]
     ENDINGS[ending]()
     cells[PHASE] = ENDED

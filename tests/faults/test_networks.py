@@ -1,0 +1,96 @@
+"""Hosts that are cut off and hosts that are lost: told from death, and from what fails by itself meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
+
+from tests.support.collector import CollectorProcess
+from tests.support.networks import Host, Network
+from tests.support.stored import assert_all_stored, stored_in
+from tests.support.training import RUN, Job, Rank
+from tests.support.waiting import wait_until
+
+UNREACHABLE_WITHIN_S = 6.0
+_START_S = 60.0
+
+
+@contextlib.contextmanager
+def _training(
+    home: Path, nodes: Sequence[int], endings: Sequence[str], settings: Mapping[str, str] | None = None
+) -> Generator[tuple[Network, CollectorProcess, list[Rank]]]:
+    """Ranks that are all heard, of which each runs on the node of its number and ends in its own way once asked."""
+    with contextlib.ExitStack() as stack:
+        network = stack.enter_context(Network(max(nodes) + 1))
+        collector = stack.enter_context(CollectorProcess(home, settings, network=network))
+        ranks: list[Rank] = []
+        for rank, (node, ending) in enumerate(zip(nodes, endings, strict=True)):
+            host = network.nodes[node]
+            # The ranks find each other as those of a launch over several hosts do; and what one keeps on its own
+            # disk nobody else can bring in.
+            env = {"MASTER_ADDR": network.nodes[0].address, "MASTER_PORT": "29500"}
+            job = Job(home.parent / host.name / "home", collector.url, env=env, wrapper=host.wrapper)
+            ranks.append(job.start(rank, len(nodes), ending, "0", "0.01"))
+            stack.callback(_end, ranks[-1])
+        wait_until(lambda: _states(collector) == ["running"] * len(nodes), "all are heard", timeout_s=_START_S)
+        for rank_ in ranks:
+            rank_.reach(rank_.returned + 100)
+        yield network, collector, ranks
+
+
+def _end(rank: Rank) -> None:
+    """Kills what runs on its node in the name of a rank; the rank itself ends with the node."""
+    if rank.process.poll() is None:
+        rank.kill()
+
+
+def _states(collector: CollectorProcess) -> list[str]:
+    return [row["state"] for _, row in sorted(collector.ranks(RUN).items())]
+
+
+def _cut(network: Network, cut: Callable[[Host], None], node: int, reached: Callable[[], bool]) -> None:
+    """Does it to a node; `reached` must be true in time."""
+    begun = time.monotonic()
+    cut(network.nodes[node])
+    wait_until(reached, "its ranks are unreachable")
+    assert time.monotonic() - begun <= UNREACHABLE_WITHIN_S
+
+
+def test_who_is_cut_off_is_unreachable_blamed_for_nothing_and_comes_back_with_all_that_it_logged(home: Path) -> None:
+    with _training(home, [0, 1, 0], ["finish", "finish", "raise"]) as (network, collector, ranks):
+        _cut(network, network.cut, 1, lambda: _states(collector) == ["running", "unreachable", "running"])
+        ranks[2].progress.ask_to_stop()
+        assert ranks[2].wait() == 1
+        wait_until(lambda: _states(collector)[2] == "failed", "it has failed", timeout_s=60.0)
+        found = collector.get(f"/api/runs/{RUN}/why")
+        assert (found["outcome"], found["first"]["rank"], found["first"]["host"]) == ("failed", 2, "node-1")
+        ranks[1].reach(ranks[1].returned + 100)  # it trains on, wherever it is
+        network.heal(network.nodes[1])
+        wait_until(lambda: _states(collector)[1] == "running", "it is back", timeout_s=60.0)
+        ranks[0].stop()
+        ranks[1].stop()
+        wait_until(lambda: _states(collector)[:2] == ["finished", "finished"], "they have finished", timeout_s=60.0)
+        collector.stop()
+        assert_all_stored(collector.database, RUN, ranks)
+        with stored_in(collector.database) as stored:
+            assert stored.states(RUN, 1) == ["running", "unreachable", "running", "finished"]
+            assert stored.states(RUN, 0) == ["running", "finished"]
+
+
+def test_all_ranks_of_a_lost_node_are_unreachable_and_then_dead_and_it_is_named(home: Path) -> None:
+    settings = {"ALLRANKS_DEAD_AFTER_S": "7"}
+    with _training(home, [0, 1, 1], ["finish", "finish", "finish"], settings) as (network, collector, ranks):
+        _cut(network, network.lose, 1, lambda: _states(collector) == ["running", "unreachable", "unreachable"])
+        found = collector.get(f"/api/runs/{RUN}/why")
+        assert (found["outcome"], found["first"]["host"], found["first"]["lost"]) == ("unreachable", "node-2", [1, 2])
+        wait_until(lambda: _states(collector) == ["running", "dead", "dead"], "they are given up", timeout_s=60.0)
+        found = collector.get(f"/api/runs/{RUN}/why")
+        assert (found["first"]["host"], found["first"]["kind"]) == ("node-2", "silent")
+        assert found["verdict"].startswith("ranks 1-2 on node-2: ")
+        assert {row["reason"].rpartition(" s")[2] for row in list(collector.ranks(RUN).values())[1:]} == {
+            ": given up"
+        }
+        ranks[0].stop()
+        wait_until(lambda: collector.get(f"/api/runs/{RUN}")["state"] == "dead", "the run has ended")
