@@ -60,7 +60,7 @@ async def test_messages_arrive_in_order(address: Address) -> None:
 
 async def test_small_messages_that_come_one_by_one_are_taken_many_at_a_time(address: Address) -> None:
     """A wake-up for each costs more than what is done with it."""
-    count = 1500
+    count = 400
 
     def send(push: zmq.Socket[bytes]) -> None:
         for number in range(count):
