@@ -205,7 +205,8 @@ class Client:
             reduce: None for a curve per rank, "ranks" for one over all ranks.
             buckets: at most so many rows a curve.
             step_range: first and last step, both included; None on either side for no limit.
-            attempt: a number, "all", or None for the newest that has the key.
+            attempt: a number, "all", or None: what was done again after a restart is there once, as the newest
+                attempt did it.
             x: "step", "time" (seconds since the run was created), or a metric, joined by rank and step.
 
         Returns:

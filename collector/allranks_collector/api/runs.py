@@ -97,7 +97,9 @@ def metrics(
     id: RunId,  # noqa: A002
     key: Annotated[list[str] | None, Query(description="once per metric; all if absent")] = None,
     ranks: Ranks = None,
-    attempt: Annotated[str | None, Query(description="a number, or all; each key's newest if absent")] = None,
+    attempt: Annotated[
+        str | None, Query(description="a number, or all; if absent, older ones end where newer ones went on")
+    ] = None,
     step_min: StepMin = None,
     step_max: StepMax = None,
     buckets: Buckets = queries.DEFAULT_BUCKETS,
@@ -110,6 +112,9 @@ def metrics(
     `nonfinite` the others, which are part of nothing else. With `reduce=none` there are time, value (the mean), min
     and max; with `reduce=ranks` mean, min, max, and the ranks that had them. `buckets=0` gives every point: time and
     value. With `x=time`, x is seconds since the run was created.
+
+    Without `attempt`, what a run did again after a restart is there once, as its newest attempt did it: one curve, or
+    one for each attempt with `buckets=0`.
     """
     wanted = queries.CurveRequest(
         key,

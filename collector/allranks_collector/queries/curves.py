@@ -4,6 +4,9 @@ The buckets are those of `grid`. Their width comes from where the writers stand,
 point; only where that leaves more than half of the buckets unused (a run that resumed far from step 0, a key that
 ended early) the exact span is read. The one scan of `points` is most of what a question costs.
 
+A run that went back to a checkpoint has several attempts at the same steps. Of those the newest one counts, and what
+older ones did beyond the step at which it went on is left out: one curve, as if the run had never failed.
+
 Values that are not finite are counted in `nonfinite` and in nothing else.
 """
 
@@ -38,6 +41,8 @@ _FIGURES = {
     f" arg_min(rank, v) AS min_rank, arg_max(rank, v) AS max_rank, {_COUNTS}",
 }
 _POSITION = {"step": "step", "time": "time_ns"}
+# Beyond all steps, and before them.
+_NO_STEP, _NOTHING = 2**63 - 1, -(2**63)
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,9 @@ class CurveRequest:
         keys: which metrics; None for all of the kind. A key that the run does not have gives no curve.
         kind: "metric" or "system".
         ranks: which ranks; None for all.
-        attempt: a number, "all", or None for the newest attempt that has the key. Each attempt is its own curve.
+        attempt: a number; "all", each attempt its own curve; or None for all as one curve, in which older attempts
+            end where a newer one begins to log the key. (Every point comes by attempt even so; figures of kind
+            system are those of the newest attempt.)
         step_min: first step wanted; None for no limit.
         step_max: last step wanted, inclusive; None for no limit.
         buckets: at most so many buckets a curve; 0 for every point (with reduce="ranks": for every step).
@@ -86,8 +93,13 @@ class _Chosen:
     """The curves to make, and the series that belong to each; `columns` is parallel lists of one row a series."""
 
     curves: list[tuple[str, int | None, int]]  # key, rank (None over ranks), attempt
-    columns: dict[str, list[int]]  # series, curve, rank, attempt
+    columns: dict[str, list[int]]  # series, curve, rank, attempt, until (the first step that counts no more)
     writers: set[int]
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether some series count up to a step only."""
+        return any(until != _NO_STEP for until in self.columns["until"])
 
 
 def metrics(cursor: duckdb.DuckDBPyConnection, run: RunRef, request: CurveRequest) -> dict[str, Any]:
@@ -140,14 +152,17 @@ def _choose(cursor: duckdb.DuckDBPyConnection, run: RunRef, request: CurveReques
     newest: dict[str, int] = {}
     for _, _, key, _, attempt in rows:
         newest[key] = max(attempt, newest.get(key, attempt))
+    is_lineage = request.attempt is None and request.kind == "metric"
 
     def is_wanted(key: str, rank: int, attempt: int) -> bool:
         wanted = newest[key] if request.attempt is None else request.attempt
-        return wanted in ("all", attempt) and (request.ranks is None or rank in request.ranks)
+        is_in = until.get((key, attempt)) != _NOTHING if is_lineage else wanted in ("all", attempt)
+        return is_in and (request.ranks is None or rank in request.ranks)
 
+    until = _ends(cursor, rows) if is_lineage else {}
     rows = [row for row in rows if is_wanted(row[2], row[3], row[4])]
-    merged = request.reduce == "ranks"
-    curve_of = {row[0]: (row[2], None if merged else row[3], row[4]) for row in rows}
+    merged, joined = request.reduce == "ranks", is_lineage and not request.is_raw
+    curve_of = {row[0]: (row[2], None if merged else row[3], newest[row[2]] if joined else row[4]) for row in rows}
     order = {key: place for place, key in enumerate(request.keys or sorted(newest))}
     curves = sorted(set(curve_of.values()), key=lambda curve: (order[curve[0]], curve[2], curve[1] or 0))
     number = {curve: place for place, curve in enumerate(curves)}
@@ -156,13 +171,49 @@ def _choose(cursor: duckdb.DuckDBPyConnection, run: RunRef, request: CurveReques
         "curve": [number[curve_of[row[0]]] for row in rows],
         "rank": [row[3] for row in rows],
         "attempt": [row[4] for row in rows],
+        "until": [until.get((row[2], row[4]), _NO_STEP) for row in rows],
     }
     return _Chosen(curves, columns, {row[1] for row in rows})
 
 
+def _ends(
+    cursor: duckdb.DuckDBPyConnection, rows: Sequence[tuple[int, int, str, int, int]]
+) -> dict[tuple[str, int], int]:
+    """By key and attempt, the step from which a newer attempt counts; `_NOTHING` where nothing is left of it.
+
+    That is where the lowest of its ranks has begun to log the key.
+    """
+    attempts: dict[str, set[int]] = {}
+    lowest: dict[tuple[str, int], int] = {}
+    for _, _, key, rank, attempt in rows:
+        attempts.setdefault(key, set()).add(attempt)
+        lowest[key, attempt] = min(rank, lowest.get((key, attempt), rank))
+    asked = {
+        series: (key, attempt)
+        for series, _, key, rank, attempt in rows
+        if len(attempts[key]) > 1 and rank == lowest[key, attempt]
+    }
+    if not asked:
+        return {}
+    first: dict[tuple[str, int], int] = {}
+    for series, step in cursor.execute(
+        "SELECT series, min(step) FROM points WHERE series IN (SELECT unnest($series::INTEGER[])) GROUP BY series",
+        {"series": list(asked)},
+    ).fetchall():
+        first[asked[series]] = min(step, first.get(asked[series], step))
+    ends: dict[tuple[str, int], int] = {}
+    for key, of_key in attempts.items():
+        end = _NO_STEP
+        for attempt in sorted(of_key, reverse=True):
+            begin = first.get((key, attempt), _NO_STEP)
+            ends[key, attempt] = end if begin < end or end == _NO_STEP else _NOTHING
+            end = min(end, begin)
+    return ends
+
+
 _CHOSEN = (
     "chosen AS (SELECT unnest($series::INTEGER[]) AS series, unnest($curve::INTEGER[]) AS curve,"
-    " unnest($rank::INTEGER[]) AS rank, unnest($attempt::INTEGER[]) AS attempt)"
+    " unnest($rank::INTEGER[]) AS rank, unnest($attempt::INTEGER[]) AS attempt, unnest($until::BIGINT[]) AS until)"
 )
 
 
@@ -172,7 +223,7 @@ def _by_position(cursor: duckdb.DuckDBPyConnection, request: CurveRequest, chose
         columns = _fetch(
             cursor,
             f"WITH {_CHOSEN} SELECT curve, step, time_ns AS time, {_FINITE} AS value"
-            f" FROM points JOIN chosen USING (series) {_where(request)} ORDER BY curve, {position}, time_ns",
+            f" FROM points JOIN chosen USING (series) {_where(request, chosen)} ORDER BY curve, {position}, time_ns",
             chosen,
             limit=MAX_RAW_POINTS,
         )
@@ -208,7 +259,7 @@ def _bucketed(
     return _fetch(
         cursor,
         f"WITH {_CHOSEN}, p AS (SELECT curve, rank, step, time_ns, {position} >> {shift} AS bucket, {_FINITE} AS v"
-        f" FROM points JOIN chosen USING (series) {_where(request)})"
+        f" FROM points JOIN chosen USING (series) {_where(request, chosen)})"
         f" SELECT curve, bucket, {x} min(step) AS step, {_FIGURES[request.reduce]}"
         " FROM p GROUP BY curve, bucket ORDER BY curve, bucket",
         chosen,
@@ -236,7 +287,7 @@ def _exact_span(cursor: duckdb.DuckDBPyConnection, request: CurveRequest, chosen
     columns = _fetch(
         cursor,
         f"WITH {_CHOSEN} SELECT min({position}) AS low, max({position}) AS high"
-        f" FROM points JOIN chosen USING (series) {_where(request)}",
+        f" FROM points JOIN chosen USING (series) {_where(request, chosen)}",
         chosen,
     )
     return int(columns["low"][0]), int(columns["high"][0])
@@ -252,7 +303,7 @@ def _by_metric(
         f" WHERE run = {run.run} AND kind = 'metric' AND key = $x AND isfinite(value) GROUP BY ALL),"
         f" p AS MATERIALIZED (SELECT curve, rank, step, time_ns, xv, {_FINITE} AS v"
         " FROM points JOIN chosen USING (series) JOIN xs USING (rank, attempt, step)"
-        f" {_where(request)})"
+        f" {_where(request, chosen)})"
     )
     if request.is_raw:
         return _fetch(
@@ -279,9 +330,10 @@ def _by_metric(
     )
 
 
-def _where(request: CurveRequest) -> str:
+def _where(request: CurveRequest, chosen: _Chosen) -> str:
     limits = (("step >=", request.step_min), ("step <=", request.step_max))
     parts = [f"{words} {int(limit)}" for words, limit in limits if limit is not None]
+    parts += ["step < until"] if chosen.is_cut else []
     return "WHERE " + " AND ".join(parts) if parts else ""
 
 

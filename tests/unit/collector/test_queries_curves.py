@@ -221,6 +221,71 @@ def test_the_newest_attempt_that_has_the_key_is_the_default(
     assert ask(cursor, "loss", attempt=7) == []
 
 
+def rewound(build: DatabaseBuilder) -> None:
+    """Three attempts, each with its number as value: 0 … 9, then from 4 on, then from 6 on; and a sparse key."""
+    run = build.run(attempts=3)
+    for attempt, first, last in ((1, 0, 9), (2, 4, 7), (3, 6, 8)):
+        for rank in (0, 1):
+            writer = build.writer(run, rank, attempt=attempt, opened_s=100.0 * attempt)
+            steps = range(first, last + 1)
+            at = [100.0 * attempt + step - first for step in steps]
+            build.points(writer, "loss", [float(attempt)] * len(steps), steps=steps, seconds=at)
+            if attempt < 3:
+                build.points(writer, "val", [float(attempt)] * 2, steps=[first + 1, first + 5], seconds=at[1:3])
+
+
+@pytest.mark.parametrize("reduce", ["none", "ranks"])
+def test_a_run_that_went_back_is_one_curve_of_what_counts(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection, reduce: str
+) -> None:
+    rewound(build)
+    loss, *others, val = ask(cursor, "loss", "val", reduce=reduce)
+    assert len(others) == (2 if reduce == "none" else 0)
+    value = "value" if reduce == "none" else "mean"
+    assert (loss["attempt"], loss["step"]) == (3, [0, 1, 2, 3, 4, 5, 6, 7, 8])
+    assert loss[value] == [1, 1, 1, 1, 2, 2, 3, 3, 3]
+    assert (val["attempt"], val["step"], val[value]) == (2, [1, 5, 9], [1, 2, 2])
+    # What was given up is still there.
+    (given_up,) = ask(cursor, "loss", attempt=1, reduce="ranks")
+    assert (given_up["step"][-1], given_up["mean"]) == (9, [1] * 10)
+    assert [len(curve["step"]) for curve in ask(cursor, "loss", attempt="all", reduce="ranks")] == [10, 4, 3]
+
+
+def test_every_point_that_counts_comes_with_the_attempt_that_logged_it(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
+) -> None:
+    rewound(build)
+    curves = ask(cursor, "loss", buckets=0, ranks={1})
+    assert [(c["attempt"], c["step"]) for c in curves] == [(1, [0, 1, 2, 3]), (2, [4, 5]), (3, [6, 7, 8])]
+
+
+def test_by_time_too_what_was_given_up_is_left_out(build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection) -> None:
+    rewound(build)
+    (curve,) = ask(cursor, "loss", x="time", ranks={0})
+    assert curve["x"] == [100, 101, 102, 103, 200, 201, 300, 301, 302]
+    assert curve["value"] == [1, 1, 1, 1, 2, 2, 3, 3, 3]
+
+
+def test_a_rank_that_a_smaller_world_left_out_ends_where_the_others_went_on(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
+) -> None:
+    run = build.run(attempts=2)
+    for rank in (0, 1):
+        build.points(build.writer(run, rank, world_size=2), "loss", [1.0] * 10)
+    build.points(build.writer(run, 0, attempt=2), "loss", [2.0] * 3, steps=[4, 5, 6])
+    (curve,) = ask(cursor, "loss", ranks={1})
+    assert curve["step"] == [0, 1, 2, 3]
+
+
+def test_figures_of_processes_are_the_newest_attempts(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
+) -> None:
+    run = build.run(attempts=2)
+    for attempt in (1, 2):
+        build.points(build.writer(run, attempt=attempt), "gpu", [float(attempt)], kind="system")
+    assert [curve["value"] for curve in ask(cursor, "gpu", kind="system", x="time")] == [[2.0]]
+
+
 def test_other_runs_stay_out(build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection) -> None:
     build.points(build.writer(build.run("run-1")), "loss", [1.0])
     build.points(build.writer(build.run("run-2")), "loss", [2.0])
