@@ -15,5 +15,9 @@ export function stackText(rank, threads) {
   ].join("\n")).join("\n\n");
 }
 
-/** The group that a rank is in, or null. */
-export const groupOf = (groups, rank) => groups.find((group) => group.ranks.includes(rank)) ?? null;
+/** By rank, the group that it is in; only groups that have stacks. */
+export function placesOf(groups) {
+  const places = new Map();
+  for (const group of groups) if (group.answered) for (const rank of group.ranks) places.set(rank, group);
+  return places;
+}

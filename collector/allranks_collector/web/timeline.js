@@ -3,6 +3,8 @@ import { RANK_STATES } from "./ranks.js";
 
 const ROW_MAX = 16;
 const HEIGHT_MAX = 512;
+// What is bad is at least so many pixels wide and high.
+const SEEN = 3;
 const SECOND = 1e9;
 const STEPS_S = [
   0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800, 2592000,
@@ -56,8 +58,8 @@ export function rectangles(rows, { from, until, width, height }) {
       const bad = BAD.has(span.state);
       const x = Math.max(0, (span.from - from) * perS);
       const end = Math.min(width, (span.until - from) * perS);
-      const wide = Math.max(end - x, bad ? 2 : 0);
-      const high = Math.max(perRow - gap, bad ? 2 : 0);
+      const wide = Math.max(end - x, bad ? SEEN : 0);
+      const high = Math.max(perRow - gap, bad ? SEEN : 0);
       byState.get(span.state)?.push({ state: span.state, x: Math.min(x, width - wide), y: Math.min(i * perRow, height - high), width: wide, height: high });
     }
   });
@@ -68,9 +70,9 @@ export function rectangles(rows, { from, until, width, height }) {
 export function spanAt(rows, { from, until, width, height }, x, y) {
   const time = from + (x / width) * (until - from);
   // As far as something bad is painted wider than it is.
-  const slack = (2 * (until - from)) / width;
+  const slack = (SEEN * (until - from)) / width;
   const perRow = height / Math.max(rows.length, 1);
-  const near = perRow >= 3 ? 0 : 2;
+  const near = perRow >= SEEN ? 0 : SEEN - 1;
   const first = Math.max(0, Math.floor((y - near) / perRow));
   const last = Math.min(rows.length - 1, Math.floor((y + near) / perRow));
   let best = null;

@@ -8,7 +8,9 @@ const GAP = 2;
 const GROUP_GAP = 5;
 const LABEL_WIDTH = 44;
 // [most ranks, cell size in px, whether the rank's number fits in]
-const SIZES = [[16, 34, true], [64, 26, true], [256, 18, false], [1024, 13, false], [Infinity, 10, false]];
+const SIZES = [[16, 34, true], [64, 26, true], [256, 18, false], [1024, 13, false], [Infinity, 10, false], [Infinity, 8, false]];
+// A grid that would be higher has smaller cells.
+const HEIGHT_MAX = 560;
 
 /** Cells in a row: a power of two groups of eight, as many as fit. */
 export function columnsFor(width, ranks, size) {
@@ -16,7 +18,14 @@ export function columnsFor(width, ranks, size) {
   return Math.min(GROUP * 2 ** Math.floor(Math.log2(fit)), Math.max(ranks, 1));
 }
 
-export function RankGrid({ ranks, selected, onSelect }) {
+/** Size of the cells, and whether numbers fit in: by how many there are, and how wide the window is. */
+export function sizeFor(width, ranks) {
+  const fitting = SIZES.filter(([most]) => ranks <= most);
+  const [, size, numbered] = fitting.find(([, cell]) => width === 0 || Math.ceil(ranks / columnsFor(width, ranks, cell)) * (cell + GAP) <= HEIGHT_MAX) ?? fitting.at(-1);
+  return { size, numbered };
+}
+
+export function RankGrid({ ranks, places, selected, onSelect }) {
   const host = useRef(null);
   const [width, setWidth] = useState(0);
   const [hint, setHint] = useState(null);
@@ -28,7 +37,7 @@ export function RankGrid({ ranks, selected, onSelect }) {
     return () => observer.disconnect();
   }, []);
 
-  const [, size, numbered] = SIZES.find(([most]) => ranks.length <= most);
+  const { size, numbered } = sizeFor(width, ranks.length);
   const columns = columnsFor(width, ranks.length, size);
   const rows = useMemo(() => {
     const result = [];
@@ -80,11 +89,11 @@ export function RankGrid({ ranks, selected, onSelect }) {
     onClick=${onClick} onKeyDown=${onKeyDown} onPointerOver=${place} onPointerLeave=${() => setHint(null)}
     onFocusIn=${place} onFocusOut=${() => setHint(null)}>
     ${rows.map((row, r) => html`<div class="rank-row" key=${r}>
-      ${rows.length > 1 && html`<span class="rank-label" aria-hidden="true">${row[0].rank}</span>`}
+      ${rows.length > 1 && html`<span class="rank-label" aria-hidden="true">${size < 10 && r % 2 ? "" : row[0].rank}</span>`}
       ${row.map((rank, c) => html`<${Cell} key=${rank.rank} rank=${rank.rank} index=${r * columns + c} state=${rank.state}
         picked=${selected.has(rank.rank)} tab=${r * columns + c === present} text=${numbered ? String(rank.rank) : ""} />`)}
     </div>`)}
-    ${hinted && html`<${Hint} rank=${hinted} ...${hint} />`}
+    ${hinted && html`<${Hint} rank=${hinted} place=${places.get(hinted.rank)} ...${hint} />`}
   </div>`;
 }
 
@@ -92,11 +101,12 @@ const Cell = memo(({ rank, index, state, picked, tab, text }) => html`<button ty
   data-testid="rank-cell" data-rank=${rank} data-state=${state} data-index=${index} tabIndex=${tab ? 0 : -1}
   aria-pressed=${String(picked)} aria-label=${`rank ${rank}: ${state}`}>${text}</button>`);
 
-function Hint({ rank, left, top, flip }) {
+function Hint({ rank, place, left, top, flip }) {
   const now = Date.now() / 1000;
   const rows = [
     ["host", rank.host], ["pid", rank.pid], ["local rank", rank.local_rank], ["last step", rank.last_step === null ? null : count(rank.last_step)],
     ["last seen", rank.last_seen === null ? null : ago(rank.last_seen, now)], ["children", rank.children?.length || null], ["dropped", rank.dropped || null], ["why", reasonOf(rank) || null],
+    ["stood in", (rank.state === "stalled" || rank.state === "unreachable") && place ? place.where : null],
   ].filter(([, value]) => value !== null && value !== undefined);
   return html`<div class=${`rank-hint ${flip ? "flip" : ""}`} role="tooltip" style=${{ left: `${left}px`, top: `${top}px` }}>
     <header><b>rank ${rank.rank}</b> <span class="state" data-state=${rank.state}><i class="dot"></i>${rank.state}</span></header>

@@ -5,6 +5,7 @@ import { seriesLoader } from "../loader.js";
 import { bus } from "../observable.js";
 import { formatRanks, mostStand, parseRanks } from "../ranks.js";
 import { setQuery, tabUrl, useRoute, useTitle } from "../router.js";
+import { placesOf } from "../stacks.js";
 import { useResource, useStream, useThrottled } from "../store.js";
 import { Notice } from "./bits.js";
 import { ChartsTab } from "./charts_tab.js";
@@ -68,8 +69,12 @@ function LoadedRun({ run, refresh, theme }) {
     ["config", "Config & summary"], ["events", "Events"],
   ];
   const tab = tabs.some(([name]) => name === query.tab) ? query.tab : "charts";
-  // On the health tab they are below, and more of them. What an earlier attempt said is history.
-  const standing = tab !== "health" && mostStand(list) && stacks.data?.asked_at > (run.attempts.at(-1)?.started_at ?? 0);
+  // What an earlier attempt said is history.
+  const newest = run.attempts.at(-1);
+  const isOfNow = stacks.data?.asked_at > (newest?.started_at ?? 0) && (attempt === "" || Number(attempt) === newest?.attempt);
+  const places = useMemo(() => placesOf(isOfNow ? stacks.data.groups : []), [isOfNow && stacks.data]);
+  // On the health tab they are below, and more of them.
+  const standing = tab !== "health" && isOfNow && mostStand(list);
   const charts = { load, pulse, attempt, spoken, selected: formatRanks(selected), theme };
   const shown = {
     charts: () => html`<${ChartsTab} key="charts" source="metrics" keys=${keys.data && byKind.metric} error=${keys.error} ...${charts} />`,
@@ -84,7 +89,7 @@ function LoadedRun({ run, refresh, theme }) {
   return html`<div class="page run" data-testid="run-page" data-run=${run.id}>
     <${RunHeader} run=${run} ranks=${list} attempt=${attempt} />
     <${Verdict} why=${why.data}>${standing && html`<${StandingRanks} run=${run.id} stacks=${stacks.data} />`}<//>
-    <${RanksPanel} run=${run.id} first=${why.data?.first?.rank ?? null} words=${tab !== "console"} ranks=${list} selected=${selected} onSelect=${select} error=${ranks.error} />
+    <${RanksPanel} run=${run.id} first=${why.data?.first?.rank ?? null} words=${tab !== "console"} ranks=${list} places=${places} selected=${selected} onSelect=${select} error=${ranks.error} />
     <nav class="tabs" aria-label="Views of the run">
       ${tabs.map(([name, label, size]) => html`<a key=${name} href=${tabUrl(run.id, name, query, { stack: null })} data-testid=${`tab-${name}`}
         aria-current=${name === tab ? "page" : undefined}>${label}${size ? html`<small>${size}</small>` : ""}</a>`)}

@@ -100,7 +100,7 @@ function Stack({ run, rank, group, askedAt }) {
     <${Frames} thread=${first} group=${group} />
     ${others.length > 0 && html`<details class="stack-others"><summary>${plural(others.length, "other thread")}</summary>
       ${others.map((thread) => html`<${Frames} key=${thread.id} thread=${thread} group=${null} />`)}</details>`}
-    <${Copy} value=${stackText(rank, threads)} label=${`the stack of rank ${rank}`} text="all of it" />
+    <${Copy} value=${stackText(rank, threads)} label=${`the stack of rank ${rank}`} text="copy the stack" />
   </div>`;
 }
 

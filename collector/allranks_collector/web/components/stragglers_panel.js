@@ -3,7 +3,9 @@ import { html, useState } from "../lib.js";
 import { count, duration, plural } from "../format.js";
 import { runUrl } from "../router.js";
 
-const SHOWN = 12;
+// Without a slow one, so many; of slow ones, at most so many at first.
+const FEW = 5;
+const SHOWN = 24;
 const SECTIONS = 4;
 
 export function StragglersPanel({ stragglers, ranks }) {
@@ -26,7 +28,7 @@ function Ranking({ ranks, whole, all }) {
   const [more, setMore] = useState(false);
   if (ranks.length === 0) return html`<p class="dim empty">No rank is slower than the others.</p>`;
   const slow = ranks.filter((one) => one.slow).length;
-  const shown = more ? ranks : ranks.slice(0, Math.max(SHOWN, Math.min(slow, 2 * SHOWN)));
+  const shown = more ? ranks : ranks.slice(0, slow > 0 ? Math.min(slow, SHOWN) : FEW);
   const most = ranks[0].lost_s;
   return html`<div class="scroll"><table class="ranking" data-testid="ranking">
     <thead><tr><th scope="col" class="figure">Rank</th><th scope="col">Host</th><th scope="col" class="figure">Lost</th><th scope="col" class="figure" title=${`that, for all ${count(all)} ranks`}>GPU-hours</th>
@@ -39,7 +41,7 @@ function Ranking({ ranks, whole, all }) {
       <td class="figure">${one.worst_steps ? one.worst_steps.map(count).join("–") : ""}</td></tr>`)}</tbody>
   </table></div>
   ${slow === 0 && html`<p class="dim">None of them costs more than chance does.</p>`}
-  ${shown.length < ranks.length && html`<button type="button" class="link" onClick=${() => setMore(true)}>and ${plural(ranks.length - shown.length, "more rank")}</button>`}`;
+  ${shown.length < ranks.length && html`<button type="button" class="link" onClick=${() => setMore(true)}>and ${plural(ranks.length - shown.length, "more rank")}${slow <= shown.length && slow > 0 ? ", none of which costs more than chance does" : ""}</button>`}`;
 }
 
 /** The sections in which a rank is slower, the costliest first. */
