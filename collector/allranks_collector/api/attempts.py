@@ -29,7 +29,7 @@ class AttemptAnswer(BaseModel):
     last_step: int | None
     resumed_from: int | None = Field(description="its first step, where that is not the run's; null: the beginning")
     recomputed: int = Field(description="steps that had been reached before")
-    why: str | None = Field(description="the verdict in one line; null where it runs or finished")
+    why: str | None = Field(description="the verdict in one line; null where it lives or finished")
 
 
 class GoodputAnswer(BaseModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from allranks_collector.attempts import SECOND_NS, AttemptFacts, account
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
     from allranks_collector.queries.ranks import WriterRow
     from allranks_collector.queries.select import RunRef
 
-# Of so many attempts, the newest, the verdict is asked for.
-MAX_VERDICTS = 50
+# An attempt in one of these has not ended.
+LIVE = ("running", "stalled")
+# The verdict is asked for of the newest attempts: so many, and of so many ranks in all (0.1 ms each).
+MAX_VERDICTS, MAX_VERDICT_RANKS = 50, 20_000
+_PARTS = ("total", "productive", "init", "stalled", "detection", "restart", "recomputation")
 # The way of an attempt is known at so many times; at more of them the fewer attempts there are.
 _TIMES, _TIMES_OF_ALL = 2_000, 40_000
 # And the newest so many changes of its state.
@@ -62,8 +66,9 @@ def list_attempts(
 
     Returns:
         `attempts`: of each when it began and ended (ns, collector's clock), its state, `first_step` and `last_step`,
-        `resumed_from` and `recomputed` as in `attempts.Lineage`, and `why` in one line: None where it runs or has
-        finished. `goodput`: seconds, and the `fraction` that was productive, as `attempts.account` counts them.
+        `resumed_from` and `recomputed` as in `attempts.Lineage`, and `why` in one line: None where it lives or has
+        finished, and of the oldest of very many. `goodput`: seconds, and the `fraction` that was productive, as
+        `attempts.account` counts them.
     """
     by_attempt: dict[int, list[WriterRow]] = defaultdict(list)
     for row in read_writers(cursor, run, None):
@@ -75,57 +80,70 @@ def list_attempts(
     writers = {row.writer: row for rows in by_attempt.values() for row in rows}
     paths = _paths(cursor, seen_through, writers)
     stalls = _stalls(cursor, [writers[writer] for _, writer in seen_through.values()], now_ns)
-    attempts: list[dict[str, Any]] = []
+    attempts = [
+        _described(attempt, started_ns, by_attempt[attempt]) for attempt, started_ns in _launches(cursor, run)
+    ]
     facts: list[AttemptFacts] = []
-    for attempt, started_ns in _launches(cursor, run):
-        rows = by_attempt[attempt]
-        state = _state(rows)
-        began_ns = min((row.began_ns for row in rows), default=started_ns)
-        lives = state in ("running", "stalled")
-        ended_ns = None if lives else max((row.ended_ns or row.began_ns for row in rows), default=None)
-        attempts.append({"attempt": attempt, "began_ns": began_ns, "ended_ns": ended_ns, "state": state})
-        series, writer = seen_through.get(attempt, (0, 0))
-        steps = [row.last_step for row in rows if row.last_step is not None]
+    for one in attempts:
+        series, writer = seen_through.get(one["attempt"], (0, 0))
+        rows = by_attempt[one["attempt"]]
         facts.append(
             AttemptFacts(
-                attempt,
-                began_ns,
-                began_ns if not rows else ended_ns,
-                state == "finished",
+                one["attempt"],
+                one["began_ns"],
+                one["ended_ns"] if rows else one["began_ns"],
+                one["state"] == "finished",
                 paths.get(series, ()),
                 stalls.get(writer, ()),
-                max(steps, default=None),
+                max((row.last_step for row in rows if row.last_step is not None), default=None),
             )
         )
     found = account(facts, now_ns)
-    told = {one.attempt: one for one in found.lineage}
-    for one in attempts:
-        lineage = told[one["attempt"]]
-        one |= {
-            "first_step": lineage.first_step,
-            "last_step": lineage.last_step,
-            "resumed_from": lineage.resumed_from,
-            "recomputed": lineage.recomputed,
-            "why": None,
-        }
-    for one in attempts[-MAX_VERDICTS:]:
-        if one["state"] not in ("running", "finished", "expected"):
-            one["why"] = why(cursor, run, attempt=one["attempt"], last_seen=last_seen, is_brief=True)["verdict"]
-    parts = ("total", "productive", "init", "stalled", "detection", "restart", "recomputation")
-    goodput = {f"{part}_s": getattr(found.goodput, f"{part}_ns") / SECOND_NS for part in parts}
-    return {"attempts": attempts, "goodput": {"fraction": found.fraction, **goodput}}
+    verdicts = _verdicts(cursor, run, attempts, by_attempt, last_seen)
+    for one, lineage in zip(attempts, found.lineage, strict=True):
+        one |= {**asdict(lineage), "why": verdicts.get(lineage.attempt)}
+    parts = {f"{part}_s": getattr(found.goodput, f"{part}_ns") / SECOND_NS for part in _PARTS}
+    return {"attempts": attempts, "goodput": {"fraction": found.fraction, **parts}}
+
+
+def _described(attempt: int, started_ns: int, rows: Sequence[WriterRow]) -> dict[str, Any]:
+    """When an attempt began and ended, and how it does or what became of it."""
+    newest = {row.rank: row for row in rows}
+    world = max((row.world_size or 0 for row in rows), default=0)
+    state = run_state([*(row.state or "running" for row in newest.values()), *["expected"] * (world > len(newest))])
+    ends = [row.ended_ns or row.began_ns for row in rows]
+    return {
+        "attempt": attempt,
+        "began_ns": min((row.began_ns for row in rows), default=started_ns),
+        "ended_ns": None if state in LIVE else max(ends, default=None),
+        "state": state,
+    }
+
+
+def _verdicts(
+    cursor: duckdb.DuckDBPyConnection,
+    run: RunRef,
+    attempts: Sequence[Mapping[str, Any]],
+    by_attempt: Mapping[int, Sequence[WriterRow]],
+    last_seen: Callable[[int], int | None],
+) -> dict[int, str]:
+    """By attempt, the verdict in one line, of the newest attempts that ended badly."""
+    found: dict[int, str] = {}
+    room = MAX_VERDICT_RANKS
+    for one in reversed(attempts[-MAX_VERDICTS:]):
+        attempt = one["attempt"]
+        room -= len(by_attempt[attempt])
+        if room < 0:
+            break
+        if one["state"] not in (*LIVE, "finished", "expected"):
+            found[attempt] = why(cursor, run, attempt=attempt, last_seen=last_seen, is_brief=True)["verdict"]
+    return found
 
 
 def _launches(cursor: duckdb.DuckDBPyConnection, run: RunRef) -> list[tuple[int, int]]:
     return cursor.execute(
         "SELECT attempt, started_ns FROM attempts WHERE run = ? ORDER BY attempt", [run.run]
     ).fetchall()
-
-
-def _state(rows: Sequence[WriterRow]) -> str:
-    newest = {row.rank: row for row in rows}
-    world = max((row.world_size or 0 for row in rows), default=0)
-    return run_state([*(row.state or "running" for row in newest.values()), *["expected"] * (world > len(newest))])
 
 
 def _seen_through(
