@@ -78,19 +78,18 @@ def test_who_goes_without_a_word_is_named_before_its_peers_that_lost_it(
     assert capsys.readouterr().out.splitlines() == found["lines"]
 
 
-def test_who_raises_is_named_before_those_that_its_launcher_ends(collector: CollectorProcess, tmp_path: Path) -> None:
-    with _training(collector, tmp_path, "raise", 1) as ranks:
+def test_who_raises_is_named_before_those_that_its_launcher_ends(collector: CollectorProcess) -> None:
+    with Job(collector.home, collector.url, program="rank").ranks(_WORLD, "raise", "0", "0.01") as ranks:
         for rank in ranks:
-            if rank.rank != 1:
-                rank.process.send_signal(signal.SIGSTOP)  # they do not get to see that the connection closes
+            rank.reach(_STEPS, timeout_s=60.0)
         ranks[1].progress.ask_to_stop()
         assert ranks[1].wait() == 1
         for rank in ranks:
             if rank.rank != 1:
                 rank.process.send_signal(signal.SIGTERM)
-                rank.process.send_signal(signal.SIGCONT)
-                rank.wait()
         found = _why_once_all_ended(collector)
+        for rank in ranks:
+            rank.wait()
     first = found["first"]
     assert (first["rank"], first["kind"], first["cause"]) == (1, "exception", "ValueError: the loss is not a number")
     assert first["exception"]["traceback"]
