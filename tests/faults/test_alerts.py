@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support.collector import CollectorProcess, clean_environment
+from tests.support.pipelines import peer
 from tests.support.training import RUN, Job
 from tests.support.waiting import wait_until
+from tests.support.writers import HandWriter
+
+from allranks_bus import events
+from allranks_bus.events import Kind
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -24,10 +32,13 @@ _CLI = "import sys; from allranks_collector.cli import main; sys.exit(main())"
 
 
 class _Webhook(ThreadingHTTPServer):
+    """/hang never answers, /late refuses the first message, and all else is taken."""
+
     daemon_threads = True
 
     def __init__(self) -> None:
         self.posted: list[dict[str, Any]] = []
+        self.refused: list[str] = []
         self.ended = threading.Event()
         super().__init__(("127.0.0.1", 0), _Handler)
 
@@ -42,6 +53,12 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["content-length"]))
         if self.path.startswith("/hang"):
             self.hook.ended.wait(_WITHIN_S)
+            return
+        if self.path.startswith("/late") and not self.hook.refused:
+            self.hook.refused.append(self.path)
+            self.send_response(503)
+            self.send_header("content-length", "0")
+            self.end_headers()
             return
         self.hook.posted.append(json.loads(body))
         self.send_response(200)
@@ -96,6 +113,70 @@ def test_killed_ranks_are_one_alert_to_webhook_and_command_whatever_another_targ
         assert [bool(target["problem"]) for target in status["targets"]] == [True, False, False]
         for rank in ranks:
             rank.wait()
+
+
+def test_who_is_stopped_and_goes_on_is_told_once_each_though_target_and_collector_fail_in_between(
+    home: Path, webhook: _Webhook, collector_of: Callable[[dict[str, str]], CollectorProcess]
+) -> None:
+    settings = {
+        "ALLRANKS_ALERT_TARGETS": f"json://127.0.0.1:{webhook.server_port}/late",
+        "ALLRANKS_HEARTBEAT_TIMEOUT_S": "1",
+    }
+
+    def alerts(kind: str) -> list[dict[str, Any]]:
+        found = collector.get(f"/api/runs/{RUN}/events?kind={kind}")["events"]
+        return [event["body"] for event in found]
+
+    with collector_of(settings) as collector, Job(home, collector.url).ranks(1, "finish", "0", "0.01") as ranks:
+        ranks[0].reach(200)
+        wait_until(lambda: collector.ranks(RUN), "the rank is known")
+        ranks[0].process.send_signal(signal.SIGSTOP)
+        (late,) = wait_until(lambda: alerts("alert-late"), "it is told in the end", timeout_s=_WITHIN_S)
+        assert (late["target"], late["tries"], late["problem"]) == ("json (1)", 2, "")
+        (alerted,) = alerts("alerted")
+        assert alerted["targets"]["json (1)"].endswith("; it is tried again")
+        assert "503" in alerted["targets"]["json (1)"]
+        collector.kill()
+        collector.start()
+        ranks[0].process.send_signal(signal.SIGCONT)
+        wait_until(lambda: len(alerts("alerted")) == 2, "that it goes on is told", timeout_s=_WITHIN_S)
+        first, second = (posted["title"] for posted in webhook.posted)
+        assert " is stalled (stopped by a signal (SIGSTOP) for " in first
+        assert second.endswith(" is running again")
+
+
+def test_who_failed_and_a_run_that_sends_no_data_are_alerts(
+    home: Path, webhook: _Webhook, collector_of: Callable[[dict[str, str]], CollectorProcess]
+) -> None:
+    settings = {
+        "ALLRANKS_ALERT_TARGETS": f"json://127.0.0.1:{webhook.server_port}/ok",
+        "ALLRANKS_ALERT_RULES": "failed, no-data",
+        "ALLRANKS_ALERT_NO_DATA_S": "3",
+    }
+    with collector_of(settings) as collector:
+        job = Job(home, collector.url)
+        with job.ranks(1, "raise", "50") as failing, replace(job, run="quiet").ranks(1, "hang", "50"):
+            assert failing[0].wait() == 1
+            wait_until(lambda: len(webhook.posted) == 2, "both are told", timeout_s=_WITHIN_S)
+        failed, quiet = sorted((posted["title"] for posted in webhook.posted), key=lambda title: "no data" in title)
+        assert failed.endswith(" has failed (ValueError: the loss is not a number)")
+        assert re.fullmatch(r"run \S+ has sent no data for 3 s", quiet)
+
+
+def test_the_same_alert_from_64_ranks_is_one_message(
+    home: Path, webhook: _Webhook, collector_of: Callable[[dict[str, str]], CollectorProcess]
+) -> None:
+    settings = {"ALLRANKS_ALERT_TARGETS": f"json://127.0.0.1:{webhook.server_port}/ok"}
+    writers = [HandWriter(number, rank=number - 1, world_size=64) for number in range(1, 65)]
+    said = {"title": "lr is odd", "text": "It rose to 3.", "level": "WARN"}
+    with collector_of(settings) as collector, peer(collector.address, writers[0]) as one:
+        for writer in writers:
+            one.send(writer.batch([writer.open(), events.pack(Kind.ALERT, time.time_ns(), said)], is_urgent=True))
+        (posted,) = wait_until(lambda: webhook.posted, "it is told", timeout_s=_WITHIN_S)
+        wait_until(lambda: collector.get("/api/runs/run-1/events?kind=alerted")["events"], "it is kept")
+        assert posted["title"].endswith(": lr is odd")
+        assert posted["message"].splitlines()[:2] == ["It rose to 3.", "from 64 ranks: 0-63"]
+        assert len(webhook.posted) == 1
 
 
 def test_a_test_says_how_each_target_answered(

@@ -73,6 +73,10 @@ class Reader(Protocol):
         """What each attempt of a run did, and the run's goodput."""
         ...
 
+    def events(self, reference: str, kind: str) -> list[Json]:
+        """The newest events of this kind, in order."""
+        ...
+
     def keys(self, reference: str) -> list[Json]:
         """The keys of a run, with their figures."""
         ...
@@ -158,6 +162,9 @@ class RemoteReader:
 
     def attempts(self, reference: str) -> Json:
         return dict(self._http.get(f"{_path(reference)}/attempts"))
+
+    def events(self, reference: str, kind: str) -> list[Json]:
+        return list(self._http.get(f"{_path(reference)}/events", {"kind": kind, "limit": PAGE})["events"])
 
     def keys(self, reference: str) -> list[Json]:
         return list(self._http.get(f"{_path(reference)}/keys")["keys"])
@@ -284,6 +291,13 @@ class LocalReader:
 
         with self._cursor() as cursor:
             return list_attempts(cursor, find_run(cursor, reference))
+
+    def events(self, reference: str, kind: str) -> list[Json]:
+        from allranks_collector.queries.records import list_events
+        from allranks_collector.queries.select import find_run
+
+        with self._cursor() as cursor:
+            return list_events(cursor, find_run(cursor, reference), kind=kind, limit=PAGE)
 
     def keys(self, reference: str) -> list[Json]:
         from allranks_collector.queries.keys import list_keys

@@ -12,7 +12,7 @@ from allranks_collector import cli
 from allranks_collector.api import ApiContext, create_app, models
 from allranks_collector.settings import Settings
 from allranks_collector.store import Store
-from allranks_collector.testing import StillLive
+from allranks_collector.testing import DatabaseBuilder, StillLive
 
 _HOST = "http://127.0.0.1:5570"
 _SENT = {"name": "json (1)", "sent": True, "problem": ""}
@@ -49,3 +49,25 @@ def test_without_a_collector_the_command_says_what_to_do(
     monkeypatch.delenv("ALLRANKS_HTTP", raising=False)
     assert cli.main(["alerts", "test"]) == 1
     assert "allranks up" in capsys.readouterr().err
+
+
+def test_the_alerts_of_a_run_are_listed_with_what_became_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    title = "run r1: rank 0 on h is stalled"
+    told = {"level": "WARN", "title": title, "targets": {"json (1)": "no route; it is tried again"}}
+    with Store.open(tmp_path / "allranks.duckdb") as store:
+        build = DatabaseBuilder(store)
+        run = build.run("r1")
+        writer = build.writer(run)
+        build.event(run, writer, "alerted", told)
+        build.event(run, writer, "opened", {"rank": 0})
+        lost = {"target": "json (1)", "tries": 4, "problem": "no route", "title": title}
+        build.event(run, writer, "alert-lost", lost)
+    monkeypatch.setenv("ALLRANKS_HOME", str(tmp_path))
+    monkeypatch.delenv("ALLRANKS_HTTP", raising=False)
+    assert cli.main(["alerts", "list", "r1"]) == 0
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert [title in row for row in rows] == [True, True]
+    assert "json (1): no route; it is tried again" in rows[0]
+    assert "json (1): never taken: no route" in rows[1]
