@@ -6,7 +6,9 @@ import contextlib
 import struct
 import time
 from pathlib import Path
+from typing import Any
 
+import pytest
 from tests.support import scenario
 from tests.support.stored import Counter, Stored, Writer
 from tests.support.stored_files import await_files
@@ -71,6 +73,20 @@ def test_two_jobs_on_one_port_are_two_runs_whose_failed_rank_is_named_and_whose_
             _assert_all_stored(stored, run, _returned(directory, run))
 
 
+def _assert_told_as_attempts(found: dict[str, Any]) -> None:
+    """The second life began at the beginning, and came no further than the first had been."""
+    failed, second = found["attempts"]
+    assert (failed["state"], failed["first_step"], second["state"]) == ("failed", 0, "finished")
+    assert failed["why"].startswith("rank 1 on ")
+    assert failed["why"].endswith(f"failed first: ValueError: {_MESSAGE}")
+    assert (second["first_step"], second["last_step"], second["resumed_from"]) == (0, 2000, None)
+    assert (failed["last_step"] >= 2000, second["recomputed"], second["why"]) == (True, 2001, None)
+    assert failed["ended_ns"] > failed["began_ns"]
+    assert second["ended_ns"] > second["began_ns"] > failed["began_ns"]
+    assert min(found["goodput"]["productive_s"], found["goodput"]["recomputation_s"]) > 0
+    assert found["goodput"]["total_s"] == pytest.approx((second["ended_ns"] - failed["began_ns"]) / 1e9)
+
+
 def test_a_job_that_is_restarted_goes_on_as_the_next_attempt_of_its_run(home: Path) -> None:
     """In a home that nobody has used: the first life's events come in after the second's first ones."""
     how = scenario.torchrun(4, "--max-restarts=1", f"--master-port={scenario.free_port()}")
@@ -81,6 +97,8 @@ def test_a_job_that_is_restarted_goes_on_as_the_next_attempt_of_its_run(home: Pa
     assert not ended.left
     assert ended.stderr.count(f"ValueError: {_MESSAGE}") == 1
     scenario.await_ended(home)
+    (told,) = scenario.ask(home, "/api/runs")["runs"]
+    _assert_told_as_attempts(scenario.ask(home, f"/api/runs/{told['id']}/attempts"))
     with scenario.stored(home) as stored:
         (run,) = stored.runs()
         writers = stored.writers(run)
