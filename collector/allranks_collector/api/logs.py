@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi import Path as InPath
 from fastapi.responses import StreamingResponse
 
@@ -24,14 +24,34 @@ if TYPE_CHECKING:
 TEXT_LINES = 5000
 
 RunId = Annotated[str, InPath(description="the run's id, a beginning of it that no other run has, or its name")]
-Ranks = Annotated[str | None, Query(description="ranks and ranges, as in 0-3,7; all if absent")]
-Stream = Annotated[str | None, Query(description="stdout or stderr; both if absent")]
-Attempt = Annotated[str | None, Query(description="a number, or all; the newest if absent")]
-Grep = Annotated[str | None, Query(description="a regular expression (RE2) on the text without its colours")]
-Begin = Annotated[float | None, Query(description="the first time wanted")]
-End = Annotated[float | None, Query(description="the first time not wanted")]
-Odd = Annotated[bool, Query(description="only lines that one rank alone has printed; numbers are taken as equal")]
 
+
+def _filters(
+    ranks: Annotated[str | None, Query(description="ranks and ranges, as in 0-3,7; all if absent")] = None,
+    stream: Annotated[str | None, Query(description="stdout or stderr; both if absent")] = None,
+    attempt: Annotated[str | None, Query(description="a number, or all; the newest if absent")] = None,
+    grep: Annotated[
+        str | None, Query(description="a regular expression (RE2) on the text without its colours")
+    ] = None,
+    begin: Annotated[float | None, Query(description="the first time wanted")] = None,
+    end: Annotated[float | None, Query(description="the first time not wanted")] = None,
+    odd: Annotated[
+        bool, Query(description="only lines that one rank alone has printed; numbers are taken as equal")
+    ] = False,
+) -> queries.LogRequest:
+    """Which lines are wanted, wherever lines are asked for."""
+    return queries.LogRequest(
+        ranks=queries.parse_ranks(ranks),
+        stream=stream,
+        attempt=queries.parse_attempt(attempt),
+        grep=grep,
+        begin=begin,
+        end=end,
+        odd=odd,
+    )
+
+
+Filters = Annotated[queries.LogRequest, Depends(_filters)]
 router = APIRouter(tags=["logs"])
 
 
@@ -40,13 +60,7 @@ def logs(
     request: Request,
     context: Context,
     id: RunId,  # noqa: A002
-    ranks: Ranks = None,
-    stream: Stream = None,
-    attempt: Attempt = None,
-    grep: Grep = None,
-    begin: Begin = None,
-    end: End = None,
-    odd: Odd = False,
+    filters: Filters,
     after: Annotated[str | None, Query(description="on from `next` of an answer before; 0 for the beginning")] = None,
     before: Annotated[str | None, Query(description="the last before `previous` of an answer before")] = None,
     since: Annotated[int | None, Query(description="what has arrived after `newest` of an answer before")] = None,
@@ -68,14 +82,8 @@ def logs(
     for `since` set to the last answer's `newest`. A line with `open` has not ended: it is given as it stands, and
     again later. Of very long lines fewer than `limit` come at once.
     """
-    wanted = queries.LogRequest(
-        ranks=queries.parse_ranks(ranks),
-        stream=stream,
-        attempt=queries.parse_attempt(attempt),
-        grep=grep,
-        begin=begin,
-        end=end,
-        odd=odd,
+    wanted = replace(
+        filters,
         after=after,
         before=before,
         since=since,
@@ -99,27 +107,11 @@ def logs(
 def text(
     context: Context,
     id: RunId,  # noqa: A002
-    ranks: Ranks = None,
-    stream: Stream = None,
-    attempt: Attempt = None,
-    grep: Grep = None,
-    begin: Begin = None,
-    end: End = None,
-    odd: Odd = False,
+    filters: Filters,
     fold: Annotated[bool, Query(description="identical lines of different ranks, within 10 s, are one")] = False,
 ) -> Response:
     """All lines as one text for download, by time: `HOST:RANK text`, with no escape sequence in it."""
-    wanted = queries.LogRequest(
-        ranks=queries.parse_ranks(ranks),
-        stream=stream,
-        attempt=queries.parse_attempt(attempt),
-        grep=grep,
-        begin=begin,
-        end=end,
-        odd=odd,
-        after="0",
-        limit=TEXT_LINES,
-    )
+    wanted = replace(filters, after="0", limit=TEXT_LINES)
     with context.reading() as cursor:
         run = queries.find_run(cursor, id)
     pages = _pages(context, run, wanted)
