@@ -58,13 +58,18 @@ class Words:
     message: str = ""
 
 
+def plain(text: str) -> str:
+    """A line without what launchers put before it."""
+    return _PREFIX.sub("", text)
+
+
 def read(lines: Iterable[tuple[int, str]]) -> Words | None:
     """What the end of a console says of how its rank ended; None where it says nothing.
 
     Args:
         lines: (time in ns, text without colours) in their order.
     """
-    told = [(time_ns, _PREFIX.sub("", text[:_CHARS])) for time_ns, text in lines][-LINES:]
+    told = [(time_ns, plain(text[:_CHARS])) for time_ns, text in lines][-LINES:]
     if not told:
         return None
     told = [(time_ns, text) for time_ns, text in told if time_ns >= told[-1][0] - SPAN_NS]

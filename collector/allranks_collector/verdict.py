@@ -106,6 +106,8 @@ _WORDS: tuple[tuple[Kind, str], ...] = (
 _PATTERNS = tuple((kind, re.compile(words, re.IGNORECASE)) for kind, words in _WORDS)
 # An exception that arose within a collective is one that the others brought about, whatever its words are.
 _COLLECTIVE_FRAME = re.compile(r'File "[^"]*torch/distributed/(distributed_c10d|c10d_logger|rendezvous)\.py"')
+# Where in a library's sources an error arose, before what it says: gloo's and c10d's begin so.
+_SOURCE = re.compile(r"^\[[^\[\]]*\.(cc|cpp|cu|h|hpp):\d+\]\s*")
 # Of what a rank says so much is looked at.
 _TYPE_CHARS, _MESSAGE_CHARS, _TRACE_CHARS = 200, 2_000, 4_000
 
@@ -251,7 +253,7 @@ def _of_exception(facts: RankFacts, exception: Mapping[str, Any]) -> Fate:
     type_ = str(exception.get("type") or "exception")[:_TYPE_CHARS]
     message = str(exception.get("message") or "")[:_MESSAGE_CHARS]
     traceback = str(exception.get("traceback") or "")[-_TRACE_CHARS:]
-    line = next(iter(message.strip().splitlines()), "")
+    line = _SOURCE.sub("", next(iter(message.strip().splitlines()), ""))
     what = f"{type_}: {line}" if line else type_
     told = f"{type_}: {message}"
     for kind, pattern in _PATTERNS:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
 from allranks_collector.escapes import shown
 from allranks_collector.folding import ranks_text
+from allranks_collector.last_words import plain
 
 _WORDS_AT_MOST, _LINES_AT_MOST = 300, 3
 _CAUSE_AT_MOST, _TEXT_AT_MOST = 120, 95
 _METRICS_AT_MOST, _GROUPS_AT_MOST = 6, 4
 # So much of a GPU's UUID tells it from the others of a host.
 _UUID_TAIL = 8
+
+# Marks below the lines of a traceback, and what faulthandler lists below a stack.
+_IDLE = re.compile(r"[\s^~]*|Extension modules: .*")
 
 # What helps most, by the kind of the first failure, and by the outcome where there is none.
 WHAT_TO_DO: Mapping[str, str] = {
@@ -56,7 +61,7 @@ def tell(answer: Mapping[str, Any]) -> list[str]:
         return [
             _verdict(first, outcome),
             _when(first),
-            _last_words(first["last_lines"]),
+            _last_words(first["last_lines"], first["words"]),
             _followers([fate for fate in answer["followers"] if fate["rank"] not in first["lost"]]),
             f"{roll} To do: {WHAT_TO_DO[key]}",
         ]
@@ -98,9 +103,11 @@ def _when(first: Mapping[str, Any]) -> str:
     return _one_line(", ".join([time, step, *metrics[:_METRICS_AT_MOST]]))
 
 
-def _last_words(lines: Sequence[Mapping[str, Any]]) -> str:
-    texts = [shown(line["text"], colours=False).strip() for line in lines]
-    texts = [text for text in texts if text][-_LINES_AT_MOST:]
+def _last_words(lines: Sequence[Mapping[str, Any]], telling: str | None) -> str:
+    """The last lines that say anything, and before them the one that tells most of the end."""
+    texts = [plain(shown(line["text"], colours=False)).strip() for line in lines]
+    texts = [text for text in texts if _IDLE.fullmatch(text) is None and text != telling]
+    texts = texts[-_LINES_AT_MOST:] if telling is None else [telling, *texts[1 - _LINES_AT_MOST :]]
     texts = [_cut(text, _TEXT_AT_MOST) for text in texts]
     return "last words: " + (_one_line(" | ".join(texts)) if texts else "none are kept")
 

@@ -53,6 +53,7 @@ class FirstAnswer(FateAnswer):
         description="type, message and traceback, or null; from torchelastic's error file where the rank told none"
     )
     gpu: GpuAnswer | None = Field(description="the one that it computes on, if that is known")
+    words: str | None = Field(description="the line of its console that tells most of its end")
     lost: list[int] = Field(description="where none of its host's ranks is heard, these ranks")
     metrics: list[MetricAnswer] = Field(description="its last values, those of the newest steps first")
     last_lines: list[dict[str, Any]] = Field(description="what it printed last, as in /logs")

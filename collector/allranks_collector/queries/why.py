@@ -76,6 +76,7 @@ def why(
             "signal": row.told.get("signal"),
             "exception": verdict.first.facts.exception,
             "gpu": asdict(gpu) if (gpu := gpu_of(cursor, row)) else None,
+            "words": None if is_brief else _words(cursor, run, attempt, verdict.first, row),
             "lost": _lost_with(verdict.first, verdict, writers),
             "metrics": [] if is_brief else _metrics(cursor, run, row.writer, live),
             "last_lines": [] if is_brief else list_logs(cursor, run, wanted, orders)["lines"],
@@ -132,6 +133,17 @@ def _all_facts(
             early_ns = max(0, min(early_ns, found.at_ns - end.last_ns - (row.offset_ns or 0)))
         facts[rank] = replace(found, words=end.words, early_ns=early_ns)
     return list(facts.values())
+
+
+def _words(
+    cursor: duckdb.DuckDBPyConnection, run: RunRef, attempt: int | None, first: Fate, row: WriterRow
+) -> str | None:
+    """The line of its console that tells most of its end."""
+    words = first.facts.words
+    if words is None and first.kind is not SILENT:
+        end = console_ends(cursor, run, attempt, [row]).get(row.rank)
+        words = None if end is None else end.words
+    return None if words is None else words.line
 
 
 def _lost_with(first: Fate, verdict: Verdict, writers: Mapping[int, WriterRow]) -> list[int]:

@@ -251,6 +251,18 @@ def test_of_ranks_whose_end_nobody_saw_the_last_words_tell_who_was_first(
     assert {fate["rank"]: fate["kind"] for fate in found["followers"]} == {0: "connection", 2: "gone"}
 
 
+def test_the_line_that_tells_most_stands_before_the_last_ones_and_marks_are_left_out(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
+) -> None:
+    run = build.run("run-1")
+    build.state(build.writer(run, 0), "dead", {"signal": "SIGSEGV"}, since_s=10.0)
+    console = build.writer(run, 0, role="console")
+    said = ["[rank0]: Fatal Python error: Segmentation fault", *["  File x"] * 9, "  main()", "  ~~~~^^", "", "over"]
+    for number, text in enumerate([*said, "Extension modules: torch"]):
+        build.line(console, text, line=number, second=9.0)
+    assert ask(cursor)["lines"][2] == "last words: Fatal Python error: Segmentation fault | main() | over"
+
+
 def test_a_lost_node_is_named_with_its_ranks_also_once_they_are_taken_for_dead(
     build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
 ) -> None:

@@ -321,6 +321,12 @@ def test_ranks_that_are_only_not_heard_have_not_failed() -> None:
     assert judge([failed(0, 9.0, PEER), silent(1, 0.0)]).outcome == "failed"
 
 
+def test_a_cause_is_said_without_where_in_a_library_it_arose() -> None:
+    fate = fate_of(failed(0, 0.0, PEER))
+    assert fate is not None
+    assert fate.what == "RuntimeError: Connection closed by peer [10.0.0.1]:1"
+
+
 def test_a_cause_is_said_in_one_line() -> None:
     fate = fate_of(failed(0, 0.0, OWN))
     assert fate is not None
