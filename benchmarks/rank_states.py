@@ -48,7 +48,7 @@ class Observer:
         self._asking.request("GET", f"/api/runs/{self._run}/ranks")
         with self._asking.getresponse() as response:
             rows: list[dict[str, Any]] = json.load(response)["ranks"] if response.status == 200 else []
-            response.read()
+        self._asking.close()  # else the collector does, some seconds later
         return {row["rank"]: row for row in rows}
 
     def _await_note(self) -> None:
