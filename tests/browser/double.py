@@ -86,6 +86,19 @@ def stack(number: int, *frames: tuple[str, int, str], **fields: Any) -> dict[str
     return {"rank": number, "how": "asked", "reason": None, "threads": [main] if frames else []} | fields
 
 
+def _nothing_yet() -> dict[str, dict[str, Any]]:
+    """What the API says of the health of a run of which nothing is known."""
+    parts = ("total", "productive", "init", "stalled", "detection", "restart", "recomputation")
+    return {
+        "stacks": {"asked_at": None, "text": "", "groups": [], "ranks": []},
+        "timeline": {"from_ns": 0, "until_ns": 0, "states": [], "ranks": []},
+        "attempts": {"attempts": [], "goodput": {"fraction": None} | {f"{part}_s": 0.0 for part in parts}},
+        "stragglers": {"attempt": 1, "measured": 0, "seconds": 0.0, "lost_s": 0.0, "rank_hours": 0.0, "ranks": []}
+        | {"hosts": []},
+        "differences": {"attempt": 1, "ranks": 2, "told": 0, "differences": [], "diverged": [], "compared": []},
+    }
+
+
 @dataclass
 class Asked:
     """One API request: its path below /api, and its parameters."""
@@ -107,7 +120,7 @@ class State:
     arriving: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     logs: Logs = field(default_factory=Logs)
     why: dict[str, Any] | None = None
-    stacks: dict[str, Any] = field(default_factory=lambda: {"asked_at": None, "text": "", "groups": [], "ranks": []})
+    health: dict[str, dict[str, Any]] = field(default_factory=_nothing_yet)
     # What ranks answer who are asked where they stand; None: none of them is there.
     answer: dict[str, Any] | None = None
     steps: int = 100
@@ -190,6 +203,8 @@ class CollectorDouble:
             return (200, state.why) if state.why else (404, {"error": "nothing is known"})
         if what == "stacks":
             return 200, self._stacks(params)
+        if what in state.health:
+            return 200, state.health[what]
         if what == "logs":
             return state.logs.answer(params)
         if what in ("metrics", "system"):
@@ -200,16 +215,17 @@ class CollectorDouble:
         """Ranks are asked: what they answer is the state's `answer`, if it has any."""
         if self.state.answer is None:
             return 409, {"error": "no rank of the run is there to be asked"}
-        self.state.stacks = self.state.answer
+        self.state.health["stacks"] = self.state.answer
         return self.answer(path, params)
 
     def _stacks(self, params: dict[str, list[str]]) -> dict[str, Any]:
-        ranks = self.state.stacks["ranks"]
+        stacks = self.state.health["stacks"]
+        ranks = stacks["ranks"]
         if "ranks" in params:
             ranks = [rank for rank in ranks if rank["rank"] in _span(params["ranks"][0])]
         if params.get("threads") == ["false"]:
             ranks = [rank | {"threads": []} for rank in ranks]
-        return self.state.stacks | {"ranks": ranks}
+        return stacks | {"ranks": ranks}
 
     def _series(self, params: dict[str, list[str]]) -> list[dict[str, Any]]:
         low = int(params.get("step_min", ["0"])[0])

@@ -170,10 +170,21 @@ def test_runs_without_a_value_come_last_in_both_orders(page: Page, double: Colle
     assert page.evaluate(order, True) == [2, 1, None]
 
 
-@pytest.mark.parametrize(("width", "columns"), [(250, 8), (400, 16), (700, 32), (1300, 64)])
-def test_rows_of_the_rank_grid_are_powers_of_two(
+@pytest.mark.parametrize(("width", "columns"), [(250, 8), (400, 16), (450, 24), (700, 32), (1300, 64)])
+def test_rows_of_the_rank_grid_end_at_round_ranks(
     page: Page, double: CollectorDouble, width: int, columns: int
 ) -> None:
     page.goto(f"{double.url}/static/icon.svg")
     expression = f"import('/static/components/rank_grid.js').then(m => m.columnsFor({width}, 1024, 13))"
     assert page.evaluate(expression) == columns
+
+
+@pytest.mark.parametrize(
+    ("width", "ranks", "size"), [(1300, 16, 34), (1300, 1024, 13), (340, 1024, 8), (340, 64, 26)]
+)
+def test_many_ranks_in_a_narrow_window_have_small_cells(
+    page: Page, double: CollectorDouble, width: int, ranks: int, size: int
+) -> None:
+    page.goto(f"{double.url}/static/icon.svg")
+    expression = f"import('/static/components/rank_grid.js').then(m => m.sizeFor({width}, {ranks}).size)"
+    assert page.evaluate(expression) == size

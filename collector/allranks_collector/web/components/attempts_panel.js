@@ -47,7 +47,7 @@ function Lineage({ attempts }) {
       <td class="figure">${one.ended_ns === null ? html`<span class="dim">goes on</span>` : duration(Math.max(0, (one.ended_ns - one.began_ns) / 1e9))}</td>
       <td class="figure">${one.first_step === null ? "none" : `${count(one.first_step)}–${count(one.last_step)}`}</td>
       <td class="way"><${Way} place=${places[i]} /></td>
-      <td class="figure">${one.recomputed > 0 ? plural(one.recomputed, "step") : ""}${one.resumed_from !== null && html`<small>from ${count(one.resumed_from)}</small>`}</td>
+      <td class="figure">${one.recomputed > 0 ? plural(one.recomputed, "step") : ""}${one.resumed_from !== null && html` <small>from ${count(one.resumed_from)}</small>`}</td>
       <td class="why">${one.why ?? ""}</td></tr>`)}</tbody>
   </table></div>`;
 }

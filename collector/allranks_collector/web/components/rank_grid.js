@@ -1,4 +1,4 @@
-// One cell per rank, legible from 1 to thousands: cells shrink, rows are powers of two, every eighth has a gap.
+// One cell per rank, legible from 1 to thousands: cells shrink, rows end at round ranks, every eighth has a gap.
 import { html, memo, useEffect, useMemo, useRef, useState } from "../lib.js";
 import { ago, count } from "../format.js";
 import { reasonOf } from "../ranks.js";
@@ -12,10 +12,10 @@ const SIZES = [[16, 34, true], [64, 26, true], [256, 18, false], [1024, 13, fals
 // A grid that would be higher has smaller cells.
 const HEIGHT_MAX = 560;
 
-/** Cells in a row: a power of two groups of eight, as many as fit. */
+/** Cells in a row: as many groups of eight as fit; from four on, a power of two. */
 export function columnsFor(width, ranks, size) {
   const fit = Math.max(1, Math.floor((width - LABEL_WIDTH) / (GROUP * (size + GAP) + GROUP_GAP)));
-  return Math.min(GROUP * 2 ** Math.floor(Math.log2(fit)), Math.max(ranks, 1));
+  return Math.min(GROUP * (fit < 4 ? fit : 2 ** Math.floor(Math.log2(fit))), Math.max(ranks, 1));
 }
 
 /** Size of the cells, and whether numbers fit in: by how many there are, and how wide the window is. */
