@@ -20,7 +20,7 @@ _COLUMNS = ("attempt", "state", "began", "lasted", "steps", "resumed from", "rec
 _LOST = (
     ("init_s", "to the first steps"),
     ("stalled_s", "standing still"),
-    ("detection_s", "from last steps to the end of what had failed"),
+    ("detection_s", "until failures were known"),
     ("restart_s", "until the next attempt began"),
     ("recomputation_s", "on steps done before"),
 )
@@ -42,7 +42,7 @@ def view(found: Mapping[str, Any]) -> list[RenderableType]:
             one["attempt"],
             state_cell(one["state"]),
             age(one["began_ns"] / 1e9, now),
-            duration(((one["ended_ns"] or now * 1e9) - one["began_ns"]) / 1e9),
+            _span(((one["ended_ns"] or now * 1e9) - one["began_ns"]) / 1e9),
             _steps(one),
             one["resumed_from"],
             one["recomputed"] or None,
@@ -62,10 +62,14 @@ def _steps(one: Mapping[str, Any]) -> str:
 
 
 def _goodput(goodput: Mapping[str, Any]) -> str:
-    total = duration(goodput["total_s"])
+    total = _span(goodput["total_s"])
     if goodput["fraction"] is None:
         return f"goodput: no step yet in {total}"
     lost = ", ".join(
-        f"{duration(goodput[part])} {words}" for part, words in _LOST if goodput[part] > 0.001 * goodput["total_s"]
+        f"{_span(goodput[part])} {words}" for part, words in _LOST if goodput[part] > 0.001 * goodput["total_s"]
     )
     return f"goodput {100 * goodput['fraction']:.1f} % of {total}; lost: {lost or 'next to nothing'}"
+
+
+def _span(seconds: float) -> str:
+    return f"{max(seconds, 0.0):.1f} s" if seconds < 10 else duration(seconds)

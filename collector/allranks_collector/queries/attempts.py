@@ -111,13 +111,19 @@ def _described(attempt: int, started_ns: int, rows: Sequence[WriterRow]) -> dict
     newest = {row.rank: row for row in rows}
     world = max((row.world_size or 0 for row in rows), default=0)
     state = run_state([*(row.state or "running" for row in newest.values()), *["expected"] * (world > len(newest))])
-    ends = [row.ended_ns or row.began_ns for row in rows]
+    ends = [_end_of(row) for row in rows]
     return {
         "attempt": attempt,
         "began_ns": min((row.began_ns for row in rows), default=started_ns),
         "ended_ns": None if state in LIVE else max(ends, default=None),
         "state": state,
     }
+
+
+def _end_of(row: WriterRow) -> int:
+    """When a rank ended; of one that was found gone, perhaps long after, the newest event is nearest to that."""
+    ended_ns, newest_ns = row.ended_ns or row.began_ns, row.newest_ns
+    return min(ended_ns, newest_ns) if newest_ns is not None and row.told.get("unseen") else ended_ns
 
 
 def _verdicts(

@@ -147,6 +147,19 @@ def test_an_attempt_of_a_writer_with_another_clock_is_told_in_the_collectors(
     assert shown["ranks"][0]["spans"][0] == [STATES.index("running"), T0_NS, T0_NS + 20 * S]
 
 
+def test_an_end_that_nobody_saw_was_where_its_events_end(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
+) -> None:
+    """A collector that started late found it gone: long after it was, for all that is known."""
+    run = build.run("run-1")
+    writer = build.writer(run, last_s=20)
+    build.points(writer, "loss", [0.5] * 21)
+    build.state(writer, "dead", {"exit_code": None, "signal": None, "unseen": True}, since_s=500)
+    found = ask(cursor, now_s=1000)
+    assert found["attempts"][0]["ended_ns"] == T0_NS + 20 * S
+    assert seconds(found) == {"total_s": 20, "productive_s": 20}
+
+
 def test_a_run_that_nobody_has_logged_a_step_to(build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection) -> None:
     run = build.run("run-1")
     assert ask(cursor, now_s=9)["goodput"]["fraction"] is None
@@ -251,9 +264,7 @@ def test_the_command_shows_the_attempts_and_the_goodput(
     printed = capsys.readouterr().out
     assert "61–120" in printed
     assert "killed by SIGKILL" in printed
-    goodput = (
-        "goodput 56.0 % of 4 min; lost: 20 s to the first steps, 5 s from last steps to the end of what had failed"
-    )
+    goodput = "goodput 56.0 % of 4 min; lost: 20 s to the first steps, 5.0 s until failures were known"
     assert f"{goodput}, 35 s until the next attempt began, 39 s on steps done before" in printed
     assert cli(["attempts", "run-1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["goodput"]["total_s"] == 225
