@@ -31,7 +31,9 @@ BENCHMARKS = (
     "console_lines",
     "training_cost",
     "deaths",
+    "lost_nodes",
     "health_scale",
+    "false_accusations",
 )
 # For logs, where rich finds no terminal to ask.
 _FILE_WIDTH = 160

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -65,15 +65,23 @@ class Worker:
         arguments: given as the only argument of the command.
         home: where it may write; also its ALLRANKS_HOME.
         python: the interpreter; None means this one.
+        wrapper: a command before the interpreter, such as one that runs it on another host.
     """
 
     def __init__(
-        self, name: str, arguments: Mapping[str, Any], *, home: Path, python: str | None = None, **env: str
+        self,
+        name: str,
+        arguments: Mapping[str, Any],
+        *,
+        home: Path,
+        python: str | None = None,
+        wrapper: Sequence[str] = (),
+        **env: str,
     ) -> None:
         self._name = name
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed by __exit__)
         self._process = subprocess.Popen(
-            [python or sys.executable, "-m", f"benchmarks.workers.{name}", json.dumps(dict(arguments))],
+            [*wrapper, python or sys.executable, "-m", f"benchmarks.workers.{name}", json.dumps(dict(arguments))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
