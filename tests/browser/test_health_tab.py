@@ -27,7 +27,7 @@ WAITING = (("/venv/lib/python3.11/site-packages/torch/distributed/distributed_c1
 TRAIN = ("/home/me/train.py", 88, "Trainer.step")
 DATA = ("/home/me/data.py", 41, "Loader.__next__")
 STATES = ["expected", "running", "stalled", "unreachable", "dead", "failed", "finished"]
-EXPECTED, RUNNING, STALLED, _, DEAD, *_ = range(len(STATES))
+EXPECTED, RUNNING, STALLED, DEAD = (STATES.index(name) for name in ("expected", "running", "stalled", "dead"))
 SECOND_NS = 10**9
 FROM_NS = round(CREATED) * SECOND_NS
 
@@ -160,7 +160,7 @@ def test_a_rank_that_gets_stuck_shows_by_itself_where(page: Page, tmp_path: Path
 
 
 def _timeline(double: CollectorDouble, ranks: int, odd: dict[int, list[tuple[int, int, int]]]) -> None:
-    """Ranks that came after a second and run, for 1,000 s; but for the odd ones: [(state, from, until)], in seconds."""
+    """Ranks that came after a second and run, for 1,000 s; but for the odd ones: (state, from, until), in seconds."""
     usual = [(EXPECTED, 0, 1), (RUNNING, 1, 1000)]
     double.state.health["timeline"] = {
         "from_ns": FROM_NS,
@@ -204,9 +204,8 @@ def test_of_a_thousand_ranks_the_one_that_stalled_for_a_moment_is_seen(page: Pag
     _timeline(double, 1024, {700: [(RUNNING, 0, 500), (STALLED, 500, 501), (RUNNING, 501, 900), (DEAD, 900, 1000)]})
     RunPage(page, double.url, "r1").open("?tab=health")
     canvas = page.get_by_test_id("timeline-canvas")
-    expect(page.get_by_test_id("timeline-state")).to_have_text(
-        ["dead 1", "stalled 1", "expected 1,023", "running 1,024"]
-    )
+    legend = ["dead 1", "stalled 1", "expected 1,023", "running 1,024"]
+    expect(page.get_by_test_id("timeline-state")).to_have_text(legend)
     wait_until(lambda: _colour(page, "stalled") in _colours(canvas, 0.5005), "the stall is painted", timeout_s=30)
     assert _colour(page, "stalled") not in _colours(canvas, 0.25)
     assert _colour(page, "dead") in _colours(canvas, 0.95)
