@@ -10,7 +10,7 @@ PYTEST := pytest -n $(WORKERS) --dist loadscope
 # What tests and benchmarks need beside Python packages and is not to be found here, as Debian calls it.
 has = $(shell command -v $(1) 2>/dev/null)
 MISSING := $(strip $(if $(call has,chromium chromium-browser google-chrome),,chromium) $(if $(call has,ip),,iproute2) \
-	$(if $(call has,unshare),,util-linux) $(if $(call has,faketime),,faketime))
+	$(if $(call has,unshare),,util-linux))
 
 .PHONY: help demo test check lowest bench system format clean
 
@@ -41,7 +41,7 @@ format: $(VENV)/.dev ## lint fixes and formatting
 clean: ## remove the virtual environments
 	rm -rf $(VENV) $(VENV)-lowest $(VENV)-bench
 
-# Where we may, we install it: a browser, hosts whose cables can be pulled, and clocks that are wrong.
+# Where we may, we install it: a browser, and hosts whose cables can be pulled.
 system:
 ifneq ($(MISSING),)
 	@if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
