@@ -11,7 +11,7 @@ from tests.support.collector import CollectorProcess
 from tests.support.training import RUN, Job
 from tests.support.waiting import wait_until
 
-# By rank, by how much its clock is wrong. Rank 1, which fails, would seem to be the last; rank 2 would seem the first.
+# By rank, by how much its clock is wrong. Rank 1, which fails, would seem to be the last, and rank 2 the first.
 _OFF_S = (0, 300, -300)
 _FAILS = 1
 _STEPS = 150
