@@ -44,6 +44,13 @@ def _hang() -> None:
         time.sleep(1.0)
 
 
+def _eat() -> None:
+    """Takes memory until there is none."""
+    eaten: list[bytes] = []
+    while True:
+        eaten.append(b"x" * (4 * 1024 * 1024))
+
+
 ENDINGS: dict[str, Callable[[], object]] = {
     "finish": _finish,
     "return": _return,
@@ -53,6 +60,7 @@ ENDINGS: dict[str, Callable[[], object]] = {
     "segfault": _segfault,
     "abort": os.abort,
     "hang": _hang,
+    "eat": _eat,
 }
 
 
