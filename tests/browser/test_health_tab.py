@@ -222,7 +222,7 @@ def test_the_timeline_tells_who_was_what_since_when_and_how_long(page: Page, dou
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
     assert box is not None
-    canvas.hover(position={"x": 44 + (box["width"] - 44) * 0.5, "y": 16 + 512 * 700.5 / 1024})
+    canvas.hover(position={"x": 44 + (box["width"] - 44) * 0.5, "y": 4 + 512 * 700.5 / 1024})
     hint = page.locator("#timeline").get_by_role("tooltip")
     for text in ("rank 700", "stalled", "node-87", "3m 20s"):
         expect(hint).to_contain_text(text)

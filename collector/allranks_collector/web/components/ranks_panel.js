@@ -70,7 +70,7 @@ function Fate({ run, places, ranks, reason, first, onToggle }) {
       ${ranks.length > 1 && html`<small>×${count(ranks.length)}</small>`}</td>
     <td><${State} state=${one.state} /></td>
     <td class="why">${first && html`<span class="tag">first</span>`}
-      ${trace ? html`<details><summary>${reason}</summary><pre>${trace}</pre></details>` : reason || "–"}
+      ${trace ? html`<details><summary>${reason}</summary><pre>${trace}</pre></details>` : reason || "–"}${" "}
       <${Place} run=${run} places=${places} ranks=${ranks} /></td>
     <td class="figure">${steps.length === 0 ? "–" : low === high ? count(low) : `${count(low)}–${count(high)}`}</td>
     <td class="figure"><${Ago} time=${seen.length ? Math.max(...seen) : null} /></td>

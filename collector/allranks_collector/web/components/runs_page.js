@@ -10,7 +10,7 @@ import { ColumnChoice, RunsTable } from "./runs_table.js";
 
 const PAGE = 200;
 const REFRESH_MS = 1_000;
-const RUN_STATES = ["running", "failed", "dead", "unreachable", "finished"];
+const RUN_STATES = ["running", "failed", "killed", "preempted", "dead", "unreachable", "finished"];
 
 export function RunsPage() {
   const { query } = useRoute();

@@ -9,7 +9,9 @@ import { useVisible } from "../visible.js";
 import { Segmented } from "./bits.js";
 
 const LEFT = 44;
-const TOP = 16;
+// Above the rows, where attempts have their names.
+const NAMES = 16;
+const MARGIN = 4;
 const BOTTOM = 20;
 // Windows that a reader may choose, in seconds, where the run is longer.
 const WINDOWS = [[600, "last 10 min"], [3600, "last hour"], [86400, "last day"]];
@@ -57,20 +59,24 @@ function Drawing({ told, rows, last, attempts, theme }) {
 
   // What has not ended goes on while nobody says otherwise.
   const goesOn = live && rows.some(({ spans }) => spans.length > 0 && spans.at(-1).open && !ENDED.has(spans.at(-1).state));
-  const until = told.until + (goesOn ? (performance.now() - told.at) / 1000 : 0);
-  const shown = goesOn ? rows.map((row) => ({ ...row, spans: row.spans.map((span) => (span.open ? { ...span, until } : span)) })) : rows;
+  const { until, shown } = useMemo(() => {
+    if (!goesOn) return { until: told.until, shown: rows };
+    const end = told.until + (performance.now() - told.at) / 1000;
+    return { until: end, shown: rows.map((row) => ({ ...row, spans: row.spans.map((span) => (span.open ? { ...span, until: end } : span)) })) };
+  }, [rows, told, goesOn && now]);
   const height = heightOf(rows.length);
   const area = { from: last ? Math.max(told.from, until - last) : told.from, until, width: Math.max(0, width - LEFT), height };
   const began = (attempts ?? []).slice(1).map(({ attempt, began_ns: ns }) => ({ attempt, time: ns / 1e9 }));
+  area.top = began.length > 0 ? NAMES : MARGIN;
 
   useEffect(() => {
     if (visible && area.width > 0) draw(canvas.current, shown, area, began);
-  }, [visible, rows, told, width, last, theme, attempts, goesOn && now]);
+  }, [visible, shown, width, last, theme, attempts]);
 
   const at = place && (place.key ? spanOfKey(shown, place.key) : spanAt(shown, area, place.x, place.y));
   const onMove = (event) => {
     const box = canvas.current.getBoundingClientRect();
-    const [x, y] = [event.clientX - box.left - LEFT, event.clientY - box.top - TOP];
+    const [x, y] = [event.clientX - box.left - LEFT, event.clientY - box.top - area.top];
     setPlace(x < 0 || y < 0 || x > area.width || y > height ? null : { x, y, key: null });
   };
   const onKeyDown = (event) => {
@@ -86,9 +92,9 @@ function Drawing({ told, rows, last, attempts, theme }) {
   return html`<div class="timeline" ref=${frame}>
     <canvas ref=${canvas} tabIndex="0" role="img" data-testid="timeline-canvas" data-rows=${rows.length}
       aria-label=${`States of ${plural(rows.length, "rank")} over time; arrow keys go from rank to rank and from state to state`}
-      style=${{ width: `${width}px`, height: `${TOP + height + BOTTOM}px` }}
+      style=${{ width: `${width}px`, height: `${area.top + height + BOTTOM}px` }}
       onPointerMove=${onMove} onPointerLeave=${() => setPlace(null)} onKeyDown=${onKeyDown} onBlur=${() => setPlace(null)}></canvas>
-    ${at && html`<${Hint} rank=${shown[at.row].rank} span=${at.span} left=${LEFT + place.x} top=${TOP + place.y + 14} flip=${place.x > area.width / 2} />`}
+    ${at && html`<${Hint} rank=${shown[at.row].rank} span=${at.span} left=${LEFT + place.x} top=${area.top + place.y + 14} flip=${place.x > area.width / 2} />`}
   </div>`;
 }
 
@@ -117,11 +123,11 @@ function Hint({ rank, span, left, top, flip }) {
 
 /** Paints all of it. */
 function draw(canvas, rows, area, attempts) {
-  const { from, until, width, height } = area;
+  const { from, until, width, height, top } = area;
   const colors = stateColors();
   const scale = devicePixelRatio || 1;
   canvas.width = Math.round((LEFT + width) * scale);
-  canvas.height = Math.round((TOP + height + BOTTOM) * scale);
+  canvas.height = Math.round((top + height + BOTTOM) * scale);
   const pen = canvas.getContext("2d");
   pen.scale(scale, scale);
   pen.font = '10px system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif';
@@ -132,18 +138,18 @@ function draw(canvas, rows, area, attempts) {
     pen.fillStyle = colors[state];
     // What has not come yet is there, and less so than those who have.
     pen.globalAlpha = state === "expected" ? 0.35 : isBad(state) ? 1 : 0.8;
-    pen.fillRect(LEFT + x, TOP + y, wide, high);
+    pen.fillRect(LEFT + x, top + y, wide, high);
   }
   pen.globalAlpha = 1;
 
   pen.fillStyle = colors.text;
   pen.textAlign = "right";
-  for (const i of namedRows(rows, height)) pen.fillText(String(rows[i].rank), LEFT - 6, TOP + ((i + 0.5) * height) / rows.length);
+  for (const i of namedRows(rows, height)) pen.fillText(String(rows[i].rank), LEFT - 6, top + ((i + 0.5) * height) / rows.length);
   pen.textAlign = "center";
   for (const { time, label } of timeTicks(from, until, width)) {
-    pen.fillRect(xOf(time), TOP + height, 1, 4);
+    pen.fillRect(xOf(time), top + height, 1, 4);
     const half = pen.measureText(label).width / 2;
-    pen.fillText(label, Math.min(Math.max(xOf(time), LEFT + half), LEFT + width - half), TOP + height + 12);
+    pen.fillText(label, Math.min(Math.max(xOf(time), LEFT + half), LEFT + width - half), top + height + 12);
   }
   pen.strokeStyle = colors.strong;
   pen.fillStyle = colors.strong;
@@ -153,7 +159,7 @@ function draw(canvas, rows, area, attempts) {
     const x = Math.round(xOf(time)) + 0.5;
     pen.beginPath();
     pen.moveTo(x, 2);
-    pen.lineTo(x, TOP + height);
+    pen.lineTo(x, top + height);
     pen.stroke();
     const name = `attempt ${attempt}`;
     const fits = x + 6 + pen.measureText(name).width < LEFT + width;
