@@ -32,6 +32,7 @@ BENCHMARKS = (
     "training_cost",
     "deaths",
     "lost_nodes",
+    "stalls",
     "health_scale",
     "false_accusations",
 )

@@ -101,6 +101,10 @@ class Worker:
         assert self._process.stdin is not None
         self._process.stdin.write(line.encode() + b"\n")
 
+    def kill(self) -> None:
+        """Ends it: it will not do so by itself."""
+        self._process.kill()
+
     def hear(self, timeout_s: float) -> dict[str, Any]:
         """Its next answer: lines that are no JSON object are others' chatter, and passed over.
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PRINTED = re.compile(r"\[line (\d+) printed\]")
 _TIMEOUT_S = 30.0
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
-_BROWSER_ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
+BROWSER_ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
 _LOOK_S = 0.2
 # Notes when each numbered line is drawn for the first time, wherever in the page that is.
 _WATCH = """() => {
@@ -126,7 +126,7 @@ def in_browser(path: str, base: str, run: str, shown: str) -> Generator[Viewer]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=list(_BROWSER_ARGUMENTS))
+        chromium = playwright.chromium.launch(executable_path=path, args=list(BROWSER_ARGUMENTS))
         with contextlib.closing(chromium):
             page = chromium.new_page(viewport={"width": 1400, "height": 900})
             page.goto(f"{base}/runs/{run}?tab=console")
