@@ -45,10 +45,12 @@ _SEEN_THROUGH = """
     WHERE is_often ORDER BY attempt, rank, count DESC, series"""
 
 _PATHS = """
-    WITH chosen AS (SELECT unnest($series::INTEGER[]) AS series, unnest($begin::BIGINT[]) AS begin,
-        unnest($width::BIGINT[]) AS width)
+    WITH chosen AS (SELECT unnest($series::INTEGER[]) AS series),
+    spans AS (
+        SELECT series, min(time_ns) AS begin, greatest(1, (max(time_ns) - min(time_ns)) // $times) AS width
+        FROM points JOIN chosen USING (series) GROUP BY series)
     SELECT series, min(time_ns), arg_min(step, time_ns), max(time_ns), arg_max(step, time_ns)
-    FROM points JOIN chosen USING (series) GROUP BY series, (time_ns - begin) // width"""
+    FROM points JOIN spans USING (series) GROUP BY series, (time_ns - begin) // width"""
 
 
 def list_attempts(
@@ -179,17 +181,10 @@ def _paths(
     """By series, when which step was logged, in the collector's clock; thinned to the first and last of each span."""
     if not seen_through:
         return {}
-    times = max(1, min(_TIMES, _TIMES_OF_ALL // len(seen_through)))
-    columns: dict[str, list[int]] = {"series": [], "begin": [], "width": []}
-    offsets: dict[int, int] = {}
-    for series, writer in seen_through.values():
-        row = writers[writer]
-        columns["series"].append(series)
-        columns["begin"].append(row.opened_ns)
-        columns["width"].append(max(1, ((row.last_ns or 0) - row.opened_ns) // times))
-        offsets[series] = row.offset_ns or 0
+    offsets = {series: writers[writer].offset_ns or 0 for series, writer in seen_through.values()}
+    asked = {"series": list(offsets), "times": max(1, min(_TIMES, _TIMES_OF_ALL // len(offsets)))}
     found: dict[int, list[tuple[int, int]]] = {series: [] for series in offsets}
-    for series, first_ns, first, last_ns, last in cursor.execute(_PATHS, columns).fetchall():
+    for series, first_ns, first, last_ns, last in cursor.execute(_PATHS, asked).fetchall():
         found[series].append((first_ns + offsets[series], first))
         if last_ns > first_ns:
             found[series].append((last_ns + offsets[series], last))

@@ -11,9 +11,11 @@ from tests.unit.serving import asking
 
 from allranks_collector.api import ApiContext, create_app
 from allranks_collector.api import attempts as models
+from allranks_collector.attempts import Account, AttemptFacts, account
 from allranks_collector.cli.app import run as cli
 from allranks_collector.cli.attempts import view
 from allranks_collector.cli.reader import LocalReader
+from allranks_collector.queries import attempts as module
 from allranks_collector.queries import computed_stats, find_run
 from allranks_collector.queries.attempts import list_attempts
 from allranks_collector.queries.timeline import STATES, timeline
@@ -118,6 +120,25 @@ def test_a_long_attempt_is_thinned_and_comes_out_the_same(
     assert found["total_s"] == 60_100
     assert found["recomputation_s"] == pytest.approx(10_000, abs=20)
     assert found["productive_s"] == pytest.approx(50_000, abs=20)
+
+
+def test_however_an_attempts_clock_went_its_way_is_known_at_few_times(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its newest event is older than its beginning: the clock was set back."""
+    writer = build.writer(build.run("run-1"), last_s=-4000)
+    build.points(writer, "loss", [0.5] * 9000, seconds=[second - 4000 * (second > 0) for second in range(9000)])
+    build.state(writer, "finished", since_s=9000)
+    lengths: list[int] = []
+
+    def counted(attempts: list[AttemptFacts], now_ns: int) -> Account:
+        lengths.extend(len(facts.path) for facts in attempts)
+        return account(attempts, now_ns)
+
+    monkeypatch.setattr(module, "account", counted)
+    (one,) = ask(cursor)["attempts"]
+    assert (one["first_step"], one["last_step"]) == (0, 8999)
+    assert 1000 < lengths[0] <= 4002
 
 
 def test_a_stall_counts_from_the_last_step_and_not_from_when_it_was_noticed(
