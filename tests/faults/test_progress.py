@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from tests.faults.programs.pausing import PAUSING
 from tests.support.collector import CollectorProcess
+from tests.support.debugger import held
 from tests.support.training import RUN, Job
 from tests.support.waiting import wait_until
 
@@ -57,9 +59,23 @@ def test_a_stuck_main_thread_and_one_in_c_code_are_told_from_each_other_and_from
     with Job(collector.home, collector.url, program="standing").ranks(2, "queue", "gil"):
         waits = wait_until(_in_state(collector, 0, "stalled"), "the one that waits is stalled", timeout_s=60.0)
         computes = wait_until(_in_state(collector, 1, "stalled"), "the other is stalled too", timeout_s=60.0)
+        goodput = collector.get(f"/api/runs/{RUN}/attempts")["goodput"]
+    # From its last step on, and not from when it was noticed ten seconds later.
+    assert goodput["stalled_s"] >= 10.0
     assert re.match(r"no step after \d+ for ", waits["reason"])
     assert "beat" not in waits["reason"]
     assert "though its process is there: C code holds the interpreter" in computes["reason"]
+
+
+def test_who_is_held_by_a_debugger_is_told_so_and_goes_on(collector: CollectorProcess) -> None:
+    with Job(collector.home, collector.url).ranks(1, "finish", "0", "0.01") as (rank,):
+        rank.reach(_STEPS, timeout_s=60.0)
+        wait_until(_in_state(collector, 0, "running"), "the rank is known", timeout_s=60.0)
+        with held(rank.process.pid):
+            row = wait_until(_in_state(collector, 0, "stalled"), "the held rank is told", timeout_s=60.0)
+        assert row["reason"].startswith(f"held by a debugger (process {os.getpid()})")
+        wait_until(_in_state(collector, 0, "running"), "it is running again", timeout_s=60.0)
+        rank.stop()
 
 
 def test_who_is_in_a_checkpoint_or_has_announced_it_is_not_accused_nor_who_waits_for_it(
