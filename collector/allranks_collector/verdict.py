@@ -84,11 +84,13 @@ _SIGNALS: Mapping[str, Kind] = {
     "SIGSEGV": CRASH, "SIGBUS": CRASH, "SIGILL": CRASH, "SIGFPE": CRASH, "SIGSYS": CRASH,
     "SIGABRT": ABORT,  # a library's own check, or NCCL's watchdog that waits for another
     "SIGTERM": TERMINATED, "SIGINT": TERMINATED, "SIGHUP": TERMINATED,
+    # What schedulers announce the end by: of the time, of a share of it.
+    "SIGUSR1": TERMINATED, "SIGUSR2": TERMINATED, "SIGXCPU": TERMINATED,
 }
 # By their numbers in exit codes beyond 128, as shells tell them.
 _NUMBERS = {
     1: "SIGHUP", 2: "SIGINT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL", 11: "SIGSEGV",
-    15: "SIGTERM", 31: "SIGSYS",
+    10: "SIGUSR1", 12: "SIGUSR2", 15: "SIGTERM", 24: "SIGXCPU", 31: "SIGSYS",
 }
 # What an exception's type, message and last frames say, in the words of Python, gloo, NCCL, c10d and torchrun.
 _WORDS: tuple[tuple[Kind, str], ...] = (
@@ -217,6 +219,12 @@ def fate_of(facts: RankFacts) -> Fate | None:
         return _of_exception(facts, facts.exception)
     fate = _of_status(facts)
     return _of_words(fate, facts.words) if facts.words is not None and fate.kind in _VAGUE else fate
+
+
+def signal_kind(end: str) -> Kind | None:
+    """What a signal is evidence of, by its name or as a shell's exit code beyond 128; None for another exit code."""
+    name = _NUMBERS.get(int(end) - 128) if end.isdecimal() else end
+    return _SIGNALS.get(name, KILLED) if name is not None and name.startswith(("SIG", "signal ")) else None
 
 
 def is_vague(facts: RankFacts) -> bool:

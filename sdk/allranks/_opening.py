@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from allranks.identity import Identity
 
 _MAX_ARGV = 64
+# What each scheduler sets in its jobs: it ends them by signals, and asks nobody.
+_SCHEDULERS = {
+    "SLURM_JOB_ID": "slurm",
+    "KUBERNETES_SERVICE_HOST": "kubernetes",
+    "PBS_JOBID": "pbs",
+    "LSB_JOBID": "lsf",
+}
 
 
 def open_map(identity: Identity, facts: Facts, told: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,6 +53,11 @@ def open_map(identity: Identity, facts: Facts, told: Mapping[str, Any]) -> dict[
         "cwd": _cwd(),
         **{key: value for key, value in optional.items() if value is not None},
     }
+
+
+def scheduler_of(env: Mapping[str, str]) -> str | None:
+    """What runs this job; None where nothing does that sets what it does."""
+    return next((name for variable, name in _SCHEDULERS.items() if variable in env), None)
 
 
 def destination_of(settings: RunSettings) -> str:

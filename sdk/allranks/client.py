@@ -96,7 +96,8 @@ class Client:
         Args:
             project: only this project's.
             group: only this group's.
-            state: only those that are expected, running, stalled, unreachable, failed, dead or finished.
+            state: only those that are expected, running, stalled, unreachable, finished, failed, killed,
+                preempted or dead.
             limit: at most so many; None for all.
         """
         found: list[dict[str, Any]] = []

@@ -17,7 +17,7 @@ class RunAnswer(BaseModel):
     group: str | None
     name: str | None
     state: str = Field(
-        description="expected, running, stalled, unreachable, failed, dead or finished, from its newest attempt"
+        description="expected, running, stalled, unreachable, finished, failed, killed, preempted or dead"
     )
     notes: str | None
     tags: list[str]
@@ -75,10 +75,12 @@ class RankAnswer(Process):
     attempt: int | None
     local_rank: int | None
     children: list[Process] = Field(description="processes that it forked and that log for it")
+    rivals: list[Process] = Field(description="other processes that claim to be it")
 
 
 class RanksAnswer(BaseModel):
     ranks: list[RankAnswer]
+    claims: list[str] = Field(description="what is odd about who they say they are, one sentence each")
 
 
 class KeyAnswer(BaseModel):

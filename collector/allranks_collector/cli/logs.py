@@ -22,7 +22,7 @@ from allranks_collector.cli.output import clean
 from allranks_collector.cli.reader import LocalReader, open_reader
 from allranks_collector.escapes import shown
 from allranks_collector.folding import Folder, fold_stream, origin
-from allranks_collector.health import ENDED
+from allranks_collector.run_ends import ENDED_RUN
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
@@ -147,7 +147,7 @@ class RunLog:
             if came:
                 quiet_since = now
             elif now - quiet_since >= QUIET_S:
-                if self._reader.run(self._run)["state"] in ENDED:
+                if self._reader.run(self._run)["state"] in ENDED_RUN:
                     yield [line for line in page["lines"] if line["open"]]
                     return
                 quiet_since = now

@@ -29,6 +29,8 @@ STATE_STYLES = {
     "stalled": "bold yellow",
     "unreachable": "yellow",
     "dead": "bold red",
+    "killed": "bold red",
+    "preempted": "bold yellow",
     "failed": "bold red",
     "finished": "green",
     "ok": "green",

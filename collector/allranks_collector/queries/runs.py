@@ -6,9 +6,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from allranks_collector.health import ENDED, run_state
+from allranks_collector.queries.claims import RIVALS
 from allranks_collector.queries.definitions import definition_of, read_definitions, summary_column
 from allranks_collector.queries.figures import BY_KEY, LiveStats, load_figures
 from allranks_collector.queries.select import BadQuery, RunRef
+from allranks_collector.run_ends import run_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,20 +21,26 @@ MAX_RUNS = 1000
 _FIGURES = ("last", "min", "max", "mean")
 
 # The newest writer of each rank in the newest attempt, with its last state: one row per (run, rank).
-_RANKS_NOW = """
+_RANKS_NOW = f"""
     newest AS (SELECT run, max(attempt) AS attempt FROM writers WHERE run IN (SELECT run FROM asked) GROUP BY run),
     now AS (
-        SELECT run, attempt, rank, writer, world_size, last_step, last_ns FROM writers
+        SELECT run, attempt, rank, writer, world_size, last_step, last_ns, identity->>'scheduler' AS scheduler
+        FROM writers
         SEMI JOIN newest USING (run, attempt) LEFT JOIN positions USING (writer) WHERE role = 'rank'
+            AND writer NOT IN ({RIVALS})
         QUALIFY writer = max(writer) OVER (PARTITION BY run, rank)),
     stated AS (
-        SELECT writer, state, since_ns FROM states WHERE writer IN (SELECT writer FROM now)
+        SELECT writer, state, since_ns, CASE WHEN state IN ('dead', 'failed') THEN coalesce(
+            CASE WHEN detail->>'exception' IS NOT NULL THEN 'exception' END, detail->>'signal', detail->>'exit_code',
+            CASE state WHEN 'failed' THEN 'exception' END) END AS how
+        FROM states WHERE writer IN (SELECT writer FROM now)
         QUALIFY states.rowid = max(states.rowid) OVER (PARTITION BY writer))"""
 
 _STATES = f"""
     WITH asked AS (SELECT unnest($runs::INTEGER[]) AS run), {_RANKS_NOW}
     SELECT run, max(attempt), max(world_size), count(*), list(state), list(writer),
-        max(last_step), max(last_ns), max(since_ns)
+        max(last_step), max(last_ns), max(since_ns), list(how) FILTER (state IN ('dead', 'failed')),
+        any_value(scheduler)
     FROM now LEFT JOIN stated USING (writer) GROUP BY run"""
 
 
@@ -57,7 +65,7 @@ def list_runs(
     Args:
         project: only this project's; None for all.
         group: only this group's.
-        state: only those in this state, one of those that `health.run_state` gives.
+        state: only those in this state, one of those that `health.run_state` and `run_ends.run_end` give.
         limit: at most so many, 1 to MAX_RUNS.
         offset: leave so many out at the beginning.
         live: the figures of the running runs' series; None to compute them from the points.
@@ -127,12 +135,14 @@ def _conditions(
         "ended_at": None,
     }
     found = dict.fromkeys(runs, nothing)
-    for run, attempt, world, seen, states, writers, last_step, last_ns, since in cursor.execute(
+    for run, attempt, world, seen, states, writers, last_step, last_ns, since, ends, scheduler in cursor.execute(
         _STATES, {"runs": list(runs)}
     ).fetchall():
         missing = ["expected"] * ((world or 0) > seen)
         state = run_state([*states, *missing])
         ended = state in ENDED
+        if state in ("dead", "failed"):
+            state = run_end(ends or (), scheduler)
         heard = [] if ended else [last_seen(writer) for writer in writers]
         found[run] = {
             "state": state,

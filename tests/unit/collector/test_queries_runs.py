@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +120,44 @@ def test_a_runs_state_comes_from_its_ranks(
     assert queries.state_of(cursor, find_run(cursor, "run-1")) == expected
     assert queries.list_runs(cursor, state=expected)["total"] == 1
     assert queries.list_runs(cursor, state="expected")["total"] == 0
+
+
+@pytest.mark.parametrize(
+    ("ends", "scheduler", "expected"),
+    [
+        ([("dead", {"signal": "SIGKILL"}), ("finished", {})], None, "killed"),
+        ([("dead", {"signal": "SIGTERM"}), ("dead", {"signal": "SIGTERM"})], None, "killed"),
+        ([("dead", {"signal": "SIGTERM"}), ("finished", {"exit_code": 0})], "slurm", "preempted"),
+        ([("failed", {"exit_code": 143})], "kubernetes", "preempted"),
+        ([("dead", {"signal": "SIGTERM"}), ("dead", {"signal": "SIGKILL"})], "slurm", "killed"),
+        ([("dead", {"signal": "SIGTERM"}), ("failed", {"exit_code": 1})], "slurm", "failed"),
+        ([("dead", {"exit_code": 3})], None, "failed"),
+        ([("dead", {"signal": "SIGSEGV"}), ("dead", {"signal": "SIGTERM"})], None, "failed"),
+        (
+            [("dead", {"signal": "SIGKILL"}), ("failed", {"exception": {"type": "E"}, "exit_code": None})],
+            None,
+            "failed",
+        ),
+        ([("dead", {"lost": True}), ("dead", {"signal": "SIGKILL"})], None, "dead"),
+        ([("dead", {"exit_code": 0})], None, "dead"),
+    ],
+)
+def test_what_became_of_a_run_is_told_once_nobody_lives(
+    build: DatabaseBuilder,
+    cursor: duckdb.DuckDBPyConnection,
+    store: Store,
+    ends: list[tuple[str, dict[str, Any]]],
+    scheduler: str | None,
+    expected: str,
+) -> None:
+    run = build.run()
+    for rank, (state, detail) in enumerate(ends):
+        build.state(build.writer(run, rank, world_size=len(ends)), state, detail, since_s=50.0)
+    with store.transaction() as connection:
+        connection.execute("UPDATE writers SET identity = ?", [json.dumps({"scheduler": scheduler})])
+    got = one(cursor)
+    assert (got["state"], got["ended_at"]) == (expected, T0 + 50)
+    assert queries.list_runs(cursor, state=expected)["total"] == 1
 
 
 def test_only_the_newest_attempt_tells_the_state(build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection) -> None:
