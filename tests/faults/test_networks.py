@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from tests.support.training import RUN, Job, Rank
 from tests.support.waiting import wait_until
 
 UNREACHABLE_WITHIN_S = 6.0
+# In the place of a node: beside the collector, which sees the processes there.
+HUB = -1
 _START_S = 60.0
 
 
@@ -27,11 +30,12 @@ def _training(
         collector = stack.enter_context(CollectorProcess(home, settings, network=network))
         ranks: list[Rank] = []
         for rank, (node, ending) in enumerate(zip(nodes, endings, strict=True)):
-            host = network.nodes[node]
+            host = network.hub if node == HUB else network.nodes[node]
             # The ranks find each other as those of a launch over several hosts do; and what one keeps on its own
             # disk nobody else can bring in.
             env = {"MASTER_ADDR": network.nodes[0].address, "MASTER_PORT": "29500"}
-            job = Job(home.parent / host.name / "home", collector.url, env=env, wrapper=host.wrapper)
+            of_host = home if node == HUB else home.parent / host.name / "home"
+            job = Job(of_host, collector.url, env=env, wrapper=host.wrapper)
             ranks.append(job.start(rank, len(nodes), ending, "0", "0.01"))
             stack.callback(_end, ranks[-1])
         wait_until(lambda: _states(collector) == ["running"] * len(nodes), "all are heard", timeout_s=_START_S)
@@ -94,3 +98,25 @@ def test_all_ranks_of_a_lost_node_are_unreachable_and_then_dead_and_it_is_named(
         }
         ranks[0].stop()
         wait_until(lambda: collector.get(f"/api/runs/{RUN}")["state"] == "dead", "the run has ended")
+
+
+def test_a_collector_that_was_away_accuses_nobody_but_who_died_meanwhile(home: Path) -> None:
+    settings = {"ALLRANKS_HEARTBEAT_TIMEOUT_S": "3"}
+    with _training(home, [HUB, 0, HUB], ["finish", "finish", "hang"], settings) as (_, collector, ranks):
+        collector.kill()
+        ranks[2].process.send_signal(signal.SIGKILL)
+        for rank in ranks[:2]:
+            rank.reach(rank.returned + 100)
+        collector.start()
+        wait_until(lambda: _states(collector)[2] == "dead", "the dead one is told", timeout_s=60.0)
+        enough = time.monotonic() + 4.0
+        wait_until(lambda: time.monotonic() > enough, "the others have had time to be missed")
+        assert _states(collector) == ["running", "running", "dead"]
+        first = collector.get(f"/api/runs/{RUN}/why")["first"]
+        assert (first["rank"], first["cause"]) == (2, "killed by SIGKILL")
+        for rank in ranks[:2]:
+            rank.stop()
+        wait_until(lambda: _states(collector)[:2] == ["finished", "finished"], "they have finished", timeout_s=60.0)
+        collector.stop()
+        with stored_in(collector.database) as stored:
+            assert [stored.states(RUN, rank) for rank in (0, 1)] == [["running", "finished"]] * 2
