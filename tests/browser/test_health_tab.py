@@ -235,6 +235,27 @@ def test_the_timeline_tells_who_was_what_since_when_and_how_long(page: Page, dou
         expect(hint).to_contain_text(text)
 
 
+def test_a_drag_shows_a_part_of_the_time(page: Page, double: CollectorDouble) -> None:
+    _run(double, ranks=16)
+    _timeline(double, 16, {7: [(RUNNING, 0, 400), (STALLED, 400, 600), (RUNNING, 600, 1000)]})
+    RunPage(page, double.url, "r1").open("?tab=health")
+    canvas = page.get_by_test_id("timeline-canvas")
+    stalled = _colour(page, "stalled")
+    wait_until(lambda: stalled in _colours(canvas, 0.5), "the stall is painted in the middle", timeout_s=30)
+    assert stalled not in _colours(canvas, 0.05)
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    assert box is not None
+    y, width = box["y"] + 50, box["width"] - 44
+    page.mouse.move(box["x"] + 44 + width * 0.42, y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 44 + width * 0.58, y, steps=4)
+    page.mouse.up()
+    wait_until(lambda: stalled in _colours(canvas, 0.05), "the part is painted from side to side", timeout_s=30)
+    page.get_by_test_id("timeline-window").get_by_text("all").click()
+    wait_until(lambda: stalled not in _colours(canvas, 0.05), "all of it is painted", timeout_s=30)
+
+
 def test_only_ranks_that_were_not_always_well_can_be_shown(page: Page, double: CollectorDouble) -> None:
     _run(double, ranks=64)
     _timeline(double, 64, {9: [(RUNNING, 0, 10), (STALLED, 10, 20), (RUNNING, 20, 1000)]})

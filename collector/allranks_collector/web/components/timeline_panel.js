@@ -13,6 +13,7 @@ const LEFT = 44;
 const NAMES = 16;
 const MARGIN = 4;
 const BOTTOM = 20;
+const DRAG_MIN = 5;
 // Windows that a reader may choose, in seconds, where the run is longer.
 const WINDOWS = [[600, "last 10 min"], [3600, "last hour"], [86400, "last day"]];
 const ENDED = new Set(["failed", "dead", "finished"]);
@@ -22,6 +23,7 @@ export function TimelinePanel({ timeline, attempts, theme }) {
   const { data, error } = timeline;
   const told = useMemo(() => (data ? { ...timelineOf(data), at: performance.now() } : null), [data]);
   const [only, setOnly] = useState("all");
+  // The time that is shown: the last so many seconds (0: all), or a part that was drawn out, {from, until}.
   const [last, setLast] = useState(0);
   if (!told || told.rows.length === 0) {
     return html`<section class="panel" id="timeline" aria-label="Timeline of states"><header class="panel-head"><h2>Timeline</h2></header>
@@ -35,20 +37,23 @@ export function TimelinePanel({ timeline, attempts, theme }) {
       <span class="timeline-legend">${statesOf(told.rows).map(({ state, count: ranks }) => html`<span key=${state} class="legend-item" data-state=${state}
         data-testid="timeline-state" title=${`${plural(ranks, "rank")} ${ranks === 1 ? "was" : "were"} ${state} at some time`}><i class="swatch" aria-hidden="true"></i>${state} <b>${count(ranks)}</b></span>`)}</span>
       <span class="grow"></span>
+      <span class="dim hint">Drag to zoom</span>
       ${bad.length > 0 && bad.length < told.rows.length && html`<${Segmented} label="Ranks" value=${only} onChange=${setOnly} testid="timeline-only"
         options=${[["all", "all ranks"], ["bad", `the ${count(bad.length)} not always well`]]} />`}
-      ${windows.length > 0 && html`<${Segmented} label="Time" value=${last} onChange=${setLast} testid="timeline-window" options=${[[0, "all"], ...windows]} />`}
+      ${(windows.length > 0 || last !== 0) && html`<${Segmented} label="Time" value=${last} onChange=${setLast} testid="timeline-window" options=${[[0, "all"], ...windows]} />`}
     </header>
-    <${Drawing} told=${told} rows=${rows} last=${last} attempts=${attempts} theme=${theme} />
+    <${Drawing} told=${told} rows=${rows} last=${last} onZoom=${setLast} attempts=${attempts} theme=${theme} />
   </section>`;
 }
 
-function Drawing({ told, rows, last, attempts, theme }) {
+function Drawing({ told, rows, last, onZoom, attempts, theme }) {
   const frame = useRef(null);
   const canvas = useRef(null);
   const visible = useVisible(frame);
   const [width, setWidth] = useState(0);
   const [place, setPlace] = useState(null);
+  // Where a drag began, in pixels of the drawing.
+  const [drag, setDrag] = useState(null);
   const live = useObservable(connection) === "live";
   const now = useNow();
   useEffect(() => {
@@ -65,7 +70,8 @@ function Drawing({ told, rows, last, attempts, theme }) {
     return { until: end, shown: rows.map((row) => ({ ...row, spans: row.spans.map((span) => (span.open ? { ...span, until: end } : span)) })) };
   }, [rows, told, goesOn && now]);
   const height = heightOf(rows.length);
-  const area = { from: last ? Math.max(told.from, until - last) : told.from, until, width: Math.max(0, width - LEFT), height };
+  const time = typeof last === "number" ? { from: last ? Math.max(told.from, until - last) : told.from, until } : last;
+  const area = { ...time, width: Math.max(0, width - LEFT), height };
   const began = (attempts ?? []).slice(1).map(({ attempt, began_ns: ns }) => ({ attempt, time: ns / 1e9 }));
   area.top = began.length > 0 ? NAMES : MARGIN;
 
@@ -78,6 +84,19 @@ function Drawing({ told, rows, last, attempts, theme }) {
     const box = canvas.current.getBoundingClientRect();
     const [x, y] = [event.clientX - box.left - LEFT, event.clientY - box.top - area.top];
     setPlace(x < 0 || y < 0 || x > area.width || y > height ? null : { x, y, key: null });
+    return x;
+  };
+  const onDown = (event) => {
+    if (event.button !== 0 || event.pointerType !== "mouse") return;
+    canvas.current.setPointerCapture(event.pointerId);
+    setDrag(onMove(event));
+  };
+  const onUp = (event) => {
+    if (drag === null) return;
+    const ends = [drag, onMove(event)].map((x) => Math.min(Math.max(x, 0), area.width)).sort((a, b) => a - b);
+    setDrag(null);
+    const timeOf = (x) => area.from + (x / area.width) * (area.until - area.from);
+    if (ends[1] - ends[0] > DRAG_MIN) onZoom({ from: timeOf(ends[0]), until: timeOf(ends[1]) });
   };
   const onKeyDown = (event) => {
     if (event.key === "Escape") return setPlace(null);
@@ -86,15 +105,16 @@ function Drawing({ told, rows, last, attempts, theme }) {
     if (next === null) return undefined;
     event.preventDefault();
     const span = shown[next.row].spans[next.span];
-    const x = span ? ((Math.max(span.from, area.from) + Math.min(span.until, until)) / 2 - area.from) / (until - area.from) : 0;
+    const x = span ? ((Math.max(span.from, area.from) + Math.min(span.until, area.until)) / 2 - area.from) / (area.until - area.from) : 0;
     return setPlace({ x: Math.min(1, Math.max(0, x)) * area.width, y: ((next.row + 0.5) / shown.length) * height, key: next });
   };
   return html`<div class="timeline" ref=${frame}>
     <canvas ref=${canvas} tabIndex="0" role="img" data-testid="timeline-canvas" data-rows=${rows.length}
       aria-label=${`States of ${plural(rows.length, "rank")} over time; arrow keys go from rank to rank and from state to state`}
       style=${{ width: `${width}px`, height: `${area.top + height + BOTTOM}px` }}
-      onPointerMove=${onMove} onPointerLeave=${() => setPlace(null)} onKeyDown=${onKeyDown} onBlur=${() => setPlace(null)}></canvas>
-    ${at && html`<${Hint} rank=${shown[at.row].rank} span=${at.span} left=${LEFT + place.x} top=${area.top + place.y + 14} flip=${place.x > area.width / 2} />`}
+      onPointerMove=${onMove} onPointerDown=${onDown} onPointerUp=${onUp} onPointerCancel=${() => setDrag(null)} onDblClick=${() => onZoom(0)} onPointerLeave=${() => setPlace(null)} onKeyDown=${onKeyDown} onBlur=${() => setPlace(null)}></canvas>
+    ${drag !== null && place && html`<div class="timeline-drag" style=${{ left: `${LEFT + Math.min(drag, place.x)}px`, width: `${Math.abs(place.x - drag)}px`, top: `${area.top}px`, height: `${height}px` }}></div>`}
+    ${at && drag === null && html`<${Hint} rank=${shown[at.row].rank} span=${at.span} left=${LEFT + place.x} top=${area.top + place.y + 14} flip=${place.x > area.width / 2} />`}
   </div>`;
 }
 
