@@ -37,7 +37,9 @@ WHAT_TO_DO: Mapping[str, str] = {
     "terminated": "ask who sent the signal: a person, the launcher or the scheduler",
     "stopped": "nothing failed: a person, the launcher or the scheduler ended it, perhaps for its time limit",
     "stalled": "ask the ranks where they stand: allranks stacks RUN",
+    "standing": "look at who stands elsewhere than the others: allranks stacks RUN --full",
     "running": "nothing",
+    "incomplete": "look at the hosts of those that are missing",
     "finished": "nothing",
     "expected": "start the ranks, and look whether they reach the collector (allranks doctor)",
 }
@@ -46,6 +48,7 @@ _FIRST: Mapping[str, str] = {
     "unreachable": "is not heard any more",
 }
 _HEALTHY: Mapping[str, str] = {
+    "incomplete": "not complete: running{at}, and no rank has failed",
     "running": "healthy: running{at}, and no rank has failed",
     "finished": "healthy: all that came have finished{at}",
     "expected": "nobody has come yet",
@@ -67,11 +70,12 @@ def tell(answer: Mapping[str, Any]) -> list[str]:
         ]
     step = answer["last_step"]
     if answer["stalled"]:
-        return [_standing(answer["stalled"]), f"newest step: {step}", f"{roll} To do: {WHAT_TO_DO['stalled']}"]
-    verdict = _HEALTHY[outcome].format(at="" if step is None else f" at step {step}")
-    is_short = answer["roll_call"]["missing"] and outcome == "running"
-    todo = "look at the hosts of those that are missing" if is_short else WHAT_TO_DO[outcome]
-    return [verdict, f"{roll} To do: {todo}"]
+        key = "standing" if answer["stands"] else "stalled"
+        where = f"they stand: {answer['stands']}" if answer["stands"] else f"newest step: {step}"
+        return [_standing(answer["stalled"]), _one_line(where), f"{roll} To do: {WHAT_TO_DO[key]}"]
+    key = "incomplete" if answer["roll_call"]["missing"] and outcome == "running" else outcome
+    verdict = _HEALTHY[key].format(at="" if step is None else f" at step {step}")
+    return [verdict, f"{roll} To do: {WHAT_TO_DO[key]}"]
 
 
 def _verdict(first: Mapping[str, Any], outcome: str) -> str:
@@ -136,6 +140,8 @@ def _standing(stalled: Sequence[Mapping[str, Any]]) -> str:
     if worst["held"]:
         return _one_line(f"stalled: {ranks}; {who} is held: {worst['reason']}")
     where = "before its first step" if worst["last_step"] is None else f"at step {worst['last_step']}"
+    if len({rank["last_step"] for rank in stalled}) == 1 < len(stalled):
+        return _one_line(f"stalled: {ranks}, all {where}")
     return _one_line(f"stalled: {ranks}; furthest behind is {who}, {where}")
 
 

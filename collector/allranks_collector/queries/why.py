@@ -11,6 +11,7 @@ from allranks_collector.queries.figures import LiveStats, load_figures
 from allranks_collector.queries.logs import LogRequest, list_logs
 from allranks_collector.queries.ranks import WriterRow, newest_attempt, read_writers
 from allranks_collector.queries.runs import nobody_seen, seconds
+from allranks_collector.queries.stacks import newest_stacks
 from allranks_collector.roll_call import Place, call_roll
 from allranks_collector.verdict import SECOND_NS, SILENT, Fate, RankFacts, Verdict, is_vague, judge
 from allranks_collector.why_lines import tell
@@ -52,7 +53,8 @@ def why(
         `outcome`: as `verdict.Verdict` has it. `verdict`: that in one line. `lines`: in
         five. `first`: the first failure, with what is known of it, its `metrics` and `last_lines`; None where there
         is none. `followers`: those after it, by time. `stalled`: the ranks that stand still, those that are held
-        first, then the furthest behind. `roll_call`: how many are `present` of `world_size`, who is `missing`, and
+        first, then the furthest behind. `stands`: where they do, in one line, as far as they have been asked since;
+        else empty. `roll_call`: how many are `present` of `world_size`, who is `missing`, and
         `text`.
     """
     attempt = newest_attempt(cursor, run) if attempt is None else attempt
@@ -98,6 +100,7 @@ def why(
             }
             for facts in verdict.stalled
         ],
+        "stands": _stands(cursor, run, [writers[facts.rank] for facts in verdict.stalled]),
         "last_step": max((row.last_step for row in writers.values() if row.last_step is not None), default=None),
         "roll_call": {
             "world_size": world,
@@ -144,6 +147,16 @@ def _words(
         end = console_ends(cursor, run, attempt, [row]).get(row.rank)
         words = None if end is None else end.words
     return None if words is None else words.line
+
+
+def _stands(cursor: duckdb.DuckDBPyConnection, run: RunRef, stalled: Sequence[WriterRow]) -> str:
+    """Where ranks stand that stand still; empty where nobody has asked since the first of them does."""
+    since_ns = min((row.since_ns for row in stalled if row.since_ns is not None), default=None)
+    if since_ns is None:
+        return ""
+    found = newest_stacks(cursor, run, with_threads=False)
+    asked_at = found["asked_at"]
+    return str(found["text"]) if asked_at is not None and asked_at * SECOND_NS >= since_ns else ""
 
 
 def _lost_with(first: Fate, verdict: Verdict, writers: Mapping[int, WriterRow]) -> list[int]:

@@ -140,14 +140,14 @@ def test_a_death_that_nobody_saw_may_have_been_long_before(
     assert ask(cursor)["first"]["rank"] == 1
 
 
-def test_a_healthy_run_says_so_and_who_is_missing(build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection) -> None:
+def test_a_run_that_is_not_complete_says_so_and_who_is_missing(build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection) -> None:
     run = build.run("run-1")
     for rank in range(15):
         build.writer(run, rank, world_size=16, host=f"node-{rank // 8}", last_step=7)
     found = ask(cursor)
     assert (found["outcome"], found["first"], found["followers"]) == ("running", None, [])
     assert found["lines"] == [
-        "healthy: running at step 7, and no rank has failed",
+        "not complete: running at step 7, and no rank has failed",
         "15 of 16 present; missing 15 (on node-1). To do: look at the hosts of those that are missing",
     ]
     assert found["roll_call"]["missing"] == [{"rank": 15, "host": "node-1"}]
@@ -163,6 +163,34 @@ def test_a_run_that_stands_still_names_who_is_furthest_behind(
     assert found["outcome"] == "stalled"
     assert found["lines"][1:] == ["newest step: 9", f"all 3 present. To do: {WHAT_TO_DO['stalled']}"]
     assert found["verdict"] == "stalled: ranks 0-2; furthest behind is rank 1 on host-a, at step 8"
+
+
+def test_ranks_that_stand_still_are_told_with_where_they_stand(
+    store: Store, build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
+) -> None:
+    run = build.run("run-1")
+    writers = [build.writer(run, rank, world_size=3, last_step=9) for rank in range(3)]
+
+    def stands(asked_s: float, function: str) -> None:
+        token = f"{T0_NS + round(asked_s * S):016x}" + "0" * 16
+        for rank, writer in enumerate(writers):
+            frame = ["/work/train.py", 80 + (rank == 2), function]
+            answer = json.dumps({"threads": [{"main": True, "frames": [frame]}]})
+            with store.transaction() as connection:
+                connection.execute(
+                    "INSERT INTO stacks VALUES (?, ?, ?, ?, ?, 'asked', ?)", [run, writer, rank, token, 0, answer]
+                )
+
+    stands(3.0, "before")  # somebody asked, when all was well
+    for writer in writers:
+        build.state(writer, "stalled", since_s=5.0)
+    assert ask(cursor)["lines"][1] == "newest step: 9"
+    stands(6.0, "step")
+    assert ask(cursor)["lines"] == [
+        "stalled: ranks 0-2, all at step 9",
+        "they stand: 2 (ranks 0-1) in step train.py:80 · rank 2 in step train.py:81",
+        f"all 3 present. To do: {WHAT_TO_DO['standing']}",
+    ]
 
 
 def test_a_rank_that_is_stopped_is_named_before_those_that_wait_for_it(
