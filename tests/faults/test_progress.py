@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.support.training import RUN, Job
 from tests.support.waiting import wait_until
 
 _SLOW, _SLOW_S, _STEPS = 2, 0.04, 80
+_STALL_S = 4.0
 
 
 def _in_state(collector: CollectorProcess, rank: int, state: str) -> Callable[[], dict[str, Any] | None]:
@@ -78,26 +80,38 @@ def test_who_is_held_by_a_debugger_is_told_so_and_goes_on(collector: CollectorPr
         rank.stop()
 
 
-def test_who_is_in_a_checkpoint_or_has_announced_it_is_not_accused_nor_who_waits_for_it(
+def test_who_evaluates_or_is_in_a_checkpoint_or_has_announced_it_is_not_accused_nor_who_waits_for_it(
     collector_of: Callable[[dict[str, str]], CollectorProcess],
 ) -> None:
-    with collector_of({"ALLRANKS_STALL_MIN_S": "4"}) as collector:
+    with collector_of({"ALLRANKS_STALL_MIN_S": str(_STALL_S)}) as collector:
         job = Job(collector.home, collector.url, program="pausing")
         alone = Job(collector.home, collector.url, "alone", program="pausing")
+        first = Job(collector.home, collector.url, "first", program="pausing")
         hows = ("section", "announced", "bare")
-        with job.ranks(3, *hows) as ranks, alone.ranks(1, "bare") as others:
+        with (
+            job.ranks(3, *hows) as ranks,
+            first.ranks(2, "evaluates", "bare") as evaluating,
+            alone.ranks(1, "bare") as others,
+        ):
             wait_until(
-                lambda: all(rank.progress.phase == PAUSING for rank in ranks), "they stand still", timeout_s=60.0
-            )
-            wait_until(
-                lambda: collector.ranks("alone").get(0, {}).get("state") == "stalled",
-                "the one that says nothing is stalled",
+                lambda: all(rank.progress.phase == PAUSING for rank in (*ranks, *evaluating)),
+                "they stand still",
                 timeout_s=60.0,
             )
-            for rank in (*ranks, *others):
+            stand_since = time.monotonic()
+            wait_until(
+                lambda: (
+                    collector.ranks("alone").get(0, {}).get("state") == "stalled"
+                    and time.monotonic() - stand_since > 2 * _STALL_S
+                ),
+                "the one that says nothing is stalled, and all others stood as long",
+                timeout_s=60.0,
+            )
+            for rank in (*ranks, *evaluating, *others):
                 rank.progress.ask_to_stop()
-            assert [rank.wait() for rank in (*ranks, *others)] == [0, 0, 0, 0]
+            assert [rank.wait() for rank in (*ranks, *evaluating, *others)] == [0] * 6
             collector.await_drained()
-            told = {run: collector.get(f"/api/runs/{run}/events?kind=state")["events"] for run in (RUN, "alone")}
+            runs = (RUN, "alone", "first")
+            told = {run: collector.get(f"/api/runs/{run}/events?kind=state")["events"] for run in runs}
     assert [event["body"]["state"] for event in told["alone"]][:2] == ["stalled", "running"]
-    assert not [event for event in told[RUN] if event["body"]["state"] == "stalled"]
+    assert not [event for run in (RUN, "first") for event in told[run] if event["body"]["state"] == "stalled"]

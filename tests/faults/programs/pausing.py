@@ -2,7 +2,8 @@
 
     python -m tests.faults.programs.pausing PROGRESS HOW…
 
-Rank 0 takes the first HOW, rank 1 the second. The phase is PAUSING while they stand.
+Rank 0 takes the first HOW, rank 1 the second. The phase is PAUSING while they stand. Who evaluates goes from function
+to function meanwhile, the others stay in one.
 """
 
 from __future__ import annotations
@@ -21,6 +22,22 @@ PAUSING = 1
 _STEPS, _STEP_S = 100, 0.02
 
 
+def _forward() -> None:
+    time.sleep(_STEP_S)
+
+
+def _backward() -> None:
+    time.sleep(1.5 * _STEP_S)
+
+
+def _wait(how: str) -> None:
+    if how == "evaluates":
+        _forward()
+        _backward()
+    else:
+        time.sleep(_STEP_S)
+
+
 def main(path: str, *hows: str) -> None:
     """Steps, stands, and steps again."""
     progress = Progress(Path(path))
@@ -33,7 +50,7 @@ def main(path: str, *hows: str) -> None:
             with run.section("checkpoint") if how == "section" else contextlib.nullcontext():
                 progress.cells[PHASE] = PAUSING
                 while not progress.cells[STOP]:
-                    time.sleep(_STEP_S)
+                    _wait(how)
         run.log({"i": step}, step)
         time.sleep(_STEP_S)
     run.finish()
