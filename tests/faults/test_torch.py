@@ -110,4 +110,5 @@ def test_a_deadlocked_dataloader_is_told_with_who_waits_for_it(
             f"rank 1 in DataLoader.__next__ train.py:{_line(_DEADLOCKED, 'next(loader)')}",
         ]
         why = collector.get(f"/api/runs/{_RUN}/why")
-        assert why["outcome"] == "stalled"
+        assert why["lines"][0].startswith("stalled: ranks 0-1, all at step ")
+        assert why["lines"][1] == f"they stand: {found['text']}"

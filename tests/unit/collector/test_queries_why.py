@@ -140,7 +140,9 @@ def test_a_death_that_nobody_saw_may_have_been_long_before(
     assert ask(cursor)["first"]["rank"] == 1
 
 
-def test_a_run_that_is_not_complete_says_so_and_who_is_missing(build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection) -> None:
+def test_a_run_that_is_not_complete_says_so_and_who_is_missing(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
+) -> None:
     run = build.run("run-1")
     for rank in range(15):
         build.writer(run, rank, world_size=16, host=f"node-{rank // 8}", last_step=7)
