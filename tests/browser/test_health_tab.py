@@ -98,16 +98,18 @@ def test_where_most_ranks_stand_still_the_verdict_shows_where(page: Page, double
     _run(double, state="stalled")
     double.state.why = {
         "outcome": "stalled", "first": None, "stalled": [{"rank": 17}], "roll_call": {"missing": []},
-        "lines": ["64 ranks stand still"],
+        "lines": ["64 ranks stand still", "they stand: two groups"], "stands": "two groups",
     }  # fmt: skip
     double.state.health["stacks"] = _stuck()
     RunPage(page, double.url, "r1").open()
     places = page.get_by_test_id("verdict").locator(".stack-group")
     expect(places).to_have_count(2)
+    expect(page.get_by_test_id("verdict")).not_to_contain_text("they stand:")
     expect(places.nth(1)).to_contain_text("[17] in __next__ data.py:41")
     places.nth(1).click()
     expect(page.locator("#stacks [data-ranks='17'] .frames li.here")).to_contain_text("data.py:41")
     expect(page.get_by_test_id("verdict").locator(".stack-group")).to_have_count(0)
+    expect(page.get_by_test_id("verdict")).to_contain_text("they stand: two groups")
 
 
 def test_a_stack_is_text_and_never_markup(page: Page, double: CollectorDouble) -> None:

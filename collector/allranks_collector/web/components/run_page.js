@@ -141,7 +141,7 @@ function usePulse(id, { refresh, ranks, keys, files, why, stacks }) {
   const all = (...steps) => () => steps.forEach((step) => step());
   const actions = {
     metrics: onMetrics, ranks: all(ranksSoon, headerSoon, whySoon, eventsSoon), runs: all(ranksSoon, headerSoon, whySoon, eventsSoon), events: eventsSoon,
-    files: filesSoon, logs, stacks: stacksSoon,
+    files: filesSoon, logs, stacks: all(stacksSoon, whySoon),
   };
   const onLive = () => {
     everything.current = true;

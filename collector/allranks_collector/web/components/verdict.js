@@ -5,7 +5,9 @@ import { html } from "../lib.js";
 export function Verdict({ why, children }) {
   if (!why || why.outcome === "expected") return null;
   if (why.first === null && why.stalled.length === 0 && why.roll_call.missing.length === 0) return null;
-  const [verdict, ...more] = why.lines;
+  const [verdict, ...lines] = why.lines;
+  // What stands below with links is not said twice.
+  const more = lines.filter((line) => !(children && why.stands && line.startsWith("they stand: ")));
   return html`<section class="panel verdict" data-state=${why.outcome} data-testid="verdict" aria-label="Why">
     <details open><summary>${verdict}</summary>${more.map((line) => html`<p key=${line}>${line}</p>`)}${children}</details>
   </section>`;
