@@ -134,11 +134,11 @@ def _places(rows: Sequence[WriterRow]) -> dict[tuple[int, int], WriterRow | None
     """By rank and attempt, the newest writer of each rank that came; None for those that should have."""
     found: dict[tuple[int, int], WriterRow | None] = {}
     for attempt, group in sorted(_by_attempt(rows).items(), reverse=True):
-        room = MAX_ROWS - len(found)
         came = {row.rank: row for row in group}
         world = max(row.world_size or 0 for row in group)
-        ranks = sorted({*came, *range(min(world, room))})
-        if len(ranks) > room and found:
+        # Who came stands before who is missing: a rank may claim any world.
+        ranks = list(dict.fromkeys([*sorted(came), *range(min(world, MAX_ROWS))]))[:MAX_ROWS]
+        if found and len(found) + len(ranks) > MAX_ROWS:
             break
-        found |= {(rank, attempt): came.get(rank) for rank in ranks[:MAX_ROWS]}
+        found |= {(rank, attempt): came.get(rank) for rank in ranks}
     return found

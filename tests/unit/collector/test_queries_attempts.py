@@ -18,7 +18,7 @@ from allranks_collector.cli.reader import LocalReader
 from allranks_collector.queries import attempts as module
 from allranks_collector.queries import computed_stats, find_run
 from allranks_collector.queries.attempts import list_attempts
-from allranks_collector.queries.timeline import STATES, timeline
+from allranks_collector.queries.timeline import MAX_ROWS, STATES, timeline
 from allranks_collector.settings import Settings
 from allranks_collector.testing import T0_NS, DatabaseBuilder, StillLive
 
@@ -247,6 +247,15 @@ def test_a_rank_that_went_to_and_fro_has_few_spans_and_its_last_state(
     assert 2 < len(row["spans"]) <= 64
     assert all(one[2] == next_[1] for one, next_ in pairwise(row["spans"]))
     assert (row["spans"][0][1], row["spans"][-1]) == (T0_NS, [3, T0_NS + 399 * S, T0_NS + 400 * S])
+
+
+def test_a_rank_that_claims_an_immense_world_makes_no_immense_answer(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
+) -> None:
+    build.writer(build.run("run-1"), 2**24 - 1, world_size=2**24)
+    found = timeline(cursor, find_run(cursor, "run-1"), now_ns=T0_NS + S)
+    assert len(found["ranks"]) == MAX_ROWS
+    assert states(found["ranks"][-1]) == [("running", 0, 1)]
 
 
 # -- every way to ask -------------------------------------------------------------------------------------
