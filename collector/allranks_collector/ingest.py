@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from allranks_bus import events
+from allranks_bus import events, untrusted
 from allranks_bus.errors import ProtocolError
 from allranks_bus.wire import Ack, Batch, Refused
+from allranks_collector.claims import REFUSED, world_told
 from allranks_collector.decode import Decoder, opening_of
 from allranks_collector.health import TRANSITIONS, State, sign_of_close
 from allranks_collector.ledger import Ledger, WriterBook, jsonable
@@ -36,6 +37,8 @@ _ASK_AGAIN_S = 0.5
 _MAX_WRITERS = 20_000
 _COMPLAIN_S = 10.0
 _MAX_SEQ = 2**62
+# Whose refusal has been said: anybody may send anything.
+_MOST_REFUSALS = 1000
 _OUR_MISTAKE = "the collector could not take this writer's events; see its log"
 
 
@@ -156,6 +159,7 @@ class Ingest:
         self._figures_due: set[int] = set()
         # Series that have had a value which is not finite.
         self._nonfinite: set[int] = set()
+        self._refusals: set[bytes] = set()
         self._complained_at = float("-inf")
 
     def book(self, id_: bytes) -> WriterBook | None:
@@ -355,7 +359,10 @@ class Ingest:
             try:
                 book = ledger.open(batch.writer, events.check_identity(opening[2]), opening[1])
             except ProtocolError as error:
+                self._refused(ledger, batch.writer, opening[2], str(error))
                 return Refused(str(error))
+            if book.role == "rank":
+                self._see_world(ledger, book, opening[1])
             if book.is_console:
                 decoder.succeed(book)
             else:
@@ -386,6 +393,26 @@ class Ingest:
             book.next_seq += 1
             book.broken = 0
         return self._ask_again(book)
+
+    def _see_world(self, ledger: Ledger, book: WriterBook, time_ns: int) -> None:
+        run = book.run
+        odd = world_told(run.worlds, run.attempts, book.launch, book.rank, book.world_size)
+        run.worlds.setdefault(book.launch, set()).add(book.world_size)
+        if odd is not None:
+            ledger.event(book, time_ns, *odd)
+
+    def _refused(self, ledger: Ledger, writer: bytes, identity: Any, reason: str) -> None:
+        """Says once of a writer that it is refused, in the run that it names: nothing else that it says counts."""
+        if writer in self._refusals or len(self._refusals) >= _MOST_REFUSALS:
+            return
+        self._refusals.add(writer)
+        named = identity if isinstance(identity, dict) else {}
+        who = {key: untrusted.brief(named.get(key)) for key in ("host", "pid", "rank", "world_size")}
+        text = f"a process (pid {who['pid']} on {who['host']}) is refused: {reason}"
+        logger.warning("%s", text)
+        run = ledger.run_number(named.get("run"))
+        if run is not None:
+            ledger.add_event(run, None, time.time_ns(), REFUSED, {**who, "text": text})
 
     def _note(self, ledger: Ledger, note: Note) -> None:
         if isinstance(note, ClockNote):

@@ -39,6 +39,7 @@ class RunBook:
 
     `told_by`: how well who has told its project and name so far knew them, by `_KNOWS`.
     `told_ns`: when it was last renamed by its program. `starts`: when each launch began, as far as is known yet.
+    `worlds`: by launch, the sizes that its ranks give their world.
     """
 
     run: int
@@ -47,6 +48,7 @@ class RunBook:
     told_ns: int = 0
     starts: dict[str, int] = field(default_factory=dict[str, int])
     attempts: dict[str, int] = field(default_factory=dict[str, int])
+    worlds: dict[str, set[int]] = field(default_factory=dict[str, "set[int]"])
 
     def begin(self, launch: str, started_ns: int) -> bool:
         """Takes in that a process of this launch has begun; True where that changes what is stored of the attempts.
@@ -304,6 +306,14 @@ class Ledger:
         number = self._number("event")
         self.new.events.append((number, run, writer, time_ns, kind, json.dumps(jsonable(body))))
 
+    def run_number(self, run_id: object) -> int | None:
+        """The number of a run that is known already, by its id."""
+        if isinstance(run_id, str) and run_id in self._runs:
+            return self._runs[run_id].run
+        with self._store.cursor() as cursor:
+            row = cursor.execute("SELECT run FROM runs WHERE id = ?", [str(run_id)]).fetchone()
+        return None if row is None else int(row[0])
+
     def forget_writer(self, id_: bytes) -> None:
         """Drops a writer from memory; the database has it."""
         self.writers.pop(id_, None)
@@ -348,6 +358,11 @@ class Ledger:
                 "SELECT DISTINCT role, coalesce((identity->>'implied') = 'true', false) FROM writers WHERE run = ?",
                 [run],
             ).fetchall()
+            worlds = cursor.execute(
+                "SELECT DISTINCT identity->>'launch', world_size FROM writers WHERE run = ? AND role = 'rank'", [run]
+            ).fetchall()
+            for launch, size in worlds:
+                book.worlds.setdefault(launch, set()).add(size)
             book.told_by = max((_KNOWS[role == "console", is_implied] for role, is_implied in told), default=0)
         return book
 

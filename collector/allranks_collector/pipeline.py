@@ -111,7 +111,9 @@ class Pipeline:
         self.ingest = Ingest(store, bar_history=bar_history)
         self._store = store
         self._sockets = sockets
-        self.watch = Watch(store, patience, Listener(self._met, self._changed, self._keep, self._was_deaf))
+        self.watch = Watch(
+            store, patience, Listener(self._met, self._changed, self._keep, self._said, self._was_deaf)
+        )
         self._commit_interval_s = commit_interval_s
         self._max_pending_bytes = max_pending_bytes
         self._publish = publish
@@ -353,6 +355,10 @@ class Pipeline:
             return False
         self._is_deaf = self.pending_bytes > self._max_pending_bytes
         return True
+
+    def _said(self, watched: Watched, kind: str, body: Mapping[str, Any]) -> None:
+        logger.warning("run %s: %s", watched.run_id, body["text"])
+        self.keep_event(watched.run, watched.run_id, watched.writer, kind, body)
 
     def _met(self, watched: Watched) -> None:
         if self._alerts is not None and watched.role == "rank":

@@ -21,12 +21,14 @@ import anyio.to_thread
 
 from allranks_bus.processes import ProcessIdentity, is_alive, standing
 from allranks_bus.wire import Beat
+from allranks_collector.claims import TWICE, Claim, Places, claimed_twice
 from allranks_collector.clocks import Clocks
 from allranks_collector.health import ENDED, Change, Condition, Patience, Sign, State, Ward, said_in, sign_of_close
 from allranks_collector.ingest import ClockNote, EventNote, Note
 from allranks_collector.ledger import WriterBook, process_of
 from allranks_collector.liveness import wait_for_exit
 from allranks_collector.oom import OomWatch
+from allranks_collector.queries.claims import claimants
 from allranks_collector.store import Store
 
 _LOOK_S = 0.5
@@ -43,15 +45,17 @@ class Watched:
     attempt: int
     rank: int
     role: str
+    host: str
 
 
 @dataclass(frozen=True)
 class Lived:
-    """A writer that lived when the collector was last here."""
+    """A writer that lived when the collector was last here; `is_rival` where it shared its rank with another."""
 
     watched: Watched
     process: ProcessIdentity
     state: State
+    is_rival: bool
 
 
 @dataclass(frozen=True)
@@ -62,12 +66,14 @@ class Listener:
         met: a writer is under watch from now on.
         changed: its state is another now; True where that is to be stored, for its CLOSE has not brought it along.
         keep: has what was seen beside that stored.
+        said: has an event of a writer stored and told, by its kind and body.
         was_deaf: whether the collector had no room to hear anybody since it was last asked.
     """
 
     met: Callable[[Watched], None]
     changed: Callable[[Watched, Change, bool], None]
     keep: Callable[[Note], None]
+    said: Callable[[Watched, str, Mapping[str, Any]], None]
     was_deaf: Callable[[], bool]
 
 
@@ -80,6 +86,7 @@ class Watch:
         self._ward = Ward(patience)
         self._clocks = Clocks()
         self._ooms = OomWatch()
+        self._places = Places()
         self._watched: dict[int, Watched] = {}
         self._by_id: dict[bytes, Watched] = {}
         # The processes that can be seen from here.
@@ -116,24 +123,27 @@ class Watch:
     async def find(self) -> list[Lived]:
         """The writers that lived when the collector was last here, or were given up only for want of a sign."""
 
-        def read() -> list[tuple[Any, ...]]:
+        def read() -> tuple[list[tuple[Any, ...]], set[int]]:
             with self._store.cursor() as cursor:
-                return cursor.execute(
-                    "SELECT w.id, w.writer, w.run, r.id, w.attempt, w.rank, w.role, w.identity,"
+                rows = cursor.execute(
+                    "SELECT w.id, w.writer, w.run, r.id, w.attempt, w.rank, w.role, w.host, w.identity,"
                     " coalesce(s.state, 'running') AS state FROM writers w JOIN runs r USING (run) LEFT JOIN"
                     " (SELECT writer, arg_max(state, rowid) AS state, arg_max(detail, rowid) AS detail FROM states"
                     " GROUP BY writer) s USING (writer) WHERE w.role <> 'console'"
                     " AND (coalesce(s.state, 'running') IN ('running', 'stalled', 'unreachable')"
                     " OR (s.state = 'dead' AND (s.detail->>'lost') = 'true'))"
                 ).fetchall()
+                return rows, claimants(cursor, {row[2] for row in rows})
 
+        rows, told = await anyio.to_thread.run_sync(read)
         return [
             Lived(
-                Watched(bytes.fromhex(id_), writer, run, run_id, attempt, rank, role),
+                Watched(bytes.fromhex(id_), writer, run, run_id, attempt, rank, role, host),
                 process_of(json.loads(identity)),
                 State(state),
+                writer in told,
             )
-            for id_, writer, run, run_id, attempt, rank, role, identity, state in await anyio.to_thread.run_sync(read)
+            for id_, writer, run, run_id, attempt, rank, role, host, identity, state in rows
         ]
 
     async def run(
@@ -144,7 +154,7 @@ class Watch:
             self._task_group = task_group
             try:
                 for one in lived:
-                    self._admit(one.watched, one.process, one.state)
+                    self._admit(one.watched, one.process, one.state, is_rival=one.is_rival)
                 task_status.started()
                 await self._look()
             finally:
@@ -161,6 +171,12 @@ class Watch:
                 self._ward.excuse(now - looked_at)
             looked_at = now
             self._tell(self._ward.look(now, self._condition))
+            for claims in self._places.look(self._alive_ns):
+                self._listener.said(self._watched[claims[-1].writer], TWICE, claimed_twice(claims))
+
+    def _alive_ns(self, writer: int) -> int | None:
+        """When a writer was last heard that is thought to live."""
+        return None if self._ward.state(writer) in ENDED else self._ward.heard_ns(writer)
 
     def _condition(self, writer: int) -> Condition | None:
         process = self._in_sight.get(writer)
@@ -236,9 +252,17 @@ class Watch:
 
     # -- the list --------------------------------------------------------------------------------------------------
 
-    def _admit(self, watched: Watched, process: ProcessIdentity, state: State) -> None:
+    def _admit(self, watched: Watched, process: ProcessIdentity, state: State, *, is_rival: bool = False) -> None:
         if watched.writer in self._watched:
             return
+        if watched.role == "rank":
+            who = (watched.host, process)
+            claim = Claim(
+                *(watched.writer, watched.run, watched.rank, watched.attempt, watched.host, process.pid),
+                process=who,
+                since_ns=time.time_ns(),
+            )
+            self._places.come(claim, is_told=is_rival)
         self._watched[watched.writer] = self._by_id[watched.id] = watched
         self._listener.met(watched)
         group = watched.run if watched.role == "rank" else None
@@ -252,6 +276,7 @@ class Watch:
     def _discharge(self, watched: Watched) -> None:
         self._ward.discharge(watched.writer)
         self._in_sight.pop(watched.writer, None)
+        self._places.leave(watched.run, watched.rank, watched.writer)
         self._clocks.forget(watched.writer)
         self._ooms.forget(watched.writer)
         self._watched.pop(watched.writer, None)
@@ -263,4 +288,5 @@ class Watch:
 
 
 def _watched(book: WriterBook) -> Watched:
-    return Watched(book.id, book.writer, book.run.run, book.run.id, book.attempt, book.rank, book.role)
+    run = book.run
+    return Watched(book.id, book.writer, run.run, run.id, book.attempt, book.rank, book.role, book.host)

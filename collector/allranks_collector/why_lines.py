@@ -58,7 +58,7 @@ _HEALTHY: Mapping[str, str] = {
 def tell(answer: Mapping[str, Any]) -> list[str]:
     """The lines, of which the first is the verdict; of `queries.why`'s answer."""
     first, outcome = answer["first"], str(answer["outcome"])
-    roll = f"{answer['roll_call']['text']}."
+    roll = " ".join(f"{said}." for said in (answer["roll_call"]["text"], *answer["roll_call"]["claims"]))
     if first is not None:
         key = outcome if outcome == "stopped" else str(first["kind"])
         return [

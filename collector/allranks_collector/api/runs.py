@@ -79,7 +79,8 @@ def ranks(
     with context.reading() as cursor:
         run = queries.find_run(cursor, id)
         found = queries.list_ranks(cursor, run, attempt=attempt, last_seen=context.live.last_seen)
-    return answer(request, {"ranks": found})
+        claims = queries.list_claims(cursor, run, attempt=attempt)
+    return answer(request, {"ranks": found, "claims": claims})
 
 
 @router.get("/api/runs/{id:path}/keys", responses=_answers(models.KeysAnswer))

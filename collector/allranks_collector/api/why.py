@@ -77,6 +77,7 @@ class RollCallAnswer(BaseModel):
     present: int = Field(description="how many have come")
     missing: list[MissingAnswer]
     text: str
+    claims: list[str] = Field(description="what is odd about who the ranks say they are, one sentence each")
 
 
 class WhyAnswer(BaseModel):

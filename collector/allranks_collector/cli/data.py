@@ -67,12 +67,14 @@ def ranks(
     json_: Json = False,
 ) -> None:
     """List the ranks of a run, with their states and how they ended."""
-    found = open_reader(http, os.environ).ranks(run, attempt)
+    reader = open_reader(http, os.environ)
+    found = reader.ranks(run, attempt)
     if json_:
         print_json(found)
-    else:
-        console().print(ranks_table(found, time.time()))
-        console().print(clean(_roll_call(found)), markup=False)
+        return
+    console().print(ranks_table(found, time.time()))
+    for line in (_roll_call(found), *reader.claims(run, attempt)):
+        console().print(clean(line), markup=False, soft_wrap=True)
 
 
 def _roll_call(ranks: Sequence[Mapping[str, Any]]) -> str:

@@ -53,6 +53,10 @@ class Reader(Protocol):
         """A run's ranks in one attempt; None is the newest."""
         ...
 
+    def claims(self, reference: str, attempt: int | None = None) -> list[str]:
+        """What is odd about who the ranks of an attempt say they are, one sentence each."""
+        ...
+
     def logs(self, reference: str, wanted: Params) -> Json:
         """A page of what the ranks printed: `queries.list_logs`, asked by the names of the API."""
         ...
@@ -147,6 +151,9 @@ class RemoteReader:
 
     def ranks(self, reference: str, attempt: int | None = None) -> list[Json]:
         return list(self._http.get(f"{_path(reference)}/ranks", {"attempt": attempt})["ranks"])
+
+    def claims(self, reference: str, attempt: int | None = None) -> list[str]:
+        return list(self._http.get(f"{_path(reference)}/ranks", {"attempt": attempt})["claims"])
 
     def logs(self, reference: str, wanted: Params) -> Json:
         return dict(self._http.get(f"{_path(reference)}/logs", wanted))
@@ -251,6 +258,13 @@ class LocalReader:
 
         with self._cursor() as cursor:
             return list_ranks(cursor, find_run(cursor, reference), attempt=attempt)
+
+    def claims(self, reference: str, attempt: int | None = None) -> list[str]:
+        from allranks_collector.queries.ranks import list_claims
+        from allranks_collector.queries.select import find_run
+
+        with self._cursor() as cursor:
+            return list_claims(cursor, find_run(cursor, reference), attempt=attempt)
 
     def logs(self, reference: str, wanted: Params) -> Json:
         from allranks_collector.queries.line_order import LineOrders

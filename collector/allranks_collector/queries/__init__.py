@@ -10,7 +10,7 @@ from allranks_collector.queries.files import FileAmbiguous, FileNotStored, find_
 from allranks_collector.queries.keys import list_keys
 from allranks_collector.queries.line_order import LineOrders, TooManyLines
 from allranks_collector.queries.logs import LogRequest, list_logs
-from allranks_collector.queries.ranks import list_ranks
+from allranks_collector.queries.ranks import list_claims, list_ranks
 from allranks_collector.queries.records import list_events, list_objects
 from allranks_collector.queries.runs import get_run, list_runs, state_of
 from allranks_collector.queries.select import (
@@ -48,6 +48,7 @@ __all__ = [
     "find_file",
     "find_run",
     "get_run",
+    "list_claims",
     "list_events",
     "list_files",
     "list_keys",

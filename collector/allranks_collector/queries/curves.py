@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from allranks_collector.queries.claims import rivals
 from allranks_collector.queries.grid import fitting_shift, is_wasteful
 from allranks_collector.queries.select import BadQuery, TooMuch
 
@@ -142,13 +143,18 @@ def plain(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _choose(cursor: duckdb.DuckDBPyConnection, run: RunRef, request: CurveRequest) -> _Chosen:
-    """The series asked for, by curve. All writers of a rank, its children too, belong to the rank's curve."""
+    """The series asked for, by curve. All writers of a rank, its children too, belong to the rank's curve.
+
+    But for another process that claims to be this rank: no curve may mix what two of them have logged.
+    """
     rows: list[tuple[int, int, str, int, int]] = cursor.execute(
         "SELECT series, writer, key, rank, attempt FROM series JOIN writers USING (writer)"
         " WHERE run = $run AND kind = $kind AND ($keys IS NULL OR list_contains($keys::VARCHAR[], key))"
         " ORDER BY series",
         {"run": run.run, "kind": request.kind, "keys": None if request.keys is None else list(request.keys)},
     ).fetchall()
+    apart = rivals(cursor, run)
+    rows = [row for row in rows if row[1] not in apart]
     newest: dict[str, int] = {}
     for _, _, key, _, attempt in rows:
         newest[key] = max(attempt, newest.get(key, attempt))

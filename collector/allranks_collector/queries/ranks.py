@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from allranks_collector.health import ENDED
+from allranks_collector.queries.claims import rivals, told_claims
 from allranks_collector.queries.runs import nobody_seen, seconds
 
 if TYPE_CHECKING:
@@ -101,12 +102,15 @@ def list_ranks(
 ) -> list[dict[str, Any]]:
     """The ranks of an attempt (None: the newest), in order. Ranks that have not come yet are `expected`.
 
-    A rank's figures are its own writer's; its forked children are under `children`, in the same form but shorter.
+    A rank's figures are its own writer's; its forked children are under `children`, in the same form but shorter, and
+    under `rivals` other processes that claim to be it.
     """
     if attempt is None:
         attempt = newest_attempt(cursor, run)
     ranks: dict[int, dict[str, Any]] = {}
     children: dict[int, list[dict[str, Any]]] = {}
+    others: dict[int, list[dict[str, Any]]] = {}
+    known_rivals = rivals(cursor, run)
     world = 0
     for row in read_writers(cursor, run, attempt):
         told = row.told
@@ -125,12 +129,21 @@ def list_ranks(
         }
         if row.role == "child":
             children.setdefault(row.rank, []).append(shared)
+        elif row.writer in known_rivals:
+            others.setdefault(row.rank, []).append(shared)
         else:
             ranks[row.rank] = {"rank": row.rank, "attempt": attempt, "local_rank": row.local_rank, **shared}
             world = max(world, row.world_size or 0)
     for rank in sorted({*range(world), *children} - set(ranks)):
         ranks[rank] = _expected(rank, attempt)
-    return [{**ranks[rank], "children": children.get(rank, [])} for rank in sorted(ranks)]
+    return [
+        {**ranks[rank], "children": children.get(rank, []), "rivals": others.get(rank, [])} for rank in sorted(ranks)
+    ]
+
+
+def list_claims(cursor: duckdb.DuckDBPyConnection, run: RunRef, *, attempt: int | None = None) -> list[str]:
+    """What is odd about who the ranks of an attempt (None: the newest) say they are, one sentence each."""
+    return told_claims(cursor, run, newest_attempt(cursor, run) if attempt is None else attempt)
 
 
 def _expected(rank: int, attempt: int | None) -> dict[str, Any]:

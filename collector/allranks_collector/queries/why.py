@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from allranks_collector.queries.claims import rivals, told_claims
 from allranks_collector.queries.evidence import console_ends, error_files, gpu_of, oom_kills
 from allranks_collector.queries.figures import LiveStats, load_figures
 from allranks_collector.queries.logs import LogRequest, list_logs
@@ -54,11 +55,13 @@ def why(
         five. `first`: the first failure, with what is known of it, its `metrics` and `last_lines`; None where there
         is none. `followers`: those after it, by time. `stalled`: the ranks that stand still, those that are held
         first, then the furthest behind. `stands`: where they do, in one line, as far as they have been asked since;
-        else empty. `roll_call`: how many are `present` of `world_size`, who is `missing`, and
-        `text`.
+        else empty. `roll_call`: how many are `present` of `world_size`, who is `missing`,
+        `text`, and `claims`: what is odd about who they say they are, one sentence each.
     """
     attempt = newest_attempt(cursor, run) if attempt is None else attempt
-    writers = {row.rank: row for row in read_writers(cursor, run, attempt) if row.role != "child"}
+    apart = rivals(cursor, run)
+    rows = read_writers(cursor, run, attempt)
+    writers = {row.rank: row for row in rows if row.role != "child" and row.writer not in apart}
     world = max((row.world_size or 0 for row in writers.values()), default=0)
     roll = call_roll(world, {rank: Place(row.host, row.local_rank) for rank, row in writers.items()})
     verdict = judge(
@@ -107,6 +110,7 @@ def why(
             "present": roll.present,
             "missing": [{"rank": rank, "host": host} for rank, host in roll.missing.items()],
             "text": roll.text,
+            "claims": told_claims(cursor, run, attempt),
         },
     }
     lines = tell(answer)

@@ -120,7 +120,7 @@ def test_a_run_is_found_by_id_prefix_or_name(client: AppClient, reference: str) 
 def test_a_name_may_have_slashes(client: AppClient, build: DatabaseBuilder) -> None:
     build.run("run-one", name="sweep/3")
     assert get(client, "/api/runs/sweep%2F3")["id"] == "run-one"
-    assert get(client, "/api/runs/sweep%2F3/ranks") == {"ranks": []}
+    assert get(client, "/api/runs/sweep%2F3/ranks") == {"ranks": [], "claims": []}
 
 
 @pytest.mark.usefixtures("run")

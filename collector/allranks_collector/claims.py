@@ -1,0 +1,146 @@
+"""Claims that do not fit together: two processes at one rank, ranks that count their world differently. Pure.
+
+Each is said once, as an event of the run, and changes nothing: what each process sends is stored as its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# The kinds of the events, and of what they are about.
+TWICE, WORLD, SHRUNK, REFUSED = "rank-claimed-twice", "world-disagrees", "world-changed", "refused"
+KINDS = (TWICE, WORLD, SHRUNK, REFUSED)
+# Who takes a place is alone in it after so long, if the one before is on its way out: of the same attempt, or of one
+# before, which a launcher may give half a minute to end.
+SAME_S, OTHER_S = 3.0, 60.0
+_MOST_NAMED = 4
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A writer that says which rank it is.
+
+    Attributes:
+        process: the same for all writers of one process.
+        since_ns: when it came, in the collector's clock.
+    """
+
+    writer: int
+    run: int
+    rank: int
+    attempt: int
+    host: str
+    pid: int
+    process: Hashable
+    since_ns: int
+
+
+@dataclass
+class _Place:
+    claims: list[Claim] = field(default_factory=list[Claim])
+    told: set[int] = field(default_factory=set[int])
+
+
+class Places:
+    """Who claims which rank of which run, of those that live."""
+
+    def __init__(self, same_s: float = SAME_S, other_s: float = OTHER_S) -> None:
+        self._same_ns, self._other_ns = round(same_s * 1e9), round(other_s * 1e9)
+        self._places: dict[tuple[int, int], _Place] = {}
+        self._crowded: set[tuple[int, int]] = set()
+
+    def come(self, claim: Claim, *, is_told: bool = False) -> None:
+        """Takes in a writer; `is_told` where it has been said before that it is not alone."""
+        key = claim.run, claim.rank
+        place = self._places.setdefault(key, _Place())
+        place.claims.append(claim)
+        if is_told:
+            place.told.add(claim.writer)
+        if len(place.claims) > 1:
+            self._crowded.add(key)
+
+    def leave(self, run: int, rank: int, writer: int) -> None:
+        """Takes in that a writer is watched no longer."""
+        place = self._places.get((run, rank))
+        if place is None:
+            return
+        place.claims = [claim for claim in place.claims if claim.writer != writer]
+        if len(place.claims) < 2:
+            self._crowded.discard((run, rank))
+        if not place.claims:
+            del self._places[run, rank]
+
+    def look(self, heard_ns: Callable[[int], int | None]) -> Iterator[list[Claim]]:
+        """The claims to one rank that prove to live side by side, the older first; each company is given once.
+
+        Args:
+            heard_ns: when a writer was last heard; None where it does not live.
+        """
+        for key in self._crowded:
+            place = self._places[key]
+            alive = [(claim, heard) for claim in place.claims if (heard := heard_ns(claim.writer)) is not None]
+            for at in range(1, len(alive)):
+                newer, newer_heard = alive[at]
+                together = [
+                    claim for claim, heard in alive[:at] if self._are_together(claim, heard, newer, newer_heard)
+                ]
+                if together and newer.writer not in place.told:
+                    place.told.update(claim.writer for claim in (*together, newer))
+                    yield [*together, newer]
+
+    def _are_together(self, older: Claim, older_heard: int, newer: Claim, newer_heard: int) -> bool:
+        wait_ns = self._same_ns if older.attempt == newer.attempt else self._other_ns
+        return older.process != newer.process and min(older_heard, newer_heard) >= newer.since_ns + wait_ns
+
+
+def claimed_twice(claims: list[Claim]) -> dict[str, Any]:
+    """The event of claims to one rank: who came first in an attempt keeps the place, the others are its rivals."""
+    newest = claims[-1]
+    attempts = {claim.attempt for claim in claims}
+    who = ", ".join(
+        f"pid {claim.pid} on {claim.host}" + (f" (attempt {claim.attempt})" if len(attempts) > 1 else "")
+        for claim in claims[:_MOST_NAMED]
+    )
+    more = f" and {len(claims) - _MOST_NAMED} more" if len(claims) > _MOST_NAMED else ""
+    text = f"rank {newest.rank} is claimed by {len(claims)} processes at once: {who}{more}"
+    return {
+        "rank": newest.rank,
+        "attempt": newest.attempt,
+        "claims": [
+            {"writer": claim.writer, "host": claim.host, "pid": claim.pid, "attempt": claim.attempt}
+            for claim in claims
+        ],
+        "rivals": [
+            claim.writer
+            for at, claim in enumerate(claims)
+            if any(other.attempt == claim.attempt for other in claims[:at])
+        ],
+        "text": text,
+    }
+
+
+def world_told(
+    worlds: Mapping[str, Iterable[int]], attempts: Mapping[str, int], launch: str, rank: int, size: int
+) -> tuple[str, dict[str, Any]] | None:
+    """What is odd about the size that a rank gives its world: the kind and body of an event; None where nothing is.
+
+    Args:
+        worlds: by launch, the sizes that its ranks have given before.
+        attempts: by launch, its number.
+    """
+    known, attempt = sorted(worlds.get(launch, ())), attempts[launch]
+    if size in known:
+        return None
+    if known:
+        others = " and ".join(map(str, known))
+        text = f"ranks do not agree on the world's size: rank {rank} says {size}, others say {others}"
+        return WORLD, {"attempt": attempt, "rank": rank, "world_size": size, "others": known, "text": text}
+    earlier = [other for other in worlds if attempts.get(other, attempt) < attempt]
+    before = max(earlier, key=attempts.__getitem__, default=None)
+    sizes = [] if before is None else list(worlds[before])
+    if before is None or not sizes or max(sizes) == size:
+        return None
+    text = f"attempt {attempt} has a world of {size}, attempt {attempts[before]} had one of {max(sizes)}"
+    return SHRUNK, {"attempt": attempt, "world_size": size, "before": max(sizes), "text": text}
