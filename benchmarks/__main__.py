@@ -33,6 +33,7 @@ BENCHMARKS = (
     "deaths",
     "lost_nodes",
     "stalls",
+    "first_cause",
     "health_scale",
     "false_accusations",
 )
