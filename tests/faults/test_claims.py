@@ -1,0 +1,68 @@
+"""A process in another's place, for real: it is said, its data is its own, and the ranks are as well as before."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from tests.support.collector import CollectorProcess, clean_environment
+from tests.support.training import RUN, Job
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.timeout(180)
+
+_WITHIN_S = 60.0
+_CLI = "import sys; from allranks_collector.cli import main; sys.exit(main())"
+# As on two hosts: nothing tells the launches of these processes from each other.
+_ONE_LAUNCH = {"TORCHELASTIC_RUN_ID": "job-1", "MASTER_ADDR": "10.77.1.1", "MASTER_PORT": "29511"}
+
+
+def test_a_second_process_at_a_rank_is_said_and_its_death_is_nobody_elses(collector: CollectorProcess) -> None:
+    job = Job(collector.home, collector.url, env=_ONE_LAUNCH)
+    with job.ranks(2, "finish", "0", "0.01") as ranks:
+        for rank in ranks:
+            rank.reach(10)
+        wait_until(lambda: len(collector.ranks(RUN)) == 2, "both ranks are known")
+        second = job.start(0, 2, "finish", "0", "0.01")
+        try:
+            second.reach(10)
+            text = f"rank 0 is claimed by 2 processes at once: pid {ranks[0].process.pid} on "
+            (event,) = wait_until(
+                lambda: collector.get(f"/api/runs/{RUN}/events?kind=rank-claimed-twice")["events"],
+                "it is said",
+                timeout_s=_WITHIN_S,
+            )
+            assert event["body"]["text"].startswith(text)
+        finally:
+            second.kill()
+
+        def rival() -> str:
+            (one,) = collector.ranks(RUN)[0]["rivals"]
+            assert one["pid"] == second.process.pid
+            return str(one["state"])
+
+        wait_until(lambda: rival() == "dead", "the second one's death is known", timeout_s=_WITHIN_S)
+        found = collector.ranks(RUN)
+        assert [(found[n]["pid"], found[n]["state"]) for n in (0, 1)] == [
+            (rank.process.pid, "running") for rank in ranks
+        ]
+        why = collector.get(f"/api/runs/{RUN}/why")
+        assert (why["outcome"], why["roll_call"]["text"]) == ("running", "all 2 present")
+        shown = subprocess.run(
+            [sys.executable, "-c", _CLI, "ranks", RUN, "--http", collector.http],
+            env=clean_environment(collector.home),
+            capture_output=True,
+            text=True,
+            timeout=_WITHIN_S,
+            check=True,
+        )
+        assert text in shown.stdout
+        for rank in ranks:
+            rank.stop()
+        collector.await_drained()
+        for place, logged in ((0, ranks[0].returned), (1, ranks[1].returned)):
+            (curve,) = collector.get(f"/api/runs/{RUN}/metrics?key=i&ranks={place}&buckets=0")["series"]
+            assert curve["step"] == list(range(logged))
+        kept = collector.ranks(RUN)[0]["rivals"][0]["last_step"]
+        assert kept >= second.returned - 1
