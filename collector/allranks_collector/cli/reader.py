@@ -224,7 +224,10 @@ class LocalReader:
 
     @contextlib.contextmanager
     def _cursor(self) -> Generator[DuckDBPyConnection]:
+        from allranks_collector.queries.absent import tell_the_gone
+
         with self._store() as store, store.cursor() as cursor:
+            tell_the_gone(cursor)
             yield cursor
 
     def runs(
@@ -362,11 +365,13 @@ class LocalReader:
     def remove(self, reference: str, *, force: bool = False) -> None:
         from allranks_collector.file_rows import remove_run
         from allranks_collector.files import FileStore
+        from allranks_collector.queries.absent import tell_the_gone
         from allranks_collector.queries.runs import state_of
         from allranks_collector.queries.select import find_run
 
         with self._store(read_only=False) as store:
             with store.cursor() as cursor:
+                tell_the_gone(cursor)
                 run = find_run(cursor, reference)
                 state = state_of(cursor, run)
             if state == "running" and not force:

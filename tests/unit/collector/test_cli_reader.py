@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from allranks_bus import processes
 from allranks_collector.cli.common import CommandError
 from allranks_collector.cli.reader import LocalReader, RemoteReader, find_collector, open_reader
 from allranks_collector.queries.select import RunNotFound
@@ -140,6 +141,20 @@ def test_a_running_run_is_removed_only_by_force(local: LocalReader) -> None:
     with pytest.raises(CommandError, match="run-a is running"):
         local.remove("run-a")
     local.remove("run-a", force=True)
+    assert [run["id"] for run in local.runs()] == ["run-b"]
+
+
+def test_a_run_whose_ranks_went_with_the_collector_is_not_called_running(
+    local: LocalReader, settings: Settings
+) -> None:
+    me = processes.current()
+    gone = {"pid": me.pid, "pid_start": me.start + 1, "boot_id": me.boot_id, "pid_ns": me.pid_ns}
+    with Store.open(settings.database) as store, store.transaction() as connection:
+        connection.execute("UPDATE writers SET identity = ?", [json.dumps(gone)])
+    assert [run["state"] for run in local.runs()] == ["finished", "dead"]
+    assert [rank["state"] for rank in local.ranks("run-a")] == ["dead", "expected"]
+    assert local.why("run-a")["first"]["kind"] == "gone"
+    local.remove("run-a")
     assert [run["id"] for run in local.runs()] == ["run-b"]
 
 
