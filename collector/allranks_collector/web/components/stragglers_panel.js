@@ -16,7 +16,7 @@ export function StragglersPanel({ stragglers, ranks }) {
         ${" "}${plural(data.measured, "rank")}: <b>${hours(data.rank_hours)}</b></span>`}</header>
     ${data?.measured > 0 ? html`<${Ranking} ranks=${data.ranks} whole=${data.seconds} all=${ranks} /><${Hosts} hosts=${data.hosts} />`
     : html`<p class="dim empty">${error && !data ? error.message
-      : html`Nothing measured yet: each rank tells every some seconds what the time between its steps went to. Mark the parts with <code>with run.section("data"):</code>, and those in which ranks wait for each other with <code>run.section("sync")</code>.`}</p>
+      : html`Nothing measured yet: mark what a step does by <code>with run.section("data"):</code>, and by <code>run.section("sync")</code> where ranks wait for each other. Each rank then tells what its time goes to.`}</p>
       ${data && html`<${Hosts} hosts=${data.hosts} />`}`}
   </section>`;
 }
