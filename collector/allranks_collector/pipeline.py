@@ -320,6 +320,13 @@ class Pipeline:
             self._publish("ranks", book.run.id, {"rank": book.rank, "state": "running"})
         for writer, step in done.steps.items():
             self.watch.progress(writer, step)
+        closed = {book.writer for book, _ in done.closed}
+        if closed:
+            # What was seen of them while this was stored is older than how they closed.
+            waiting = self._waiting
+            waiting.notes = [
+                note for note in waiting.notes if not (isinstance(note, StateNote) and note.writer in closed)
+            ]
         for book, end in done.closed:
             self.watch.closed(book, end)
         self._tell_alerts(done)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import threading
 from collections.abc import Callable, Generator, Mapping
@@ -171,6 +172,19 @@ async def test_a_state_that_could_not_be_stored_is_stored_once_there_is_room(
     assert [state for state, _ in _states(store)] == ["running", "unreachable"]
 
 
+async def test_who_ran_before_this_host_was_started_again_is_dead_and_not_only_silent(
+    store: Store, address: Address
+) -> None:
+    writer = HandWriter(host=os.uname().nodename, boot_id="another", pid_start=7)
+    with peer(address, writer) as one:
+        async with running(store, address, patience=Patience(silent_s=0.1)):
+            await one.meet()
+            one.send(writer.batch([writer.open()]))
+            await one.hear_position(1)
+            await _until(lambda: _states(store)[-1:] != [] and _states(store)[-1][0] == "dead")
+    assert [state for state, _ in _states(store)] == ["running", "dead"]
+
+
 async def test_who_was_given_up_is_running_again_once_it_is_heard_by_a_later_collector_too(
     store: Store, address: Address
 ) -> None:
@@ -241,6 +255,38 @@ async def test_who_closed_well_and_exited_badly_has_failed(
             process.kill()
             await _until(lambda: len(_states(store)) == 3)
     assert [state for state, _ in _states(store)] == ["running", "finished", "failed"]
+
+
+async def test_a_death_that_is_seen_while_the_close_is_stored_does_not_come_after_it(
+    store: Store, address: Address, process: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = HandWriter(**_process(process))
+    is_stored, goes_on = threading.Event(), threading.Event()
+    transaction = store.transaction
+
+    @contextlib.contextmanager
+    def slow() -> Generator[duckdb.DuckDBPyConnection]:
+        with transaction() as connection:
+            yield connection
+        if _states(store)[-1:] == [("failed", "ValueError: no")]:
+            is_stored.set()
+            goes_on.wait(20)
+
+    async with running(store, address) as pipeline:
+        with peer(address, writer) as one:
+            await one.meet()
+            one.send(writer.batch([writer.open()]))
+            await one.hear_position(1)
+            monkeypatch.setattr(store, "transaction", slow)
+            exception = {"type": "ValueError", "message": "no", "traceback": ""}
+            one.send(writer.batch([events.pack(Kind.CLOSE, T0_NS, {"exception": exception})]))
+            await _until(is_stored.is_set)
+            process.kill()
+            await _until(lambda: not pipeline.watch.is_watched(writer.name))
+            goes_on.set()
+            await one.hear_position(2)
+            await _until(lambda: pipeline.pending_bytes == 0)
+    assert _states(store)[-1] == ("failed", "ValueError: no")
 
 
 async def test_who_exited_badly_and_whose_close_came_in_later_has_failed(
