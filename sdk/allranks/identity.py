@@ -253,6 +253,10 @@ def resolve(
     """
     given_id, problems = _given_id(env, id)
     place, more = _find_place(env, facts.pid, rank, world_size, dist)
+    if place is None and id is None and given_id is not None and _cannot_be(env):
+        # A world's run, by a process that cannot be in that world: it would be an attempt that hides the ranks' one.
+        given_id = None
+        more += ("so it logs into a run of its own, not into that of ALLRANKS_RUN_ID",)
     parent = _own_parent(env, facts)
     if parent is not None and facts.main_child:
         who = _as_main_child(parent, place)
@@ -434,6 +438,16 @@ def _find_place(
     known = world_size is not None or (told is not None and told.world_known)
     base = told or Place(at, size, None, None, None, "explicit")
     return replace(base, rank=at, world_size=size, world_known=known), problems
+
+
+def _cannot_be(env: Env) -> bool:
+    """Whether the environment names a rank that its world of several does not have."""
+    rank = launchers.first(env, ("ALLRANKS_RANK", "RANK"))
+    world = launchers.number(launchers.first(env, ("ALLRANKS_WORLD_SIZE", "WORLD_SIZE")))
+    if rank is None or world is None or world < 2:
+        return False
+    number = launchers.number(rank)
+    return number is None or number >= world
 
 
 def _check_number(argument: str, value: object, least: int) -> None:

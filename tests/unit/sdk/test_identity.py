@@ -195,6 +195,21 @@ def test_a_broken_environment_is_a_problem_and_not_an_error(row: str) -> None:
     assert word in " ".join(who.problems)
 
 
+@pytest.mark.parametrize("rank", ["2", "-1", "abc"])
+def test_a_rank_that_its_world_does_not_have_stays_out_of_the_worlds_run_and_says_so(rank: str) -> None:
+    env = {"RANK": rank, "WORLD_SIZE": "2", "ALLRANKS_RUN_ID": "theirs"}
+    who = resolve(env, facts=facts(env), new_token=tokens())
+    assert who.run != "theirs"
+    assert who.problems[-1] == "so it logs into a run of its own, not into that of ALLRANKS_RUN_ID"
+    assert resolve(env, facts=facts(env), new_token=tokens(), id="mine").run == "mine"
+
+
+@pytest.mark.parametrize("env", [{"RANK": "1"}, {"LOCAL_RANK": "0", "NODE_RANK": "1", "WORLD_SIZE": "4"}, {}])
+def test_a_rank_that_is_merely_not_known_leaves_the_run_as_it_is_named(env: dict[str, str]) -> None:
+    env = {**env, "ALLRANKS_RUN_ID": "theirs"}
+    assert resolve(env, facts=facts(env), new_token=tokens()).run == "theirs"
+
+
 def test_what_the_environment_leaves_out_is_no_problem_where_torch_tells_it() -> None:
     env = {"LOCAL_RANK": "1", "MASTER_PORT": "29500"}  # as Lightning's forked ranks have it
     who = resolve(env, facts=facts(env), new_token=tokens(), dist=Dist(1, 2))
