@@ -29,7 +29,7 @@ def test_a_requeued_job_tells_what_it_did_again_and_has_one_curve(home: Path) ->
     wait_until(lambda: answer()["attempts"][-1]["state"] == "finished", "all is known", timeout_s=60)
     found = answer()
     killed, second = found["attempts"]
-    assert (killed["state"], killed["first_step"], killed["last_step"]) == ("dead", 0, 130)
+    assert (killed["state"], killed["first_step"], killed["last_step"]) == ("killed", 0, 130)
     assert "killed by SIGKILL" in killed["why"]
     assert (second["state"], second["first_step"], second["last_step"]) == ("finished", 101, 200)
     assert (second["resumed_from"], second["recomputed"], second["why"]) == (101, 30, None)

@@ -24,7 +24,7 @@ class AttemptAnswer(BaseModel):
     attempt: int
     began_ns: int = Field(description="in the collector's clock, as all times here")
     ended_ns: int | None = Field(description="null while any of its ranks lives")
-    state: str = Field(description="what became of it, or how it does: as a run's state")
+    state: str = Field(description="how it does, or what became of it: as the state of a run")
     first_step: int | None = Field(description="null before the first")
     last_step: int | None
     resumed_from: int | None = Field(description="its first step, where that is not the run's; null: the beginning")

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from allranks_collector.attempts import SECOND_NS, AttemptFacts, account
 from allranks_collector.health import run_state
-from allranks_collector.queries.ranks import read_writers
+from allranks_collector.queries.ranks import read_ranks
 from allranks_collector.queries.runs import nobody_seen
 from allranks_collector.queries.timeline import read_changes
 from allranks_collector.queries.why import why
+from allranks_collector.run_ends import run_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,9 +33,13 @@ _TIMES, _TIMES_OF_ALL = 2_000, 40_000
 # And the newest so many changes of its state.
 _CHANGES = 10_000
 
+_LAUNCHES = """
+    SELECT attempt, any_value(started_ns), any_value(identity->>'scheduler')
+    FROM attempts LEFT JOIN writers USING (run, attempt) WHERE run = $run GROUP BY attempt ORDER BY attempt"""
+
 _MINE = """
     SELECT series, writer, attempt, rank FROM series JOIN writers USING (writer)
-    WHERE run = $run AND role = 'rank' AND kind = 'metric'"""
+    WHERE kind = 'metric' AND writer IN (SELECT unnest($writers::INTEGER[]))"""
 _UNCOUNTED = "SEMI JOIN metric_series USING (series) ANTI JOIN counts USING (series)"
 # One series for each attempt, that of the lowest rank which has logged about as often as any: what is logged at each
 # step, by a rank that was there all the time.
@@ -73,17 +78,17 @@ def list_attempts(
         `attempts.account` counts them.
     """
     by_attempt: dict[int, list[WriterRow]] = defaultdict(list)
-    for row in read_writers(cursor, run, None):
-        if row.role != "child":
-            by_attempt[row.attempt].append(row)
+    for row in read_ranks(cursor, run, None):
+        by_attempt[row.attempt].append(row)
     known = [row.newest_ns for rows in by_attempt.values() for row in rows if row.newest_ns is not None]
     now_ns = max(known, default=run.created_ns) if now_ns is None else now_ns
-    seen_through = _seen_through(cursor, run, live)
     writers = {row.writer: row for rows in by_attempt.values() for row in rows}
+    seen_through = _seen_through(cursor, writers, live)
     paths = _paths(cursor, seen_through, writers)
     stalls = _stalls(cursor, [writers[writer] for _, writer in seen_through.values()], now_ns)
     attempts = [
-        _described(attempt, started_ns, by_attempt[attempt]) for attempt, started_ns in _launches(cursor, run)
+        _described(attempt, started_ns, by_attempt[attempt], scheduler)
+        for attempt, started_ns, scheduler in cursor.execute(_LAUNCHES, {"run": run.run}).fetchall()
     ]
     facts: list[AttemptFacts] = []
     for one in attempts:
@@ -108,11 +113,13 @@ def list_attempts(
     return {"attempts": attempts, "goodput": {"fraction": found.fraction, **parts}}
 
 
-def _described(attempt: int, started_ns: int, rows: Sequence[WriterRow]) -> dict[str, Any]:
+def _described(attempt: int, started_ns: int, rows: Sequence[WriterRow], scheduler: str | None) -> dict[str, Any]:
     """When an attempt began and ended, and how it does or what became of it."""
     newest = {row.rank: row for row in rows}
     world = max((row.world_size or 0 for row in rows), default=0)
     state = run_state([*(row.state or "running" for row in newest.values()), *["expected"] * (world > len(newest))])
+    if state in ("dead", "failed"):
+        state = run_end([_how(row) for row in newest.values() if row.state in ("dead", "failed")], scheduler)
     ends = [_end_of(row) for row in rows]
     return {
         "attempt": attempt,
@@ -120,6 +127,15 @@ def _described(attempt: int, started_ns: int, rows: Sequence[WriterRow]) -> dict
         "ended_ns": None if state in LIVE else max(ends, default=None),
         "state": state,
     }
+
+
+def _how(row: WriterRow) -> str | None:
+    """How a rank ended badly, as `run_ends` has it."""
+    told = row.told
+    if told.get("exception"):
+        return "exception"
+    how = told.get("signal") or told.get("exit_code")
+    return str(how) if how is not None else "exception" if row.state == "failed" else None
 
 
 def _end_of(row: WriterRow) -> int:
@@ -148,17 +164,11 @@ def _verdicts(
     return found
 
 
-def _launches(cursor: duckdb.DuckDBPyConnection, run: RunRef) -> list[tuple[int, int]]:
-    return cursor.execute(
-        "SELECT attempt, started_ns FROM attempts WHERE run = ? ORDER BY attempt", [run.run]
-    ).fetchall()
-
-
 def _seen_through(
-    cursor: duckdb.DuckDBPyConnection, run: RunRef, live: LiveStats | None
+    cursor: duckdb.DuckDBPyConnection, writers: Mapping[int, WriterRow], live: LiveStats | None
 ) -> dict[int, tuple[int, int]]:
     """By attempt, the series through which it is seen, and its writer."""
-    cursor.execute(f"CREATE OR REPLACE TEMP TABLE metric_series AS {_MINE}", {"run": run.run})
+    cursor.execute(f"CREATE OR REPLACE TEMP TABLE metric_series AS {_MINE}", {"writers": list(writers)})
     cursor.execute(
         "CREATE OR REPLACE TEMP TABLE counts AS"
         " SELECT series, count FROM series_stats SEMI JOIN metric_series USING (series)"

@@ -87,6 +87,12 @@ def read_writers(cursor: duckdb.DuckDBPyConnection, run: RunRef, attempt: int | 
     return [WriterRow(*row) for row in rows]
 
 
+def read_ranks(cursor: duckdb.DuckDBPyConnection, run: RunRef, attempt: int | None) -> list[WriterRow]:
+    """As `read_writers`, the ranks alone: no children, and nobody who claims a rank that another had first."""
+    apart = rivals(cursor, run)
+    return [row for row in read_writers(cursor, run, attempt) if row.role != "child" and row.writer not in apart]
+
+
 def newest_attempt(cursor: duckdb.DuckDBPyConnection, run: RunRef) -> int | None:
     """The newest attempt of which anybody has come."""
     row = cursor.execute("SELECT max(attempt) FROM writers WHERE run = ?", [run.run]).fetchone()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from allranks_collector.health import ENDED, State
-from allranks_collector.queries.ranks import newest_attempt, read_writers
+from allranks_collector.queries.ranks import newest_attempt, read_ranks
 from allranks_collector.timelines import MAX_SPANS, spans_of
 
 if TYPE_CHECKING:
@@ -65,9 +65,7 @@ def timeline(
         is in, or that it ended in, and goes on to `until_ns`, or up to the next attempt.
     """
     wanted = newest_attempt(cursor, run) if attempt is None else attempt
-    rows = [
-        row for row in read_writers(cursor, run, wanted if isinstance(wanted, int) else None) if row.role != "child"
-    ]
+    rows = read_ranks(cursor, run, wanted if isinstance(wanted, int) else None)
     answer: dict[str, Any] = {"from_ns": 0, "until_ns": 0, "states": list(STATES), "ranks": []}
     if not rows:
         return answer

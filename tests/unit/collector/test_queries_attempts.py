@@ -12,6 +12,7 @@ from tests.unit.serving import asking
 from allranks_collector.api import ApiContext, create_app
 from allranks_collector.api import attempts as models
 from allranks_collector.attempts import Account, AttemptFacts, account
+from allranks_collector.claims import TWICE
 from allranks_collector.cli.app import run as cli
 from allranks_collector.cli.attempts import view
 from allranks_collector.cli.reader import LocalReader
@@ -74,7 +75,7 @@ def test_each_attempt_tells_where_it_went_on_what_it_did_again_and_why_it_ended(
         "attempt": 1,
         "began_ns": T0_NS,
         "ended_ns": T0_NS + 115 * S,
-        "state": "dead",
+        "state": "killed",
         "first_step": 0,
         "last_step": 100,
         "resumed_from": None,
@@ -179,6 +180,20 @@ def test_an_end_that_nobody_saw_was_where_its_events_end(
     found = ask(cursor, now_s=1000)
     assert found["attempts"][0]["ended_ns"] == T0_NS + 20 * S
     assert seconds(found) == {"total_s": 20, "productive_s": 20}
+
+
+def test_another_process_that_claims_a_rank_is_not_the_rank(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
+) -> None:
+    run = build.run("run-1")
+    build.points(build.writer(run, last_s=9), "loss", [0.5] * 10)
+    rival = build.writer(run, opened_s=-50, host="elsewhere")
+    build.points(rival, "loss", [0.5] * 100, steps=range(500, 600))
+    build.event(run, rival, TWICE, {"text": "two claim rank 0", "rivals": [rival], "claims": []})
+    (one,) = ask(cursor)["attempts"]
+    assert (one["began_ns"], one["first_step"], one["last_step"]) == (T0_NS, 0, 9)
+    (row,) = timeline(cursor, find_run(cursor, "run-1"))["ranks"]
+    assert row["host"] == "host-a"
 
 
 def test_a_run_that_nobody_has_logged_a_step_to(build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection) -> None:
