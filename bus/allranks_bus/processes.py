@@ -33,6 +33,10 @@ class ProcessIdentity:
         """True where this process can tell by the pid alone whether that one lives."""
         return bool(self.start and self.boot_id and self.boot_id == boot_id() and self.pid_ns == pid_namespace())
 
+    def is_of_boot_before(self, host: str) -> bool:
+        """True where it ran on `host`, that is this host by its name, and this one has been started again since."""
+        return bool(self.boot_id) and host == os.uname().nodename and self.boot_id != boot_id()
+
 
 def current() -> ProcessIdentity:
     """This process."""

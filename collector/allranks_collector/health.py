@@ -205,7 +205,7 @@ class Condition:
     """How a process that can be seen stands, as its kernel says.
 
     Attributes:
-        state: the letter of proc(5): R, S, D, T, t …
+        state: the letter of proc(5): R, S, D, T, t …; X where its host has been started again since.
         tracer: the pid of its debugger; 0 where it has none.
     """
 
@@ -478,6 +478,10 @@ class Ward:
             if patience.dead_s is not None and silent_s > patience.dead_s:
                 detail = {"reason": f"{reason}: given up", "silent_s": silent_s, "lost": True}
                 yield from self._apply(patient, Sign.LOST, detail)
+            return
+        if seen.state == "X":
+            detail = {"reason": "its host has been started again", "unseen": True}
+            yield from self._apply(patient, Sign.GONE, detail)
             return
         if seen.tracer and seen.state in ("T", "t"):
             how, reason = "debugger", f"held by a debugger (process {seen.tracer}) for {silent_s:.0f} s"

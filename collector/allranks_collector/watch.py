@@ -91,6 +91,8 @@ class Watch:
         self._by_id: dict[bytes, Watched] = {}
         # The processes that can be seen from here.
         self._in_sight: dict[int, ProcessIdentity] = {}
+        # Writers of this host, by its name, from before it was started again.
+        self._of_boots_before: set[int] = set()
         self._task_group: anyio.abc.TaskGroup | None = None
 
     @property
@@ -171,14 +173,16 @@ class Watch:
                 self._ward.excuse(now - looked_at)
             looked_at = now
             self._tell(self._ward.look(now, self._condition))
-            for claims in self._places.look(self._alive_ns):
-                self._listener.said(self._watched[claims[-1].writer], TWICE, claimed_twice(claims))
+            for claim, body in claimed_twice(self._places.look(self._alive_ns)):
+                self._listener.said(self._watched[claim.writer], TWICE, body)
 
     def _alive_ns(self, writer: int) -> int | None:
         """When a writer was last heard that is thought to live."""
         return None if self._ward.state(writer) in ENDED else self._ward.heard_ns(writer)
 
     def _condition(self, writer: int) -> Condition | None:
+        if writer in self._of_boots_before:
+            return Condition("X")
         process = self._in_sight.get(writer)
         found = None if process is None else standing(process.pid, process.start)
         return None if found is None else Condition(*found)
@@ -269,6 +273,8 @@ class Watch:
         self._ward.admit(watched.writer, state, time.monotonic(), time.time_ns(), group)
         if process.is_visible:
             self._in_sight[watched.writer] = process
+        elif process.is_of_boot_before(watched.host):
+            self._of_boots_before.add(watched.writer)
         if process.is_visible and self._task_group is not None:
             self._ooms.watch(watched.writer, process.pid)
             self._task_group.start_soon(self._await_exit, watched, process)
@@ -276,6 +282,7 @@ class Watch:
     def _discharge(self, watched: Watched) -> None:
         self._ward.discharge(watched.writer)
         self._in_sight.pop(watched.writer, None)
+        self._of_boots_before.discard(watched.writer)
         self._places.leave(watched.run, watched.rank, watched.writer)
         self._clocks.forget(watched.writer)
         self._ooms.forget(watched.writer)

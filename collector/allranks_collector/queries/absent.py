@@ -7,7 +7,6 @@ to store that the ranks are dead. Who reads then looks himself, as far as can be
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING
 
 from allranks_bus import processes
@@ -42,4 +41,4 @@ def _is_gone(process: ProcessIdentity, host: str) -> bool:
     """Whether it surely is: it would be seen here, or this host has been started again."""
     if process.is_visible:
         return not processes.is_alive(process.pid, process.start)
-    return bool(process.boot_id) and process.boot_id != processes.boot_id() and host == os.uname().nodename
+    return process.is_of_boot_before(host)

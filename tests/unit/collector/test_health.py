@@ -496,6 +496,15 @@ def test_silence_of_a_process_that_is_there_is_told_from_death(
     assert rank.found == [(State.STALLED, how), (State.RUNNING, "")]
 
 
+def test_who_ran_before_its_host_was_started_again_is_dead_unless_it_is_heard() -> None:
+    rank = _Rank(_ward(), condition=Condition("X"))
+    rank.train(10)  # another host may have the same name
+    assert rank.found == []
+    rank.be_silent(6)
+    assert [state for state, _ in rank.found] == [State.DEAD]
+    assert rank.reasons == ["its host has been started again"]
+
+
 def test_a_process_that_is_there_is_never_unreachable_and_has_its_time_before_its_first_step() -> None:
     rank = _Rank(_ward(), condition=Condition("S"))
     rank.beat("init")
