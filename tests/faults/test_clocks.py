@@ -1,4 +1,4 @@
-"""Ranks whose clocks are wrong by minutes: how they ended is told in the collector's clock, and who was first."""
+"""Ranks whose clocks are wrong by minutes: how they ended, and what they printed, is told in the collector's."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _wrong_clock(off_s: int) -> dict[str, str]:
     return {"LD_PRELOAD": str(library), "FAKETIME": f"{off_s:+d}s", "DONT_FAKE_MONOTONIC": "1"}
 
 
-def test_the_first_failure_is_named_though_the_clocks_of_all_ranks_differ_by_minutes(
+def test_who_failed_first_and_what_was_printed_first_is_told_though_clocks_differ_by_minutes(
     collector: CollectorProcess, tmp_path: Path
 ) -> None:
     begun = time.time()
@@ -60,3 +60,6 @@ def test_the_first_failure_is_named_though_the_clocks_of_all_ranks_differ_by_min
     for row in collector.ranks(RUN).values():
         assert begun - _SLACK_S <= row["started_at"] <= asked
         assert asked - _SLACK_S <= row["ended_at"] <= ended + _SLACK_S
+    lines = collector.get(f"/api/runs/{RUN}/logs")["lines"]
+    assert [lines[0]["rank"], *{line["rank"] for line in lines}] == [_FAILS, 0, 1, 2]
+    assert all(asked - _SLACK_S <= line["time"] <= ended + _SLACK_S for line in lines)

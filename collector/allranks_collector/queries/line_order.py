@@ -6,7 +6,7 @@ Only narrow columns are read; and texts once, for a regular expression or `odd`.
 - `KnownOrder` holds it: it also tells the line at an offset, and how many there are. `LineOrders` keeps a few,
   adding the lines that have come in since.
 
-A line's place is its key: time in ns and number. Numbers are given in the order of arrival.
+A line's place is its key: time in ns, in the collector's clock, and number; these are given in the order of arrival.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 
+from allranks_collector.queries.clocks import in_one_clock
 from allranks_collector.queries.select import TooMuch
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     import duckdb
     from numpy.typing import NDArray
+
+    from allranks_collector.queries.clocks import Offsets
 
     Key = tuple[int, int]
 
@@ -64,6 +67,7 @@ class LineFilter:
         begin_ns: the first time that is wanted.
         end_ns: the first that is not.
         odd: only those that one rank alone has printed.
+        clocks: those of the writers that are wrong.
     """
 
     run: tuple[str, int]
@@ -74,6 +78,11 @@ class LineFilter:
     begin_ns: int | None = None
     end_ns: int | None = None
     odd: bool = False
+    clocks: Offsets = ()
+
+    def table(self, name: str) -> str:
+        """A table of lines, with all times in one clock."""
+        return in_one_clock(name, self.clocks)
 
     def condition(self) -> tuple[str, dict[str, Any]]:
         """As SQL on the columns of `lines`, less `odd`; with its parameters."""
@@ -117,7 +126,7 @@ class StoredOrder:
     def __init__(self, cursor: duckdb.DuckDBPyConnection, filter_: LineFilter, newest: int) -> None:
         self._cursor = cursor
         condition, parameters = filter_.condition()
-        self._from = f"FROM lines WHERE {condition} AND number <= $newest"
+        self._from = f"FROM {filter_.table('lines')} WHERE {condition} AND number <= $newest"
         self._parameters = {**parameters, "newest": newest}
 
     def after(self, key: Key, count: int) -> list[Key]:
@@ -279,8 +288,8 @@ class LineOrders:
 
         def read(number: int) -> KnownOrder:
             sql = (
-                f"SELECT time_ns, number FROM lines WHERE {condition} AND number > $number AND number <= $newest"
-                " ORDER BY time_ns, number"
+                f"SELECT time_ns, number FROM {asked.table('lines')} WHERE {condition}"
+                " AND number > $number AND number <= $newest ORDER BY time_ns, number"
             )
             found = _columns(cursor, sql, {**parameters, "number": number, "newest": newest})
             return KnownOrder(found["time_ns"], found["number"])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from allranks_collector.folding import fold
+from allranks_collector.queries.clocks import wrong_clocks
 from allranks_collector.queries.line_order import LIKENESS, KnownOrder, LineFilter, LineOrders, StoredOrder
 from allranks_collector.queries.runs import seconds
 from allranks_collector.queries.select import BadQuery
@@ -35,20 +36,23 @@ _END: Key = (2**63 - 1, 2**63 - 1)
 
 _OF_LINE = "writer, stream, line, time_ns, text"
 # The span says nothing new, but of whole row groups it tells that they need not be read.
-_AT = "FROM lines WHERE number BETWEEN $first AND $last AND number IN (SELECT unnest($numbers::BIGINT[]))"
+_AT = "FROM {lines} WHERE number BETWEEN $first AND $last AND number IN (SELECT unnest($numbers::BIGINT[]))"
 
 # The lines in play of one stream stay together, in their order.
 _OPEN = f"""
-    SELECT 0, {_OF_LINE}, {LIKENESS} FROM open_lines WHERE {{condition}} AND text <> ''
+    SELECT 0, {_OF_LINE}, {LIKENESS} FROM {{lines}} WHERE {{condition}} AND text <> ''
     ORDER BY max(time_ns) OVER (PARTITION BY writer, stream), writer, stream, line"""
 
 _STEP_TIME = """
-    SELECT quantile_disc(time_ns, 0.5) FROM (
-        SELECT series, time_ns, step FROM points UNION ALL SELECT series, time_ns, step FROM objects)
-    WHERE step = $step AND series IN (
-        SELECT series FROM series JOIN writers USING (writer) WHERE run = $run AND kind <> 'system'
+    WITH mine AS (
+        SELECT series, writer FROM series JOIN writers USING (writer) WHERE run = $run AND kind <> 'system'
             AND ($attempt IS NULL OR attempt = $attempt)
-            AND ($ranks IS NULL OR list_contains($ranks::INTEGER[], rank)))"""
+            AND ($ranks IS NULL OR list_contains($ranks::INTEGER[], rank))),
+    logged AS (
+        SELECT writer, time_ns FROM (
+            SELECT series, time_ns, step FROM points UNION ALL SELECT series, time_ns, step FROM objects)
+        JOIN mine USING (series) WHERE step = $step)
+    SELECT quantile_disc(time_ns, 0.5) FROM {logged}"""
 
 
 @dataclass(frozen=True)
@@ -173,13 +177,13 @@ def list_logs(
     if wanted.is_by_position or filter_.odd or filter_.grep is not None:
         known = orders.order(cursor, filter_, newest)
     order: Order = StoredOrder(cursor, filter_, newest) if known is None else known
-    middle = None if known is None else _middle(cursor, run, wanted, attempt, known)
+    middle = None if known is None else _middle(cursor, run, wanted, filter_, attempt, known)
     limit = wanted.limit
     page = _page(order, wanted, middle, limit)
     while limit > 1 and _bytes(cursor, page.keys) > MAX_PAGE_BYTES:
         limit //= 2
         page = _page(order, wanted, middle, limit)
-    lines = _texts(cursor, writers, page.keys)
+    lines = _texts(cursor, writers, filter_, page.keys)
     if page.next is None and page.newest is None:
         lines += _open_lines(cursor, writers, filter_, orders, newest)
     return {
@@ -232,12 +236,17 @@ def _from_offset(order: KnownOrder, offset: int, limit: int) -> _Page:
 
 
 def _middle(
-    cursor: duckdb.DuckDBPyConnection, run: RunRef, wanted: LogRequest, attempt: int | None, order: KnownOrder
+    cursor: duckdb.DuckDBPyConnection,
+    run: RunRef,
+    wanted: LogRequest,
+    filter_: LineFilter,
+    attempt: int | None,
+    order: KnownOrder,
 ) -> int | None:
     """How many lines come before the place that a page is to have in its middle; None if it may be anywhere."""
     if wanted.at is not None:
         rows = cursor.execute(
-            "SELECT time_ns FROM lines WHERE number = $number"
+            f"SELECT time_ns FROM {filter_.table('lines')} WHERE number = $number"
             " AND writer IN (SELECT writer FROM writers WHERE run = $run)",
             {"number": wanted.at, "run": run.run},
         ).fetchall()
@@ -252,7 +261,7 @@ def _middle(
         "attempt": attempt,
         "ranks": None if wanted.ranks is None else list(wanted.ranks),
     }
-    ((time_ns,),) = cursor.execute(_STEP_TIME, asked).fetchall()
+    ((time_ns,),) = cursor.execute(_STEP_TIME.format(logged=filter_.table("logged")), asked).fetchall()
     if time_ns is None:
         raise BadQuery("step", wanted.step, "a step that one of these ranks has logged")
     return order.index((time_ns, 0))
@@ -279,6 +288,7 @@ def _resolve(
         begin_ns=_ns("begin", wanted.begin),
         end_ns=_ns("end", wanted.end),
         odd=wanted.odd,
+        clocks=wrong_clocks(cursor, run),
     )
 
 
@@ -286,15 +296,17 @@ def _bytes(cursor: duckdb.DuckDBPyConnection, keys: list[Key]) -> int:
     """How long the texts of these lines are, all together."""
     if not keys:
         return 0
-    ((size,),) = cursor.execute(f"SELECT coalesce(sum(strlen(text)), 0) {_AT}", _numbers(keys)).fetchall()
+    at = _AT.format(lines="lines")
+    ((size,),) = cursor.execute(f"SELECT coalesce(sum(strlen(text)), 0) {at}", _numbers(keys)).fetchall()
     return int(size)
 
 
-def _texts(cursor: duckdb.DuckDBPyConnection, writers: _Writers, keys: list[Key]) -> list[Line]:
+def _texts(cursor: duckdb.DuckDBPyConnection, writers: _Writers, filter_: LineFilter, keys: list[Key]) -> list[Line]:
     """The lines at these places."""
     if not keys:
         return []
-    rows = cursor.execute(f"SELECT number, {_OF_LINE} {_AT}", _numbers(keys)).fetchall()
+    at = _AT.format(lines=filter_.table("lines"))
+    rows = cursor.execute(f"SELECT number, {_OF_LINE} {at}", _numbers(keys)).fetchall()
     found = {row[0]: row for row in rows}
     # One may have been removed meanwhile, with its run.
     return [_line(writers, found[number]) for _, number in keys if number in found]
@@ -315,7 +327,7 @@ def _open_lines(
 ) -> list[Line]:
     """The lines that may still change."""
     condition, parameters = filter_.condition()
-    rows = cursor.execute(_OPEN.format(condition=condition), parameters).fetchall()
+    rows = cursor.execute(_OPEN.format(condition=condition, lines=filter_.table("open_lines")), parameters).fetchall()
     if filter_.odd and rows:
         who = orders.who(cursor, filter_, newest, {row[-1] for row in rows})
         rows = [row for row in rows if len(who[row[-1]]) == 1]
