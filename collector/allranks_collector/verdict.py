@@ -101,6 +101,7 @@ _WORDS: tuple[tuple[Kind, str], ...] = (
     (COLLECTIVE, r"timed out (waiting|after)[^\n]*(ms|seconds?|operation|recv|send)|wait timeout|monitoredBarrier"),
     (CONNECTION, r"connection (was )?(closed|reset|refused|aborted|lost|timed out)|broken ?pipe|^EOFError"),
     (CONNECTION, r"^Connection(Reset|Refused|Aborted)Error|remote end (hung up|closed)|socket (has )?closed"),
+    (CONNECTION, r"\bclosed (the|its|our) (connection|socket)|\bPeerError\b"),
     (CONNECTION, r"peer (has )?(closed|disconnected|gone|exited)|remote process (has )?(exited|terminated)"),
     (CONNECTION, r"ncclRemoteError|failed to recv|recvValue failed|sendBytes failed|communicator was aborted"),
 )

@@ -327,6 +327,20 @@ def test_a_cause_is_said_without_where_in_a_library_it_arose() -> None:
     assert fate.what == "RuntimeError: Connection closed by peer [10.0.0.1]:1"
 
 
+@pytest.mark.parametrize(
+    ("type_", "message"),
+    [
+        ("allranks.demo.allreduce.PeerError", "rank 6 is gone (it closed the connection)"),
+        ("allranks.demo.allreduce.PeerError", "rank 6 takes nothing any more: it is stuck"),
+        ("RuntimeError", "worker 3 closed its connection"),
+    ],
+)
+def test_who_only_tells_that_a_peer_is_gone_is_no_cause(type_: str, message: str) -> None:
+    found = judge([failed(0, 0.0, {"type": type_, "message": message}), silent(6, 0.5)]).first
+    assert found is not None
+    assert found.facts.rank == 6
+
+
 def test_a_cause_is_said_in_one_line() -> None:
     fate = fate_of(failed(0, 0.0, OWN))
     assert fate is not None
