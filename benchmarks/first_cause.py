@@ -93,7 +93,7 @@ def play(scenario: Scenario, home: Path) -> Outcome:
         _await_steps(job, scenario.at_step - 5)
         _await_fall(job)
         time.sleep(_SETTLE_S)
-        why: dict[str, Any] = collector.get(f"/api/runs/{job.run}/why", timeout_s=60.0)
+        why = job.why()
     return Outcome(scenario, job.host_names, named_by(why), why["verdict"], why["lines"])
 
 
@@ -118,8 +118,23 @@ class _Job:
             self._processes.append(self._start(rank, host))
 
     def states(self) -> dict[int, dict[str, Any]]:
-        """What the collector says of each rank."""
-        return self.collector.ranks(self.run)
+        """What the collector says of each rank; nothing where it was too busy to say."""
+        with contextlib.suppress(OSError):
+            return self.collector.ranks(self.run)
+        return {}
+
+    def why(self) -> dict[str, Any]:
+        """What the collector says of it all."""
+        deadline = time.monotonic() + _FALL_S
+        while True:
+            try:
+                found: dict[str, Any] = self.collector.get(f"/api/runs/{self.run}/why", timeout_s=60.0)
+            except OSError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(_LOOK_S)
+            else:
+                return found
 
     def tend(self) -> None:
         """Does what is due: the fault from outside, and what the launchers do when a rank has ended."""
@@ -214,6 +229,6 @@ def _await_fall(job: _Job) -> None:
     while time.monotonic() < deadline:
         job.tend()
         states = [row["state"] for row in job.states().values()]
-        if "running" not in states:
+        if states and "running" not in states:
             return
         time.sleep(_LOOK_S)

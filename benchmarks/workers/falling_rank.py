@@ -40,8 +40,8 @@ def _gloo(error: Exception) -> Exception:
 
 def _nccl(error: Exception) -> Exception:
     return DistBackendError(
-        "NCCL error in: ../torch/csrc/distributed/c10d/ProcessGroupNCCL.cpp:2251, remote process exited or there was a"
-        f" network error, NCCL version 2.21.5\nncclRemoteError: {error}"
+        "NCCL error in: ../torch/csrc/distributed/c10d/ProcessGroupNCCL.cpp:2251, remote process exited or there was"
+        f" a network error, NCCL version 2.21.5\nncclRemoteError: {error}"
     )
 
 
