@@ -5,17 +5,19 @@ Each is said once, as an event of the run, and changes nothing: what each proces
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from allranks_collector.folding import ranks_text
 
 # The kinds of the events, and of what they are about.
 TWICE, WORLD, SHRUNK, REFUSED = "rank-claimed-twice", "world-disagrees", "world-changed", "refused"
 KINDS = (TWICE, WORLD, SHRUNK, REFUSED)
 # Who takes a place is alone in it after so long, if the one before is on its way out: of the same attempt, or of one
 # before, which a launcher may give half a minute to end.
-SAME_S, OTHER_S = 3.0, 60.0
-_MOST_NAMED = 4
+SAME_S, OTHER_S = 3.0, 45.0
+_MOST_NAMED, _MOST_EVENTS = 4, 4
 
 
 @dataclass(frozen=True)
@@ -95,30 +97,55 @@ class Places:
         return older.process != newer.process and min(older_heard, newer_heard) >= newer.since_ns + wait_ns
 
 
-def claimed_twice(claims: list[Claim]) -> dict[str, Any]:
-    """The event of claims to one rank: who came first in an attempt keeps the place, the others are its rivals."""
-    newest = claims[-1]
-    attempts = {claim.attempt for claim in claims}
-    who = ", ".join(
+def claimed_twice(companies: Iterable[Sequence[Claim]]) -> Iterator[tuple[Claim, dict[str, Any]]]:
+    """The events of companies that were found at once, each with the claim that it is about.
+
+    Where many ranks of a run are claimed twice, somebody has started it twice: one event tells them all. Who came
+    first in an attempt keeps the place, the others are its `rivals`.
+    """
+    by_run: dict[int, list[Sequence[Claim]]] = {}
+    for claims in companies:
+        by_run.setdefault(claims[0].run, []).append(claims)
+    for found in by_run.values():
+        for group in [found] if len(found) > _MOST_EVENTS else [[claims] for claims in found]:
+            yield group[0][-1], _claimed(group)
+
+
+def _claimed(group: Sequence[Sequence[Claim]]) -> dict[str, Any]:
+    first = group[0]
+    newest = first[-1]
+    attempts = {claim.attempt for claim in first}
+    named = [
         f"pid {claim.pid} on {claim.host}" + (f" (attempt {claim.attempt})" if len(attempts) > 1 else "")
-        for claim in claims[:_MOST_NAMED]
-    )
-    more = f" and {len(claims) - _MOST_NAMED} more" if len(claims) > _MOST_NAMED else ""
-    text = f"rank {newest.rank} is claimed by {len(claims)} processes at once: {who}{more}"
+        for claim in first[:_MOST_NAMED]
+    ]
+    more = [f"and {len(first) - _MOST_NAMED} more"] if len(first) > _MOST_NAMED else []
+    who = f"{len(first)} processes at once: {', '.join([*named, *more])}"
+    text = f"rank {newest.rank} is claimed by {who}"
+    if len(group) > 1:
+        text = (
+            f"{len(group)} ranks are claimed by several processes each ({_ranks(group)}): rank {newest.rank} by {who}"
+        )
     return {
         "rank": newest.rank,
         "attempt": newest.attempt,
+        "text": text,
         "claims": [
             {"writer": claim.writer, "host": claim.host, "pid": claim.pid, "attempt": claim.attempt}
+            for claims in group
             for claim in claims
         ],
         "rivals": [
             claim.writer
+            for claims in group
             for at, claim in enumerate(claims)
             if any(other.attempt == claim.attempt for other in claims[:at])
         ],
-        "text": text,
     }
+
+
+def _ranks(group: Iterable[Sequence[Claim]]) -> str:
+    return ranks_text(sorted(claims[0].rank for claims in group))
 
 
 def world_told(

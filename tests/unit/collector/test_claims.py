@@ -80,12 +80,24 @@ def test_what_was_told_before_a_restart_is_not_told_again() -> None:
 
 
 def test_who_came_first_keeps_the_place_and_attempts_are_no_rivals() -> None:
-    told = claimed_twice([_claim(1), _claim(2), _claim(3, attempt=2)])
+    ((claim, told),) = claimed_twice([[_claim(1), _claim(2), _claim(3, attempt=2)]])
+    assert claim.writer == 3
     assert told["rivals"] == [2]
     assert told["text"] == (
         "rank 3 is claimed by 3 processes at once:"
         " pid 101 on h1 (attempt 1), pid 102 on h2 (attempt 1), pid 103 on h3 (attempt 2)"
     )
+
+
+def test_a_run_that_is_started_twice_is_one_event() -> None:
+    companies = [[_claim(rank, rank=rank), _claim(100 + rank, rank=rank)] for rank in range(64)]
+    ((_, told),) = claimed_twice(companies)
+    assert told["text"] == (
+        "64 ranks are claimed by several processes each (0-63):"
+        " rank 0 by 2 processes at once: pid 100 on h0, pid 200 on h100"
+    )
+    assert told["rivals"] == [100 + rank for rank in range(64)]
+    assert len(list(claimed_twice(companies[:3]))) == 3
 
 
 @pytest.mark.parametrize(
