@@ -120,6 +120,21 @@ def group(answers: Mapping[int, Mapping[str, Any]]) -> list[Group]:
     return sorted(groups, key=lambda each: (-len(each.ranks), each.ranks[0]))
 
 
+def odd_ones(groups: Sequence[Mapping[str, Any]]) -> frozenset[int]:
+    """The ranks that stand elsewhere than most, or do not answer while most do: the others may wait for them.
+
+    Args:
+        groups: as `Group.told` has them.
+    """
+    count = sum(len(each["ranks"]) for each in groups)
+    most = next((each for each in groups if each["answered"] and 2 * len(each["ranks"]) > count), None)
+    return (
+        frozenset()
+        if most is None
+        else frozenset(rank for each in groups if each is not most for rank in each["ranks"])
+    )
+
+
 def sentence(groups: Sequence[Group]) -> str:
     """All groups in one line."""
     return " · ".join(phrase(each) for each in groups)

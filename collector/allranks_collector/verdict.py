@@ -126,6 +126,7 @@ class RankFacts:
         oom_kills: how many the kernel has killed for want of memory where it ran, at about that time.
         reason: why it is in its state.
         is_held: what holds it is known to be in itself: a signal that stops it, a debugger, C code.
+        is_odd: its stack is elsewhere than those of most others.
         is_lost: it is taken for dead because it was not heard for so long; `at_ns` is when it was last heard.
         words: what its last lines say of its end.
     """
@@ -145,6 +146,7 @@ class RankFacts:
     oom_kills: int = 0
     reason: str | None = None
     is_held: bool = False
+    is_odd: bool = False
     is_lost: bool = False
     words: Words | None = None
 
@@ -181,7 +183,8 @@ class Verdict:
             nothing else has happened), `stalled`, `running`, `finished` or `expected`.
         first: the first failure, or the first that was stopped or is not heard; None where there is none.
         followers: those that ended badly after it, by time.
-        stalled: those that stand still: first whatever is held by something in itself, then who is furthest behind.
+        stalled: those that stand still: first whatever is held by something in itself, then who is furthest behind,
+            and of those who stands elsewhere than most.
     """
 
     outcome: str
@@ -320,5 +323,6 @@ def _is_stopped(first: Fate, followers: tuple[Fate, ...], count: int) -> bool:
     return count == 1 or any(fate.kind is TERMINATED and fate.earliest_ns <= first.latest_ns for fate in followers)
 
 
-def _behind(facts: RankFacts) -> tuple[bool, int, int]:
-    return (not facts.is_held, -1 if facts.last_step is None else facts.last_step, facts.rank)
+def _behind(facts: RankFacts) -> tuple[bool, int, bool, int]:
+    step = -1 if facts.last_step is None else facts.last_step
+    return (not facts.is_held, step, not facts.is_odd, facts.rank)

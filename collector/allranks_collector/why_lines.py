@@ -141,7 +141,8 @@ def _standing(stalled: Sequence[Mapping[str, Any]]) -> str:
         return _one_line(f"stalled: {ranks}; {who} is held: {worst['reason']}")
     where = "before its first step" if worst["last_step"] is None else f"at step {worst['last_step']}"
     if len({rank["last_step"] for rank in stalled}) == 1 < len(stalled):
-        return _one_line(f"stalled: {ranks}, all {where}")
+        odd = f"; {who} stands elsewhere than the others" if worst["odd"] else ""
+        return _one_line(f"stalled: {ranks}, all {where}{odd}")
     return _one_line(f"stalled: {ranks}; furthest behind is {who}, {where}")
 
 

@@ -65,6 +65,7 @@ class StandingAnswer(BaseModel):
     last_step: int | None
     reason: str | None
     held: bool = Field(description="by something in itself: a signal, a debugger, C code")
+    odd: bool = Field(description="its stack is elsewhere than those of most others")
 
 
 class MissingAnswer(BaseModel):
@@ -89,7 +90,7 @@ class WhyAnswer(BaseModel):
     first: FirstAnswer | None = Field(description="the first failure; null where nothing failed")
     followers: list[FollowerAnswer] = Field(description="those that ended badly after it, by time")
     stalled: list[StandingAnswer] = Field(
-        description="the ranks that stand still, the held ones and the furthest behind first"
+        description="the ranks that stand still, the held ones first, then the furthest behind, then the odd ones"
     )
     last_step: int | None
     roll_call: RollCallAnswer

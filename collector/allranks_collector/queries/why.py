@@ -13,6 +13,7 @@ from allranks_collector.queries.logs import LogRequest, list_logs
 from allranks_collector.queries.ranks import WriterRow, newest_attempt, read_writers
 from allranks_collector.queries.runs import nobody_seen, seconds
 from allranks_collector.queries.stacks import newest_stacks
+from allranks_collector.quorum import odd_ones
 from allranks_collector.roll_call import Place, call_roll
 from allranks_collector.verdict import SECOND_NS, SILENT, Fate, RankFacts, Verdict, is_vague, judge
 from allranks_collector.why_lines import tell
@@ -64,9 +65,12 @@ def why(
     writers = {row.rank: row for row in rows if row.role != "child" and row.writer not in apart}
     world = max((row.world_size or 0 for row in writers.values()), default=0)
     roll = call_roll(world, {rank: Place(row.host, row.local_rank) for rank, row in writers.items()})
+    facts = _all_facts(cursor, run, attempt, writers, last_seen)
+    stands = _stands(cursor, run, [writers[each.rank] for each in facts if each.state == "stalled"])
+    odd = odd_ones(stands["groups"])
     verdict = judge(
         [
-            *_all_facts(cursor, run, attempt, writers, last_seen),
+            *(replace(each, is_odd=each.rank in odd) for each in facts),
             *(RankFacts(rank, "expected") for rank in roll.missing),
         ]
     )
@@ -100,10 +104,11 @@ def why(
                 "last_step": facts.last_step,
                 "reason": facts.reason,
                 "held": facts.is_held,
+                "odd": facts.is_odd,
             }
             for facts in verdict.stalled
         ],
-        "stands": _stands(cursor, run, [writers[facts.rank] for facts in verdict.stalled]),
+        "stands": stands["text"],
         "last_step": max((row.last_step for row in writers.values() if row.last_step is not None), default=None),
         "roll_call": {
             "world_size": world,
@@ -153,14 +158,14 @@ def _words(
     return None if words is None else words.line
 
 
-def _stands(cursor: duckdb.DuckDBPyConnection, run: RunRef, stalled: Sequence[WriterRow]) -> str:
-    """Where ranks stand that stand still; empty where nobody has asked since the first of them does."""
+def _stands(cursor: duckdb.DuckDBPyConnection, run: RunRef, stalled: Sequence[WriterRow]) -> dict[str, Any]:
+    """Where ranks stand that stand still, as `groups` and `text`; empty if nobody asked since."""
     since_ns = min((row.since_ns for row in stalled if row.since_ns is not None), default=None)
-    if since_ns is None:
-        return ""
-    found = newest_stacks(cursor, run, with_threads=False)
-    asked_at = found["asked_at"]
-    return str(found["text"]) if asked_at is not None and asked_at * SECOND_NS >= since_ns else ""
+    if since_ns is not None:
+        found = newest_stacks(cursor, run, with_threads=False)
+        if found["asked_at"] is not None and found["asked_at"] * SECOND_NS >= since_ns:
+            return found
+    return {"groups": [], "text": ""}
 
 
 def _lost_with(first: Fate, verdict: Verdict, writers: Mapping[int, WriterRow]) -> list[int]:

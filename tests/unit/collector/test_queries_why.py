@@ -189,7 +189,7 @@ def test_ranks_that_stand_still_are_told_with_where_they_stand(
     assert ask(cursor)["lines"][1] == "newest step: 9"
     stands(6.0, "step")
     assert ask(cursor)["lines"] == [
-        "stalled: ranks 0-2, all at step 9",
+        "stalled: ranks 0-2, all at step 9; rank 2 on host-a stands elsewhere than the others",
         "they stand: 2 (ranks 0-1) in step train.py:80 · rank 2 in step train.py:81",
         f"all 3 present. To do: {WHAT_TO_DO['standing']}",
     ]

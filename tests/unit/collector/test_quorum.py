@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allranks_collector.quorum import Group, group, phrase, sentence
+from allranks_collector.quorum import Group, group, odd_ones, phrase, sentence
 
 Frame = tuple[str, int, str]
 _TORCH = "/opt/venv/lib/python3.12/site-packages/torch"
@@ -40,6 +40,22 @@ def test_the_odd_one_of_many_is_named() -> None:
     found = group(answers)
     assert sentence(found) == "63 in all_reduce train.py:88 · rank 17 in DataLoader.__next__ data.py:41"
     assert found[0].function == "step"
+
+
+@pytest.mark.parametrize(
+    ("answers", "odd"),
+    [
+        ({0: _ALL_REDUCE, 1: _ALL_REDUCE, 2: _LOADER}, {2}),
+        ({0: None, 1: _ALL_REDUCE, 2: _ALL_REDUCE}, {0}),
+        ({0: _ALL_REDUCE, 1: _LOADER}, set()),
+        ({0: _ALL_REDUCE, 1: _ALL_REDUCE}, set()),
+        ({0: None, 1: None, 2: _LOADER}, set()),
+        ({}, set()),
+    ],
+)
+def test_who_stands_elsewhere_than_most_is_odd(answers: dict[int, Any], odd: set[int]) -> None:
+    told = {rank: {"reason": "no answer"} if frames is None else _at(*frames) for rank, frames in answers.items()}
+    assert odd_ones([each.told() for each in group(told)]) == odd
 
 
 @pytest.mark.parametrize(

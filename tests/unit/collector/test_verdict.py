@@ -308,6 +308,11 @@ def test_who_is_furthest_behind_stands_first_among_the_stalled() -> None:
     assert [facts.rank for facts in judge(ranks).stalled] == [2, 1, 0]
 
 
+def test_of_ranks_of_one_step_who_stands_elsewhere_than_the_others_stands_first() -> None:
+    ranks = [alive(0, "stalled", last_step=7), alive(1, "stalled", last_step=7, is_odd=True)]
+    assert [facts.rank for facts in judge(ranks).stalled] == [1, 0]
+
+
 def test_who_is_held_by_something_in_itself_stands_before_those_that_wait_for_it() -> None:
     ranks = [alive(0, "stalled", last_step=7), alive(1, "stalled", last_step=8, is_held=True)]
     assert [facts.rank for facts in judge(ranks).stalled] == [1, 0]
