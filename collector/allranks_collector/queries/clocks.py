@@ -44,12 +44,16 @@ def wrong_clocks(cursor: duckdb.DuckDBPyConnection, run: RunRef) -> Offsets:
     return tuple((writer, round(offset_ns / _ROUND_NS) * _ROUND_NS) for writer, offset_ns in sorted(found.items()))
 
 
-def in_one_clock(table: str, offsets: Sequence[tuple[int, int]]) -> str:
-    """SQL that takes the place of a table with a `writer` and a `time_ns`: that of the collector's clock."""
+def in_one_clock(table: str, offsets: Sequence[tuple[int, int]], of: str = "writer") -> str:
+    """SQL that takes the place of a table with a `time_ns`: that of the collector's clock.
+
+    Args:
+        offsets: by the number in column `of`, what is to be added.
+    """
     if not offsets:
         return table
-    writers, added = ([pair[part] for pair in offsets] for part in (0, 1))
+    numbers, added = ([pair[part] for pair in offsets] for part in (0, 1))
     return (
         f"(SELECT it.* REPLACE (time_ns + coalesce(added_ns, 0) AS time_ns) FROM {table} it LEFT JOIN"
-        f" (SELECT unnest({writers}::INTEGER[]) AS writer, unnest({added}::BIGINT[]) AS added_ns) USING (writer))"
+        f" (SELECT unnest({numbers}::INTEGER[]) AS {of}, unnest({added}::BIGINT[]) AS added_ns) USING ({of}))"
     )

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from allranks_collector.queries.claims import rivals
+from allranks_collector.queries.clocks import in_one_clock, wrong_clocks
 from allranks_collector.queries.grid import fitting_shift, is_wasteful
 from allranks_collector.queries.select import BadQuery, TooMuch
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
+    from allranks_collector.queries.clocks import Offsets
     from allranks_collector.queries.select import RunRef
 
 # A chart has about as many pixels across.
@@ -96,6 +98,12 @@ class _Chosen:
     curves: list[tuple[str, int | None, int]]  # key, rank (None over ranks), attempt
     columns: dict[str, list[int]]  # series, curve, rank, attempt, until (the first step that counts no more)
     writers: set[int]
+    clocks: Offsets = ()  # of the series whose writers' clocks are wrong
+
+    @property
+    def points(self) -> str:
+        """The points, with all times in one clock."""
+        return in_one_clock("points", self.clocks, of="series")
 
     @property
     def is_cut(self) -> bool:
@@ -179,7 +187,9 @@ def _choose(cursor: duckdb.DuckDBPyConnection, run: RunRef, request: CurveReques
         "attempt": [row[4] for row in rows],
         "until": [until.get((row[2], row[4]), _NO_STEP) for row in rows],
     }
-    return _Chosen(curves, columns, {row[1] for row in rows})
+    wrong = dict(wrong_clocks(cursor, run))
+    clocks = tuple((row[0], wrong[row[1]]) for row in rows if row[1] in wrong)
+    return _Chosen(curves, columns, {row[1] for row in rows}, clocks)
 
 
 def _ends(
@@ -229,7 +239,8 @@ def _by_position(cursor: duckdb.DuckDBPyConnection, request: CurveRequest, chose
         columns = _fetch(
             cursor,
             f"WITH {_CHOSEN} SELECT curve, step, time_ns AS time, {_FINITE} AS value"
-            f" FROM points JOIN chosen USING (series) {_where(request, chosen)} ORDER BY curve, {position}, time_ns",
+            f" FROM {chosen.points} JOIN chosen USING (series) {_where(request, chosen)}"
+            f" ORDER BY curve, {position}, time_ns",
             chosen,
             limit=MAX_RAW_POINTS,
         )
@@ -265,7 +276,7 @@ def _bucketed(
     return _fetch(
         cursor,
         f"WITH {_CHOSEN}, p AS (SELECT curve, rank, step, time_ns, {position} >> {shift} AS bucket, {_FINITE} AS v"
-        f" FROM points JOIN chosen USING (series) {_where(request, chosen)})"
+        f" FROM {chosen.points} JOIN chosen USING (series) {_where(request, chosen)})"
         f" SELECT curve, bucket, {x} min(step) AS step, {_FIGURES[request.reduce]}"
         " FROM p GROUP BY curve, bucket ORDER BY curve, bucket",
         chosen,
@@ -293,7 +304,7 @@ def _exact_span(cursor: duckdb.DuckDBPyConnection, request: CurveRequest, chosen
     columns = _fetch(
         cursor,
         f"WITH {_CHOSEN} SELECT min({position}) AS low, max({position}) AS high"
-        f" FROM points JOIN chosen USING (series) {_where(request, chosen)}",
+        f" FROM {chosen.points} JOIN chosen USING (series) {_where(request, chosen)}",
         chosen,
     )
     return int(columns["low"][0]), int(columns["high"][0])
@@ -308,7 +319,7 @@ def _by_metric(
         " FROM points JOIN series USING (series) JOIN writers USING (writer)"
         f" WHERE run = {run.run} AND kind = 'metric' AND key = $x AND isfinite(value) GROUP BY ALL),"
         f" p AS MATERIALIZED (SELECT curve, rank, step, time_ns, xv, {_FINITE} AS v"
-        " FROM points JOIN chosen USING (series) JOIN xs USING (rank, attempt, step)"
+        f" FROM {chosen.points} JOIN chosen USING (series) JOIN xs USING (rank, attempt, step)"
         f" {_where(request, chosen)})"
     )
     if request.is_raw:

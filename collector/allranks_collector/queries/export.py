@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from allranks_collector.queries.clocks import in_one_clock, wrong_clocks
 from allranks_collector.queries.ranks import list_ranks
 from allranks_collector.queries.runs import get_run
 from allranks_collector.queries.select import BadQuery
@@ -30,13 +31,14 @@ MEDIA_TYPES: Mapping[str, str] = {
 }
 
 # Tables that may be large go from the database to the file without passing through Python.
+_POINTS = (
+    "WITH told AS (SELECT key, rank, attempt, step, time_ns, value, writer FROM points JOIN series USING (series)"
+    " JOIN writers USING (writer) WHERE run = {{run}} AND kind = '{kind}')"
+    " SELECT key, rank, attempt, step, time_ns / 1e9 AS time, {{value}} AS value FROM {{told}}"
+)
 _LARGE: Mapping[str, str] = {
-    "metrics": "SELECT key, rank, attempt, step, time_ns / 1e9 AS time, {value} AS value FROM points"
-    " JOIN series USING (series) JOIN writers USING (writer) WHERE run = {run} AND kind = 'metric'"
-    " ORDER BY key, attempt, rank, step, time_ns",
-    "system": "SELECT key, rank, attempt, step, time_ns / 1e9 AS time, {value} AS value FROM points"
-    " JOIN series USING (series) JOIN writers USING (writer) WHERE run = {run} AND kind = 'system'"
-    " ORDER BY key, attempt, rank, time_ns",
+    "metrics": _POINTS.format(kind="metric") + " ORDER BY key, attempt, rank, step, time_ns",
+    "system": _POINTS.format(kind="system") + " ORDER BY key, attempt, rank, time_ns",
     "events": "SELECT event, time_ns / 1e9 AS time, kind, rank, attempt, host, pid, body::JSON AS body"
     " FROM events LEFT JOIN writers USING (writer) WHERE events.run = {run} ORDER BY event",
 }
@@ -96,7 +98,8 @@ def export(
     if format not in FORMATS:
         raise BadQuery("format", format, "one of " + ", ".join(FORMATS))
     if what in _LARGE:
-        query = _LARGE[what].format(run=run.run, value=_VALUES.get(format, _FINITE_VALUE))
+        told = in_one_clock("told", wrong_clocks(cursor, run))
+        query = _LARGE[what].format(run=run.run, value=_VALUES.get(format, _FINITE_VALUE), told=told)
     else:
         structure = json.dumps([_SMALL[what]])
         cursor.execute(

@@ -1,4 +1,4 @@
-"""Lines of hosts whose clocks are wrong: shown, put in order, and found by a time in the collector's clock."""
+"""What hosts whose clocks are wrong have printed and logged: shown, and put in order, in the collector's clock."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from allranks_collector.queries import LogRequest, find_run, list_logs
+from allranks_collector.queries import CurveRequest, LogRequest, export, find_run, list_logs, metrics
 from allranks_collector.testing import T0_NS, DatabaseBuilder
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import duckdb
 
     from allranks_collector.store import Store
@@ -73,3 +75,20 @@ def test_lines_of_a_host_whose_clock_is_wrong_stand_where_they_were_printed(
     cursor: duckdb.DuckDBPyConnection, wanted: dict[str, Any], found: list[tuple[str, float]]
 ) -> None:
     assert ask(cursor, **wanted) == found
+
+
+@pytest.mark.usefixtures("lines")
+@pytest.mark.parametrize("buckets", [0, 1000])
+def test_curves_by_time_begin_when_they_did(cursor: duckdb.DuckDBPyConnection, buckets: int) -> None:
+    run = find_run(cursor, "run-1")
+    for x in ("step", "time"):
+        found = metrics(cursor, run, CurveRequest(None, x=x, buckets=buckets))["series"]
+        assert {curve["rank"]: round(curve["time"][0] - T0, 3) for curve in found} == {0: 0.0, 1: 1.0, 2: 2.0}
+    assert [round(float(curve["x"][0]), 3) for curve in found] == [0.0, 1.0, 2.0]
+
+
+@pytest.mark.usefixtures("lines")
+def test_exported_metrics_have_their_times_in_one_clock(cursor: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    export(cursor, find_run(cursor, "run-1"), "metrics", "jsonl", tmp_path / "metrics")
+    rows = [json.loads(line) for line in (tmp_path / "metrics").read_text().splitlines()]
+    assert {row["rank"]: round(row["time"] - T0, 3) for row in rows} == {0: 0.0, 1: 1.0, 2: 2.0}
