@@ -32,6 +32,8 @@ from allranks_collector.queries.claims import claimants
 from allranks_collector.store import Store
 
 _LOOK_S = 0.5
+# Who has ended with exit code 0 is called dead only when no CLOSE has come for so long.
+_CLOSE_COMES_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Watched:
     rank: int
     role: str
     host: str
+    launch: str
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ class Watch:
         self._in_sight: dict[int, ProcessIdentity] = {}
         # Writers of this host, by its name, from before it was started again.
         self._of_boots_before: set[int] = set()
+        # Their processes have ended well, and nobody has said why.
+        self._leaving: set[int] = set()
         self._task_group: anyio.abc.TaskGroup | None = None
 
     @property
@@ -107,7 +112,9 @@ class Watch:
     def is_watched(self, name: bytes) -> bool:
         """True while the writer of this name is thought to live."""
         watched = self._by_id.get(name)
-        return watched is not None and self._ward.state(watched.writer) not in ENDED
+        if watched is None or watched.writer in self._leaving:
+            return False
+        return self._ward.state(watched.writer) not in ENDED
 
     def run_of(self, writer: int) -> int | None:
         """The run of a writer under watch, by number."""
@@ -140,12 +147,13 @@ class Watch:
         rows, told = await anyio.to_thread.run_sync(read)
         return [
             Lived(
-                Watched(bytes.fromhex(id_), writer, run, run_id, attempt, rank, role, host),
-                process_of(json.loads(identity)),
+                Watched(bytes.fromhex(id_), writer, run, run_id, attempt, rank, role, host, str(identity["launch"])),
+                process_of(identity),
                 State(state),
                 writer in told,
             )
-            for id_, writer, run, run_id, attempt, rank, role, host, identity, state in rows
+            for id_, writer, run, run_id, attempt, rank, role, host, text, state in rows
+            for identity in [json.loads(text)]
         ]
 
     async def run(
@@ -199,6 +207,11 @@ class Watch:
             detail["oom_kills"] = killed
         if not is_seen:  # it may have been long ago
             detail["unseen"] = True
+        if end.code == 0:
+            # It went well: its CLOSE is on its way, or lies in its spool, which may be drained from now on.
+            self._leaving.add(watched.writer)
+            await anyio.sleep(_CLOSE_COMES_S)
+            self._leaving.discard(watched.writer)
         sign = Sign.GONE_BADLY if end.is_bad else Sign.GONE
         self._tell(self._ward.see(watched.writer, sign, detail))
         # A CLOSE may still lie in its spool: it stays under watch until that is drained, or for ever as it is.
@@ -262,7 +275,7 @@ class Watch:
         if watched.role == "rank":
             who = (watched.host, process)
             claim = Claim(
-                *(watched.writer, watched.run, watched.rank, watched.attempt, watched.host, process.pid),
+                *(watched.writer, watched.run, watched.rank, watched.launch, watched.host, process.pid),
                 process=who,
                 since_ns=time.time_ns(),
             )
@@ -296,4 +309,4 @@ class Watch:
 
 def _watched(book: WriterBook) -> Watched:
     run = book.run
-    return Watched(book.id, book.writer, run.run, run.id, book.attempt, book.rank, book.role, book.host)
+    return Watched(book.id, book.writer, run.run, run.id, book.attempt, book.rank, book.role, book.host, book.launch)

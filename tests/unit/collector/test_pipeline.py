@@ -14,13 +14,14 @@ import anyio.to_thread
 import duckdb
 import msgpack
 import pytest
-from tests.support.pipelines import ipc_address, peer, running
+from tests.support.pipelines import Peer, ipc_address, peer, running
 from tests.support.writers import T0_NS, HandWriter, number, numbers
 
 from allranks_bus import events, processes
 from allranks_bus.addresses import Address
 from allranks_bus.events import Kind
 from allranks_bus.wire import Ack, Refused
+from allranks_collector import watch
 from allranks_collector.health import Patience
 from allranks_collector.pipeline import Pipeline
 from allranks_collector.store import DiskFull, Store
@@ -255,6 +256,50 @@ async def test_who_closed_well_and_exited_badly_has_failed(
             process.kill()
             await _until(lambda: len(_states(store)) == 3)
     assert [state for state, _ in _states(store)] == ["running", "finished", "failed"]
+
+
+@pytest.fixture
+def leaving() -> Generator[subprocess.Popen[bytes]]:
+    """A process that ends with exit code 0 once its standard input is closed."""
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        yield process
+        process.kill()
+
+
+async def _leave(store: Store, pipeline: Pipeline, one: Peer, process: subprocess.Popen[bytes]) -> None:
+    """Opens a writer, and lets its process end well."""
+    writer = one.writer
+    await one.meet()
+    one.send(writer.batch([writer.open()]))
+    await one.hear_position(1)
+    await _until(lambda: len(_states(store)) == 1)
+    assert process.stdin is not None
+    process.stdin.close()
+    await _until(lambda: not pipeline.watch.is_watched(writer.name))  # its spool may be drained
+
+
+async def test_who_ended_well_is_not_called_dead_while_its_close_is_on_its_way(
+    store: Store, address: Address, leaving: subprocess.Popen[bytes]
+) -> None:
+    writer = HandWriter(**_process(leaving))
+    async with running(store, address) as pipeline:
+        with peer(address, writer) as one:
+            await _leave(store, pipeline, one, leaving)
+            one.send(writer.batch([_CLOSE]))
+            await one.hear_position(2)
+    assert [state for state, _ in _states(store)] == ["running", "finished"]
+
+
+async def test_who_ended_well_and_never_closes_is_dead(
+    store: Store, address: Address, leaving: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_CLOSE_COMES_S", 0.1)
+    writer = HandWriter(**_process(leaving))
+    async with running(store, address) as pipeline:
+        with peer(address, writer) as one:
+            await _leave(store, pipeline, one, leaving)
+            await _until(lambda: len(_states(store)) == 2)
+    assert _states(store)[-1] == ("dead", "exited with code 0")
 
 
 async def test_a_death_that_is_seen_while_the_close_is_stored_does_not_come_after_it(
