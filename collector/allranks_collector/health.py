@@ -149,7 +149,8 @@ class Patience:
         dead_s: without a beat, until it is given up; None: it never is.
         stall_min_s: without a step, at the least.
         stall_factor: times its usual step.
-        first_s: in a section that it has never left yet.
+        first_s: in a section that it has never left yet; and where it has no pace, with its thread seen in the same
+            functions all the while.
         held_s: without a beat while its process is there, where it has no pace to be judged by; and in a section of
             some seconds, at the least.
         busy_s: without a step, while its thread is seen to get on: in something that it has never done before.
@@ -249,8 +250,9 @@ class Pace:
     expects_until: float = 0.0
     # While others took what they are known to take, it may have waited for them.
     excused_at: float = 0.0
-    # When its thread was last seen to get on.
+    # When its thread was last seen to get on, where it is looked at.
     active_at: float = 0.0
+    is_looked_at: bool = False
     _marks: int = 0
     _told_s: float = 0.0
     _is_seen: bool = False
@@ -269,6 +271,7 @@ class Pace:
             self.phase, self._marks, self._told_s = said.phase, said.marks, said.longest_s
             if said.expects_s:
                 self.expects_until = now + said.expects_s
+            self.is_looked_at = said.still_s is not None
             if said.still_s is not None:
                 self.active_at = max(self.active_at, now - said.still_s)
         elif self.phase == _INIT:
@@ -314,12 +317,15 @@ class Pace:
 
     def is_quiet(self, now: float, patience: Patience) -> bool:
         """True where it has stood still for longer than it ever should."""
-        is_young = now - self.moved_at <= patience.busy_s
-        stood_s = now - max(self.moved_at, self.excused_at, self.active_at if is_young else 0.0)
+        stood_s = now - max(self.moved_at, self.excused_at)
         if stood_s <= patience.stall_min_s:  # that much everybody may
             return False
         allowed = self.allowed_s(patience)
-        return allowed is not None and stood_s > allowed
+        if allowed is None:
+            return self.is_looked_at and min(stood_s, now - self.active_at) > patience.first_s
+        if now - self.moved_at <= patience.busy_s:
+            stood_s = min(stood_s, now - self.active_at)
+        return stood_s > allowed
 
     def is_busy(self, now: float, patience: Patience) -> bool:
         """True where it does something between two steps, and was seen to get on with that a moment ago."""

@@ -16,6 +16,7 @@ from threading import get_ident
 from time import monotonic, time_ns
 from typing import Any, Protocol
 
+from allranks._notebooks import is_notebook
 from allranks._warnings import warn_once
 from allranks_bus import events
 from allranks_bus.events import Kind
@@ -25,6 +26,8 @@ WRITE_S = 1.0
 # Longer announcements would be as good as none.
 MAX_EXPECTED_S = 7 * 86_400.0
 
+# In a notebook a person decides when the next step comes: each beat announces that none may come for so long.
+IDLE_S = 15.0
 # Without a step for so long, the thread is looked at; so far up from where it is, which tells one place from another.
 LOOK_AFTER_S = 1.0
 MOST_FRAMES = 64
@@ -159,7 +162,11 @@ class Sections:
         if longest:
             told["longest"] = round(longest, 3)
         left = self._expected_until - monotonic()
-        if left > 0 and self._expected_from == self._step():
+        if self._expected_from != self._step():
+            left = 0.0
+        if is_notebook():
+            left = max(left, IDLE_S)
+        if left > 0:
             told["expects"] = round(left, 1)
         if self._place is not None:
             told["still"] = round(monotonic() - self._still_since, 1)

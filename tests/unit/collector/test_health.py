@@ -340,6 +340,23 @@ def test_who_gets_stuck_in_a_pause_is_stalled_ten_seconds_after_its_last_move() 
     assert rank.found == [(State.STALLED, "still")]
 
 
+@pytest.mark.parametrize("phase", ["init", "step"])
+def test_who_has_no_pace_yet_may_work_for_hours_and_be_stuck_for_ten_minutes(phase: str) -> None:
+    rank = _Rank(_ward())
+
+    def stand(seconds: int, still: Callable[[int], float]) -> None:
+        for second in range(1, seconds + 1):
+            rank.at += 1
+            rank.beat(phase, still_s=still(second))
+            rank.look()
+
+    stand(5000, lambda second: float(second % 100))
+    stand(590, float)
+    assert rank.found == []
+    stand(620, float)
+    assert rank.found == [(State.STALLED, "still")]
+
+
 def test_a_loop_that_never_comes_to_a_step_is_stalled_at_last() -> None:
     rank = _Rank(_ward())
     rank.train(30)

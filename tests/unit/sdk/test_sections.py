@@ -158,6 +158,15 @@ def test_an_announcement_runs_out_and_ends_with_the_next_step(clock: Clock) -> N
     assert "expects" not in sections.status()
 
 
+def test_in_a_notebook_no_step_is_waited_for(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_sections, "is_notebook", lambda: True)
+    sections, _ = _made(5)
+    assert sections.status()["expects"] == _sections.IDLE_S
+    sections.expect(60)
+    clock.now += 20
+    assert sections.status()["expects"] == 40.0
+
+
 def test_what_threads_do_beside_the_training_is_none_of_its_time(clock: Clock) -> None:
     sections, log = _made(1)
 
