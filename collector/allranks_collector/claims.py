@@ -32,7 +32,7 @@ class Claim:
     writer: int
     run: int
     rank: int
-    attempt: int
+    launch: str
     host: str
     pid: int
     process: Hashable
@@ -93,7 +93,7 @@ class Places:
                     yield [*together, newer]
 
     def _are_together(self, older: Claim, older_heard: int, newer: Claim, newer_heard: int) -> bool:
-        wait_ns = self._same_ns if older.attempt == newer.attempt else self._other_ns
+        wait_ns = self._same_ns if older.launch == newer.launch else self._other_ns
         return older.process != newer.process and min(older_heard, newer_heard) >= newer.since_ns + wait_ns
 
 
@@ -114,13 +114,10 @@ def claimed_twice(companies: Iterable[Sequence[Claim]]) -> Iterator[tuple[Claim,
 def _claimed(group: Sequence[Sequence[Claim]]) -> dict[str, Any]:
     first = group[0]
     newest = first[-1]
-    attempts = {claim.attempt for claim in first}
-    named = [
-        f"pid {claim.pid} on {claim.host}" + (f" (attempt {claim.attempt})" if len(attempts) > 1 else "")
-        for claim in first[:_MOST_NAMED]
-    ]
+    named = [f"pid {claim.pid} on {claim.host}" for claim in first[:_MOST_NAMED]]
     more = [f"and {len(first) - _MOST_NAMED} more"] if len(first) > _MOST_NAMED else []
-    who = f"{len(first)} processes at once: {', '.join([*named, *more])}"
+    of = ", of different attempts" if len({claim.launch for claim in first}) > 1 else ""
+    who = f"{len(first)} processes at once{of}: {', '.join([*named, *more])}"
     text = f"rank {newest.rank} is claimed by {who}"
     if len(group) > 1:
         text = (
@@ -128,18 +125,15 @@ def _claimed(group: Sequence[Sequence[Claim]]) -> dict[str, Any]:
         )
     return {
         "rank": newest.rank,
-        "attempt": newest.attempt,
         "text": text,
         "claims": [
-            {"writer": claim.writer, "host": claim.host, "pid": claim.pid, "attempt": claim.attempt}
-            for claims in group
-            for claim in claims
+            {"writer": claim.writer, "host": claim.host, "pid": claim.pid} for claims in group for claim in claims
         ],
         "rivals": [
             claim.writer
             for claims in group
             for at, claim in enumerate(claims)
-            if any(other.attempt == claim.attempt for other in claims[:at])
+            if any(other.launch == claim.launch for other in claims[:at])
         ],
     }
 
@@ -163,11 +157,11 @@ def world_told(
     if known:
         others = " and ".join(map(str, known))
         text = f"ranks do not agree on the world's size: rank {rank} says {size}, others say {others}"
-        return WORLD, {"attempt": attempt, "rank": rank, "world_size": size, "others": known, "text": text}
+        return WORLD, {"rank": rank, "world_size": size, "others": known, "text": text}
     earlier = [other for other in worlds if attempts.get(other, attempt) < attempt]
     before = max(earlier, key=attempts.__getitem__, default=None)
     sizes = [] if before is None else list(worlds[before])
     if before is None or not sizes or max(sizes) == size:
         return None
     text = f"attempt {attempt} has a world of {size}, attempt {attempts[before]} had one of {max(sizes)}"
-    return SHRUNK, {"attempt": attempt, "world_size": size, "before": max(sizes), "text": text}
+    return SHRUNK, {"world_size": size, "before": max(sizes), "text": text}

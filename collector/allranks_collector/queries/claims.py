@@ -38,11 +38,20 @@ def claimants(cursor: duckdb.DuckDBPyConnection, runs: Iterable[int]) -> set[int
 def told_claims(cursor: duckdb.DuckDBPyConnection, run: RunRef, attempt: int | None) -> list[str]:
     """What is odd about an attempt's ranks, one sentence each; what concerns no attempt belongs to each."""
     rows = cursor.execute(
-        "SELECT body FROM events WHERE run = $run AND kind IN (SELECT unnest($kinds::VARCHAR[])) ORDER BY event",
+        "SELECT body, writer FROM events WHERE run = $run AND kind IN (SELECT unnest($kinds::VARCHAR[]))"
+        " ORDER BY event",
         {"run": run.run, "kinds": list(KINDS)},
     ).fetchall()
-    bodies: list[dict[str, Any]] = [json.loads(body) for (body,) in rows]
-    texts = [str(body["text"]) for body in bodies if body.get("attempt", attempt) == attempt]
-    told = list(dict.fromkeys(texts))
+    if not rows:
+        return []
+    # Attempts get other numbers when an earlier one comes in late: only the writers know theirs.
+    of_attempt = cursor.execute("SELECT writer FROM writers WHERE run = ? AND attempt = ?", [run.run, attempt])
+    here = {writer for (writer,) in of_attempt.fetchall()}
+
+    def is_of_here(body: dict[str, Any], writer: int | None) -> bool:
+        return writer is None or writer in here or any(claim["writer"] in here for claim in body.get("claims", ()))
+
+    bodies: list[tuple[dict[str, Any], int | None]] = [(json.loads(body), writer) for body, writer in rows]
+    told = list(dict.fromkeys(str(body["text"]) for body, writer in bodies if is_of_here(body, writer)))
     more = len(told) - _MOST_TOLD
     return told if more <= 0 else [*told[:_MOST_TOLD], f"and {more} more: see the run's events"]

@@ -10,10 +10,10 @@ _S = 1_000_000_000
 
 
 def _claim(
-    writer: int, *, rank: int = 3, attempt: int = 1, process: int | None = None, since_s: float = 0.0
+    writer: int, *, rank: int = 3, launch: str = "l-1", process: int | None = None, since_s: float = 0.0
 ) -> Claim:
     pid = 100 + (writer if process is None else process)
-    return Claim(writer, 1, rank, attempt, f"h{writer}", pid, pid, round(since_s * _S))
+    return Claim(writer, 1, rank, launch, f"h{writer}", pid, pid, round(since_s * _S))
 
 
 def _told(places: Places, **heard_s: float) -> list[list[int]]:
@@ -49,7 +49,7 @@ def test_a_spool_that_is_brought_in_late_is_not_told() -> None:
 def test_a_launcher_has_its_time_to_end_the_attempt_before() -> None:
     places = Places()
     places.come(_claim(1))
-    places.come(_claim(2, attempt=2, since_s=10.0))
+    places.come(_claim(2, launch="l-2", since_s=10.0))
     assert _told(places, w1=10.0 + OTHER_S / 2, w2=10.0 + OTHER_S / 2) == []
     assert _told(places, w1=10.0 + OTHER_S, w2=10.0 + OTHER_S) == [[1, 2]]
 
@@ -80,12 +80,11 @@ def test_what_was_told_before_a_restart_is_not_told_again() -> None:
 
 
 def test_who_came_first_keeps_the_place_and_attempts_are_no_rivals() -> None:
-    ((claim, told),) = claimed_twice([[_claim(1), _claim(2), _claim(3, attempt=2)]])
+    ((claim, told),) = claimed_twice([[_claim(1), _claim(2), _claim(3, launch="l-2")]])
     assert claim.writer == 3
     assert told["rivals"] == [2]
     assert told["text"] == (
-        "rank 3 is claimed by 3 processes at once:"
-        " pid 101 on h1 (attempt 1), pid 102 on h2 (attempt 1), pid 103 on h3 (attempt 2)"
+        "rank 3 is claimed by 3 processes at once, of different attempts: pid 101 on h1, pid 102 on h2, pid 103 on h3"
     )
 
 
