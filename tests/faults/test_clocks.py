@@ -60,6 +60,8 @@ def test_who_failed_first_and_what_was_printed_first_is_told_though_clocks_diffe
     for row in collector.ranks(RUN).values():
         assert begun - _SLACK_S <= row["started_at"] <= asked
         assert asked - _SLACK_S <= row["ended_at"] <= ended + _SLACK_S
+    for curve in collector.get(f"/api/runs/{RUN}/metrics?keys=loss&buckets=0")["series"]:
+        assert begun - _SLACK_S <= curve["time"][0] <= curve["time"][-1] <= ended + _SLACK_S
     lines = collector.get(f"/api/runs/{RUN}/logs")["lines"]
     assert [lines[0]["rank"], *{line["rank"] for line in lines}] == [_FAILS, 0, 1, 2]
     assert all(asked - _SLACK_S <= line["time"] <= ended + _SLACK_S for line in lines)
