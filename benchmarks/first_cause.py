@@ -29,7 +29,7 @@ from benchmarks.processes import ROOT, environment, temporary_home
 SEED = 20261120
 _SCENARIOS, _RIGHT = 30, 29
 _NODES = 4
-_AT_ONCE = 2
+_AT_ONCE = 3
 _START_S, _FALL_S = 180.0, 60.0
 _LOOK_S = 0.1
 # So long after its first word a launcher kills those that are still there.
