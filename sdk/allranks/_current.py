@@ -296,11 +296,11 @@ def watch(model: Any, log: str | None = "gradients", log_freq: int = 1000) -> No
         run.watch(model, log, log_freq)
 
 
-def alert(title: str, text: str = "", level: str = "INFO") -> None:
+def alert(title: str, text: str = "", level: str = "INFO", wait: float = 0.0) -> None:
     """`Run.alert` of the current run."""
     run = _acting()
     if run is not None:
-        run.alert(title, text, level)
+        run.alert(title, text, level, wait)
 
 
 def agree(name: str, value: Any, step: int | None = None) -> None:

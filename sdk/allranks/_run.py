@@ -42,6 +42,8 @@ DEVICE_TIMEOUT_S = 2.0
 SUMMARIES = ("last", "min", "max", "mean")
 ALERT_LEVELS = ("INFO", "WARN", "ERROR")
 _MAX_ALERT_CHARS = 16_384
+# Titles that may have numbers in them must not fill memory.
+_MAX_PACED_ALERTS = 1000
 _MAX_NAME_CHARS = 256
 # What a log is accompanied by: imported where a fork waits for it.
 _NEEDED = ("allranks._companions", "allranks._files", "allranks._console", "allranks._sections")
@@ -113,6 +115,8 @@ class Run:
         self._last_status: dict[str, Any] | None = None
         # Where kills for want of memory are counted; empty where nowhere, None before the first beat.
         self._oom_file: str | None = None
+        # By title, when an alert was last kept that may not come again at once.
+        self._alerted: dict[str, float] = {}
         self._starting = threading.RLock()
 
     def __repr__(self) -> str:
@@ -259,17 +263,25 @@ class Run:
 
         _watch.unwatch(self, model)
 
-    def alert(self, title: str, text: str = "", level: str = "INFO") -> None:
+    def alert(self, title: str, text: str = "", level: str = "INFO", wait: float = 0.0) -> None:
         """Keeps a message for people.
 
         Args:
             level: `INFO`, `WARN` or `ERROR`.
+            wait: for so many seconds this process keeps no other one of this title.
         """
+        title, now = str(title)[:_MAX_ALERT_CHARS], time.monotonic()
+        if isinstance(wait, int | float) and wait > 0:
+            if now - self._alerted.get(title, float("-inf")) < wait:
+                return
+            if len(self._alerted) >= _MAX_PACED_ALERTS:
+                self._alerted.clear()
+            self._alerted[title] = now
         word = str(getattr(level, "value", level)).upper()
         if word not in ALERT_LEVELS:
             warn_once("alert", f"alert(): level is one of {', '.join(ALERT_LEVELS)}, not {level!r:.40}; INFO is used")
             word = "INFO"
-        body = {"title": str(title)[:_MAX_ALERT_CHARS], "text": str(text)[:_MAX_ALERT_CHARS], "level": word}
+        body = {"title": title, "text": str(text)[:_MAX_ALERT_CHARS], "level": word}
         self._append(Kind.ALERT, body)
 
     def agree(self, name: str, value: Any, step: int | None = None) -> None:

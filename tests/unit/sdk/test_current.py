@@ -67,6 +67,16 @@ def test_an_alert_is_a_record_and_an_unknown_level_is_said(
     assert "'LOUD'" in capsys.readouterr().err
 
 
+def test_an_alert_that_is_to_wait_is_kept_once_by_its_title(sdk_home: Path) -> None:
+    run = offline()
+    for _ in range(3):
+        run.alert("lr is odd", wait=600)
+        allranks.alert("each time")
+    run.alert("other", wait=600)
+    titles = [alert[2]["title"] for alert in of_kind(spooled(sdk_home / "spool"), Kind.ALERT)]
+    assert titles == ["lr is odd", "each time", "each time", "each time", "other"]
+
+
 # -- copies and pickles in one process ------------------------------------------------------------------------------
 
 

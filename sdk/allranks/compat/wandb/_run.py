@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from allranks._signals import is_from_handler
 from allranks._warnings import warn_once
-from allranks.compat.wandb._alerts import AlertLevel, AlertPace, level_name
+from allranks.compat.wandb._alerts import AlertLevel, level_name, wait_s
 from allranks.compat.wandb._artifact import Artifact
 from allranks.compat.wandb._facts import Facts
 from allranks.compat.wandb._left_out import LeftOut, say_left_out, without
@@ -45,7 +45,6 @@ class Run(Facts):
     def __init__(self, run: AllranksRun, chosen: Mapping[str, Any] | None = None) -> None:
         super().__init__(run, chosen or {})
         self._step = 0
-        self._pace = AlertPace()
         self._open_mappings()
 
     def __repr__(self) -> str:
@@ -139,8 +138,7 @@ class Run(Facts):
         wait_duration: float | timedelta | None = None,
     ) -> None:
         """Stores a message for people, unless there was one of this title less than `wait_duration` ago."""
-        if self._pace.may_pass(str(title), wait_duration):
-            self._run.alert(title, text, level_name(level))
+        self._run.alert(title, text, level_name(level), wait_s(wait_duration))
 
     def watch(
         self,
