@@ -6,18 +6,15 @@ import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi import Path as InPath
 from pydantic import BaseModel, Field
 
 from allranks_collector import queries
 from allranks_collector.api.answers import answer
-from allranks_collector.api.context import Context
+from allranks_collector.api.context import Context, RunId
 from allranks_collector.queries.attempts import list_attempts
 from allranks_collector.queries.timeline import timeline as states_over_time
 
 router = APIRouter(tags=["health"])
-
-RunId = Annotated[str, InPath(description="the run's id, a beginning of it, or its name")]
 
 
 class AttemptAnswer(BaseModel):

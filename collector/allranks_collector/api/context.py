@@ -7,7 +7,8 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias, cast
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
+from fastapi import Path as InPath
 
 from allranks_bus.errors import AllranksError
 from allranks_collector.queries import LineOrders
@@ -127,3 +128,7 @@ def _context(request: Request) -> ApiContext:
 
 
 Context = Annotated[ApiContext, Depends(_context)]
+
+# What most questions begin with.
+RunId = Annotated[str, InPath(description="the run's id, a beginning of it that no other run has, or its name")]
+OneAttempt = Annotated[int | None, Query(description="the newest if absent")]

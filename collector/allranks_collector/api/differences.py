@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query, Request, Response
-from fastapi import Path as InPath
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from allranks_collector import queries
 from allranks_collector.api.answers import answer
-from allranks_collector.api.context import Context
+from allranks_collector.api.context import Context, OneAttempt, RunId
 from allranks_collector.queries.differences import list_differences
 
 router = APIRouter(tags=["health"])
@@ -56,8 +55,8 @@ ANSWERS: dict[int | str, dict[str, Any]] = {200: {"model": DifferencesAnswer}}
 def differences(
     request: Request,
     context: Context,
-    id: Annotated[str, InPath(description="the run's id, a beginning of it, or its name")],  # noqa: A002
-    attempt: Annotated[int | None, Query(description="the newest if absent")] = None,
+    id: RunId,  # noqa: A002
+    attempt: OneAttempt = None,
 ) -> Response:
     """What differs between the ranks of one attempt, and values that should agree and do not."""
     with context.reading() as cursor:

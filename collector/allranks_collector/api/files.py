@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from allranks_collector import queries
 from allranks_collector.api import models
 from allranks_collector.api.answers import answer, refusal
-from allranks_collector.api.context import ApiContext, Context
+from allranks_collector.api.context import ApiContext, Context, RunId
 from allranks_collector.files import FileStore
 
 # A browser saves it and does not show it; should one show it all the same, it does nothing and is nobody.
@@ -30,7 +30,6 @@ _HEADERS = {
 _TRIES = 3
 _RANGE = re.compile(rb"bytes=(\d{1,19}-\d{0,19}|-\d{1,19})")
 
-RunId = Annotated[str, InPath(description="the run's id, a beginning of it that no other run has, or its name")]
 
 router = APIRouter(tags=["files"])
 

@@ -7,13 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi import Path as InPath
 from fastapi.responses import StreamingResponse
 
 from allranks_collector import queries
 from allranks_collector.api import models
 from allranks_collector.api.answers import answer
-from allranks_collector.api.context import ApiContext, Context
+from allranks_collector.api.context import ApiContext, Context, RunId
 from allranks_collector.escapes import shown
 from allranks_collector.folding import fold_stream, origin
 
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 
 # How many lines of a text are in memory at once, beside those that wait for their like.
 TEXT_LINES = 5000
-
-RunId = Annotated[str, InPath(description="the run's id, a beginning of it that no other run has, or its name")]
 
 
 def _filters(

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from anyio import from_thread
 from fastapi import APIRouter, Query, Request, Response
-from fastapi import Path as InPath
 from fastapi.responses import StreamingResponse
 
 from allranks_collector import queries
 from allranks_collector.api import models
 from allranks_collector.api.answers import answer, refusal
-from allranks_collector.api.context import Context
+from allranks_collector.api.context import Context, OneAttempt, RunId
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +29,6 @@ LIVE_STATES = ("running", "stalled")
 # What a file is sent in, in bytes.
 CHUNK_BYTES = 256 * 1024
 
-RunId = Annotated[str, InPath(description="the run's id, a beginning of it that no other run has, or its name")]
 Ranks = Annotated[str | None, Query(description="ranks and ranges, as in 0-3,7; all if absent")]
 StepMin = Annotated[int | None, Query(description="first step wanted")]
 StepMax = Annotated[int | None, Query(description="last step wanted, inclusive")]
@@ -73,7 +71,7 @@ def ranks(
     request: Request,
     context: Context,
     id: RunId,  # noqa: A002
-    attempt: Annotated[int | None, Query(description="the newest if absent")] = None,
+    attempt: OneAttempt = None,
 ) -> Response:
     """The ranks of one attempt, in order. Those that have not come yet are `expected`."""
     with context.reading() as cursor:

@@ -6,15 +6,13 @@ from typing import Annotated
 
 from anyio import from_thread
 from fastapi import APIRouter, Query, Request, Response
-from fastapi import Path as InPath
 
 from allranks_collector import queries
 from allranks_collector.api import models
 from allranks_collector.api.answers import answer, refusal
-from allranks_collector.api.context import Context
+from allranks_collector.api.context import Context, RunId
 from allranks_collector.queries.stacks import newest_stacks
 
-RunId = Annotated[str, InPath(description="the run's id, a beginning of it that no other run has, or its name")]
 Ranks = Annotated[str | None, Query(description="ranks and ranges, as in 0-3,7; all if absent")]
 Threads = Annotated[bool, Query(description="false leaves out the threads: small, also of a thousand ranks")]
 

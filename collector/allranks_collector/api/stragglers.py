@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi import Path as InPath
 from pydantic import BaseModel, Field
 
 from allranks_collector import queries
 from allranks_collector.api.answers import answer
-from allranks_collector.api.context import Context
+from allranks_collector.api.context import Context, OneAttempt, RunId
 from allranks_collector.queries.stragglers import MAX_RANKS, list_stragglers
 
 router = APIRouter(tags=["health"])
@@ -55,8 +54,8 @@ ANSWERS: dict[int | str, dict[str, Any]] = {200: {"model": StragglersAnswer}}
 def stragglers(
     request: Request,
     context: Context,
-    id: Annotated[str, InPath(description="the run's id, a beginning of it, or its name")],  # noqa: A002
-    attempt: Annotated[int | None, Query(description="the newest if absent")] = None,
+    id: RunId,  # noqa: A002
+    attempt: OneAttempt = None,
     limit: Annotated[int, Query(ge=1, le=MAX_RANKS, description="at most so many ranks")] = 100,
 ) -> Response:
     """Which ranks of one attempt cost the others time before a collective, and in which section."""

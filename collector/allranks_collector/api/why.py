@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query, Request, Response
-from fastapi import Path as InPath
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from allranks_collector import queries
 from allranks_collector.api.answers import answer
-from allranks_collector.api.context import Context
+from allranks_collector.api.context import Context, OneAttempt, RunId
 from allranks_collector.queries.why import why as reasons
 
 router = APIRouter(tags=["health"])
@@ -103,8 +102,8 @@ ANSWERS: dict[int | str, dict[str, Any]] = {200: {"model": WhyAnswer}}
 def why(
     request: Request,
     context: Context,
-    id: Annotated[str, InPath(description="the run's id, a beginning of it, or its name")],  # noqa: A002
-    attempt: Annotated[int | None, Query(description="the newest if absent")] = None,
+    id: RunId,  # noqa: A002
+    attempt: OneAttempt = None,
 ) -> Response:
     """Which rank of the attempt failed first and why, who followed, and who never came."""
     live = context.live
