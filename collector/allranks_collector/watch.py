@@ -34,6 +34,8 @@ from allranks_collector.store import Store
 _LOOK_S = 0.5
 # Who has ended with exit code 0 is called dead only when no CLOSE has come for so long.
 _CLOSE_COMES_S = 5.0
+# So many writers are remembered that have beaten and not yet opened.
+_MAX_COMING = 20_000
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ class Watch:
         self._listener = listener
         self._ward = Ward(patience)
         self._clocks = Clocks()
+        # Of those whose OPEN is still to come: when their first beat arrived, and when it was sent by their clocks.
+        self._coming: dict[bytes, tuple[int, int]] = {}
         self._ooms = OomWatch()
         self._places = Places()
         self._watched: dict[int, Watched] = {}
@@ -223,11 +227,20 @@ class Watch:
     def opened(self, book: WriterBook) -> None:
         """A writer has come."""
         self._admit(_watched(book), book.process, State.RUNNING)
+        first = self._coming.pop(book.id, None)
+        if first is not None:
+            self._time(book.writer, *first)
 
     def beat(self, beat: Beat) -> None:
         """A beat has come in; who is not watched is not met by that."""
         watched = self._by_id.get(beat.writer)
-        if watched is None or beat.status.get("drained") is True:
+        if beat.status.get("drained") is True:
+            return
+        if watched is None:
+            # It asks where to begin, and may have ended before its next one.
+            if len(self._coming) >= _MAX_COMING:
+                self._coming.clear()
+            self._coming.setdefault(beat.writer, (time.time_ns(), beat.sent_ns))
             return
         step = beat.status.get("step")
         known = step if type(step) is int and step >= 0 else None
@@ -238,12 +251,15 @@ class Watch:
     def _observe(self, watched: Watched, beat: Beat) -> None:
         """What a beat tells beside that the writer lives: how its clock goes, and kills for want of memory."""
         now_ns = time.time_ns()
-        offset_ns = self._clocks.see(watched.writer, now_ns, beat.sent_ns)
-        if offset_ns is not None:
-            self._listener.keep(ClockNote(watched.writer, offset_ns))
+        self._time(watched.writer, now_ns, beat.sent_ns)
         killed = self._ooms.hear(watched.writer, beat.status.get("oom"))
         if killed:
             self._listener.keep(EventNote(watched.writer, watched.run, now_ns, "oom", {"killed": killed}))
+
+    def _time(self, writer: int, arrived_ns: int, sent_ns: int) -> None:
+        offset_ns = self._clocks.see(writer, arrived_ns, sent_ns)
+        if offset_ns is not None:
+            self._listener.keep(ClockNote(writer, offset_ns))
 
     def progress(self, writer: int, step: int) -> None:
         """A step of a writer has been stored."""

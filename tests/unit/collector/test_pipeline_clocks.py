@@ -68,6 +68,7 @@ async def test_of_two_that_fail_the_first_is_named_though_its_clock_is_five_minu
     async with running(store, address):
         with peer(address, ahead) as one, peer(address, right) as two:
             for side, off_ns in ((one, OFF_NS), (two, 0)):
+                _beat(side, off_ns)
                 await side.meet()
                 side.send(side.writer.batch([_open(side.writer, off_ns)]))
                 await side.hear_position(1)
@@ -89,6 +90,21 @@ async def test_of_two_that_fail_the_first_is_named_though_its_clock_is_five_minu
     offsets = dict(_rows(store, "SELECT host, max(offset_ns) FROM clocks JOIN writers USING (writer) GROUP BY host"))
     assert abs(offsets["ahead"] + OFF_NS) < 30 * S
     assert abs(offsets["right"]) < 30 * S
+
+
+async def test_the_clock_of_a_writer_is_known_that_has_ended_before_its_second_beat(
+    store: Store, address: Address
+) -> None:
+    writer = HandWriter()
+    async with running(store, address):
+        with peer(address, writer) as one:
+            _beat(one, OFF_NS)  # which asks where to begin, as that of every publisher
+            await one.meet()
+            one.send(writer.batch([_open(writer, OFF_NS), _close(writer, time.time_ns() + OFF_NS)]))
+            await one.hear_position(2)
+            await _until(lambda: _rows(store, "SELECT count(*) FROM clocks") == [(1,)])
+    ((offset_ns,),) = _rows(store, "SELECT offset_ns FROM clocks")
+    assert abs(offset_ns + OFF_NS) < 30 * S
 
 
 async def test_a_kill_for_want_of_memory_that_a_beat_tells_is_an_event(store: Store, address: Address) -> None:
