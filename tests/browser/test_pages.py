@@ -234,6 +234,17 @@ def test_the_verdict_stands_on_top_and_its_rank_before_those_that_told_sooner(
     expect(run_page.problems.nth(0)).to_contain_text("first")
 
 
+def test_who_is_missing_is_told_on_top_until_it_comes(page: Page, double: CollectorDouble) -> None:
+    _training(double, ranks=3)
+    found = {"outcome": "running", "first": None, "stalled": [], "lines": ["not complete", "3 of 4 present"]}
+    double.state.why = {**found, "roll_call": {"missing": [{"rank": 3, "host": "node-1"}]}}
+    RunPage(page, double.url, "r1").open()
+    expect(page.get_by_test_id("verdict")).to_contain_text("3 of 4 present")
+    double.state.why = {**found, "roll_call": {"missing": []}}
+    double.emit("ranks", run="r1")
+    expect(page.get_by_test_id("verdict")).to_have_count(0)
+
+
 def test_a_cell_follows_its_rank(page: Page, double: CollectorDouble) -> None:
     _training(double)
     run_page = RunPage(page, double.url, "r1").open()
