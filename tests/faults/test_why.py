@@ -94,3 +94,17 @@ def test_who_raises_is_named_before_those_that_its_launcher_ends(collector: Coll
     assert (first["rank"], first["kind"], first["cause"]) == (1, "exception", "ValueError: the loss is not a number")
     assert first["exception"]["traceback"]
     assert {fate["kind"] for fate in found["followers"]} == {"terminated"}
+
+
+@pytest.mark.parametrize(("job", "state"), [({"SLURM_JOB_ID": "7"}, "preempted"), ({}, "killed")])
+def test_a_job_that_its_scheduler_ends_is_preempted_and_no_rank_of_it_has_failed(
+    collector: CollectorProcess, job: dict[str, str], state: str
+) -> None:
+    with Job(collector.home, collector.url, env=job).ranks(2, "hang", "0", "0.01") as ranks:
+        wait_until(lambda: len(collector.ranks(RUN)) == 2, "both have come", timeout_s=60.0)
+        for rank in ranks:
+            rank.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: collector.get(f"/api/runs/{RUN}")["state"] == state, "its end is told", timeout_s=60.0)
+        for rank in ranks:
+            rank.wait()
+    assert collector.get(f"/api/runs/{RUN}/why")["outcome"] == "stopped"
