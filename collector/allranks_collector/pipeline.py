@@ -336,6 +336,7 @@ class Pipeline:
             self._publish("logs", run_id, {})
         for run_id in {book.run.id for book in done.opened}:
             self._publish("runs", run_id, {})
+            self._publish("events", run_id, {})
         if done.opened:
             self.files.runs_came()
         self.stacks.answered(done.answered)
@@ -385,7 +386,7 @@ class Pipeline:
         # A process that went well, or of which nobody knows: it may have closed, and that is on its way.
         is_sure = change.sign is not Sign.GONE
         alerts = self._alerts
-        if watched.role == "rank":
+        if watched.role == "rank" and not self.watch.is_rival(watched.writer):
             self.stacks.changed(watched.run, watched.run_id, change.state)
             if alerts is not None:
                 alerts.changed(watched.run, watched.writer, watched.rank, state, reason, is_sure=is_sure)

@@ -28,7 +28,7 @@ from allranks_collector.ingest import ClockNote, EventNote, Note
 from allranks_collector.ledger import WriterBook, process_of
 from allranks_collector.liveness import wait_for_exit
 from allranks_collector.oom import OomWatch
-from allranks_collector.queries.claims import claimants
+from allranks_collector.queries.claims import claimants, rivals
 from allranks_collector.store import Store
 
 _LOOK_S = 0.5
@@ -55,11 +55,17 @@ class Watched:
 
 @dataclass(frozen=True)
 class Lived:
-    """A writer that lived when the collector was last here; `is_rival` where it shared its rank with another."""
+    """A writer that lived when the collector was last here.
+
+    Attributes:
+        is_told: it has been said that it shares its rank with another.
+        is_rival: that one had it first.
+    """
 
     watched: Watched
     process: ProcessIdentity
     state: State
+    is_told: bool
     is_rival: bool
 
 
@@ -94,6 +100,7 @@ class Watch:
         self._coming: dict[bytes, tuple[int, int]] = {}
         self._ooms = OomWatch()
         self._places = Places()
+        self._rivals: set[int] = set()
         self._watched: dict[int, Watched] = {}
         self._by_id: dict[bytes, Watched] = {}
         # The processes that can be seen from here.
@@ -125,6 +132,10 @@ class Watch:
         watched = self._watched.get(writer)
         return None if watched is None else watched.run
 
+    def is_rival(self, writer: int) -> bool:
+        """True for a writer that claims a rank which another one had first: what becomes of it is not the rank's."""
+        return writer in self._rivals
+
     def has_ended(self, run: int) -> bool:
         """True where nobody of a run is thought to live."""
         return all(
@@ -136,7 +147,7 @@ class Watch:
     async def find(self) -> list[Lived]:
         """The writers that lived when the collector was last here, or were given up only for want of a sign."""
 
-        def read() -> tuple[list[tuple[Any, ...]], set[int]]:
+        def read() -> tuple[list[tuple[Any, ...]], set[int], set[int]]:
             with self._store.cursor() as cursor:
                 rows = cursor.execute(
                     "SELECT w.id, w.writer, w.run, r.id, w.attempt, w.rank, w.role, w.host, w.identity,"
@@ -146,15 +157,17 @@ class Watch:
                     " AND (coalesce(s.state, 'running') IN ('running', 'stalled', 'unreachable')"
                     " OR (s.state = 'dead' AND (s.detail->>'lost') = 'true'))"
                 ).fetchall()
-                return rows, claimants(cursor, {row[2] for row in rows})
+                runs = {row[2] for row in rows}
+                return rows, claimants(cursor, runs), rivals(cursor, runs)
 
-        rows, told = await anyio.to_thread.run_sync(read)
+        rows, told, known_rivals = await anyio.to_thread.run_sync(read)
         return [
             Lived(
                 Watched(bytes.fromhex(id_), writer, run, run_id, attempt, rank, role, host, str(identity["launch"])),
                 process_of(identity),
                 State(state),
                 writer in told,
+                writer in known_rivals,
             )
             for id_, writer, run, run_id, attempt, rank, role, host, text, state in rows
             for identity in [json.loads(text)]
@@ -168,7 +181,9 @@ class Watch:
             self._task_group = task_group
             try:
                 for one in lived:
-                    self._admit(one.watched, one.process, one.state, is_rival=one.is_rival)
+                    self._admit(one.watched, one.process, one.state, is_told=one.is_told)
+                    if one.is_rival:
+                        self._rivals.add(one.watched.writer)
                 task_status.started()
                 await self._look()
             finally:
@@ -186,6 +201,7 @@ class Watch:
             looked_at = now
             self._tell(self._ward.look(now, self._condition))
             for claim, body in claimed_twice(self._places.look(self._alive_ns)):
+                self._rivals.update(body["rivals"])
                 self._listener.said(self._watched[claim.writer], TWICE, body)
 
     def _alive_ns(self, writer: int) -> int | None:
@@ -285,7 +301,7 @@ class Watch:
 
     # -- the list --------------------------------------------------------------------------------------------------
 
-    def _admit(self, watched: Watched, process: ProcessIdentity, state: State, *, is_rival: bool = False) -> None:
+    def _admit(self, watched: Watched, process: ProcessIdentity, state: State, *, is_told: bool = False) -> None:
         if watched.writer in self._watched:
             return
         if watched.role == "rank":
@@ -295,7 +311,7 @@ class Watch:
                 process=who,
                 since_ns=time.time_ns(),
             )
-            self._places.come(claim, is_told=is_rival)
+            self._places.come(claim, is_told=is_told)
         self._watched[watched.writer] = self._by_id[watched.id] = watched
         self._listener.met(watched)
         group = watched.run if watched.role == "rank" else None

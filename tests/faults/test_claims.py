@@ -58,8 +58,14 @@ def test_a_second_process_at_a_rank_is_said_and_its_death_is_nobody_elses(collec
             check=True,
         )
         assert text in shown.stdout
-        for rank in ranks:
-            rank.stop()
+        # Had the second one's end been told, this would be one of two, or held back.
+        ranks[1].kill()
+        (alert,) = wait_until(
+            lambda: collector.get(f"/api/runs/{RUN}/events?kind=alerted")["events"], "a rank's end is told"
+        )
+        assert ": rank 1 on " in alert["body"]["title"]
+        assert "other" not in alert["body"]["title"]
+        ranks[0].stop()
         collector.await_drained()
         for place, logged in ((0, ranks[0].returned), (1, ranks[1].returned)):
             (curve,) = collector.get(f"/api/runs/{RUN}/metrics?key=i&ranks={place}&buckets=0")["series"]

@@ -21,9 +21,9 @@ RIVALS = (
 )
 
 
-def rivals(cursor: duckdb.DuckDBPyConnection, run: RunRef) -> set[int]:
-    """The writers of a run that claim a rank which another had first; their data is stored as their own."""
-    return {writer for (writer,) in cursor.execute(RIVALS, {"runs": [run.run]}).fetchall()}
+def rivals(cursor: duckdb.DuckDBPyConnection, runs: Iterable[int]) -> set[int]:
+    """The writers of runs that claim a rank which another had first; their data is stored as their own."""
+    return {writer for (writer,) in cursor.execute(RIVALS, {"runs": list(runs)}).fetchall()}
 
 
 def claimants(cursor: duckdb.DuckDBPyConnection, runs: Iterable[int]) -> set[int]:

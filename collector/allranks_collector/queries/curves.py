@@ -161,7 +161,7 @@ def _choose(cursor: duckdb.DuckDBPyConnection, run: RunRef, request: CurveReques
         " ORDER BY series",
         {"run": run.run, "kind": request.kind, "keys": None if request.keys is None else list(request.keys)},
     ).fetchall()
-    apart = rivals(cursor, run)
+    apart = rivals(cursor, [run.run])
     rows = [row for row in rows if row[1] not in apart]
     newest: dict[str, int] = {}
     for _, _, key, _, attempt in rows:

@@ -89,7 +89,7 @@ def read_writers(cursor: duckdb.DuckDBPyConnection, run: RunRef, attempt: int | 
 
 def read_ranks(cursor: duckdb.DuckDBPyConnection, run: RunRef, attempt: int | None) -> list[WriterRow]:
     """As `read_writers`, the ranks alone: no children, and nobody who claims a rank that another had first."""
-    apart = rivals(cursor, run)
+    apart = rivals(cursor, [run.run])
     return [row for row in read_writers(cursor, run, attempt) if row.role != "child" and row.writer not in apart]
 
 
@@ -116,7 +116,7 @@ def list_ranks(
     ranks: dict[int, dict[str, Any]] = {}
     children: dict[int, list[dict[str, Any]]] = {}
     others: dict[int, list[dict[str, Any]]] = {}
-    known_rivals = rivals(cursor, run)
+    known_rivals = rivals(cursor, [run.run])
     world = 0
     for row in read_writers(cursor, run, attempt):
         told = row.told

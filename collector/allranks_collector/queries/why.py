@@ -60,7 +60,7 @@ def why(
         `text`, and `claims`: what is odd about who they say they are, one sentence each.
     """
     attempt = newest_attempt(cursor, run) if attempt is None else attempt
-    apart = rivals(cursor, run)
+    apart = rivals(cursor, [run.run])
     rows = read_writers(cursor, run, attempt)
     writers = {row.rank: row for row in rows if row.role != "child" and row.writer not in apart}
     world = max((row.world_size or 0 for row in writers.values()), default=0)
