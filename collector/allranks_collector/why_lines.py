@@ -65,7 +65,7 @@ def tell(answer: Mapping[str, Any]) -> list[str]:
             _verdict(first, outcome),
             _when(first),
             _last_words(first["last_lines"], first["words"]),
-            _followers([fate for fate in answer["followers"] if fate["rank"] not in first["lost"]]),
+            _others(answer, [fate for fate in answer["followers"] if fate["rank"] not in first["lost"]]),
             f"{roll} To do: {WHAT_TO_DO[key]}",
         ]
     step = answer["last_step"]
@@ -116,9 +116,18 @@ def _last_words(lines: Sequence[Mapping[str, Any]], telling: str | None) -> str:
     return "last words: " + (_one_line(" | ".join(texts)) if texts else "none are kept")
 
 
-def _followers(followers: Sequence[Mapping[str, Any]]) -> str:
-    if not followers:
+def _others(answer: Mapping[str, Any], followers: Sequence[Mapping[str, Any]]) -> str:
+    """What became of the others: who followed, or who stands still for want of the first."""
+    if followers:
+        return _followers(followers)
+    if not answer["stalled"]:
         return "no other rank failed"
+    ranks = [int(rank["rank"]) for rank in answer["stalled"]]
+    where = f": {answer['stands']}" if answer["stands"] else ""
+    return _one_line(f"no other rank failed; {_ranks(ranks)} {'stands' if len(ranks) == 1 else 'stand'} still{where}")
+
+
+def _followers(followers: Sequence[Mapping[str, Any]]) -> str:
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for fate in followers:
         groups.setdefault(str(fate["kind"]), []).append(fate)

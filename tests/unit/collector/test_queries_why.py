@@ -209,6 +209,31 @@ def test_a_rank_that_is_stopped_is_named_before_those_that_wait_for_it(
     )
 
 
+def test_who_stands_still_since_a_node_is_not_heard_is_told_with_it(
+    store: Store, build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
+) -> None:
+    run = build.run("run-1")
+    writers = [build.writer(run, rank, world_size=4, host=f"node-{rank // 2}", last_step=9) for rank in range(4)]
+    for rank, writer in enumerate(writers):
+        build.state(writer, "stalled" if rank < 2 else "unreachable", since_s=10.0)
+    assert ask(cursor)["lines"][3] == "no other rank failed; ranks 0-1 stand still"
+    stands_at(store, run, {0: writers[0], 1: writers[1]}, 11.0)
+    assert ask(cursor)["lines"][3] == (
+        "no other rank failed; ranks 0-1 stand still: 2 (ranks 0-1) in step train.py:80"
+    )
+
+
+def stands_at(store: Store, run: int, writers: dict[int, int], asked_s: float) -> None:
+    """What ranks answer that were asked then."""
+    token = f"{T0_NS + round(asked_s * S):016x}" + "0" * 16
+    answer = json.dumps({"threads": [{"main": True, "frames": [["/work/train.py", 80, "step"]]}]})
+    with store.transaction() as connection:
+        for rank, writer in writers.items():
+            connection.execute(
+                "INSERT INTO stacks VALUES (?, ?, ?, ?, 0, 'asked', ?)", [run, writer, rank, token, answer]
+            )
+
+
 def test_an_exit_code_that_is_none_makes_no_trouble(
     build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
 ) -> None:
