@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -24,8 +26,12 @@ def _wrong_clock(off_s: int) -> dict[str, str]:
     assert package is not None
     assert package.origin is not None
     library = Path(package.origin).parent / "vendor" / "libfaketime" / "src" / "libfaketime.so.1"
-    assert library.exists()
-    return {"LD_PRELOAD": str(library), "FAKETIME": f"{off_s:+d}s", "DONT_FAKE_MONOTONIC": "1"}
+    env = {"LD_PRELOAD": str(library), "FAKETIME": f"{off_s:+d}s", "DONT_FAKE_MONOTONIC": "1"}
+    told = subprocess.run(
+        [sys.executable, "-c", "import time; print(time.time())"], env=env, stdout=subprocess.PIPE, check=True
+    )
+    assert abs(float(told.stdout) - time.time() - off_s) < 60, "libfaketime does not work here"
+    return env
 
 
 def test_who_failed_first_and_what_was_printed_first_is_told_though_clocks_differ_by_minutes(
