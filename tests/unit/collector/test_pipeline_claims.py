@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any
 
 import anyio
@@ -14,7 +15,8 @@ from tests.support.writers import HandWriter, number, numbers
 
 from allranks_bus.addresses import Address
 from allranks_bus.wire import Refused
-from allranks_collector import queries
+from allranks_collector import queries, watch
+from allranks_collector.claims import Places
 from allranks_collector.queries.why import why
 from allranks_collector.store import Store
 
@@ -48,8 +50,9 @@ def _three() -> list[HandWriter]:
 
 
 async def test_two_processes_at_one_rank_are_said_and_told_apart_and_the_other_rank_is_well(
-    store: Store, address: Address
+    store: Store, address: Address, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(watch, "Places", partial(Places, same_s=0.2))
     writers = _three()
     text = "rank 0 is claimed by 2 processes at once: pid 11 on h1, pid 13 on h3"
     async with running(store, address):
@@ -61,7 +64,7 @@ async def test_two_processes_at_one_rank_are_said_and_told_apart_and_the_other_r
             await _until(lambda: _events(store, "rank-claimed-twice"), a, b, c)
     async with running(store, address):
         with peer(address, writers[0]) as a, peer(address, writers[1]) as b, peer(address, writers[2]) as c:
-            with anyio.move_on_after(4.0):  # a new collector does not say it again
+            with anyio.move_on_after(1.5):  # a new collector does not say it again
                 await _until(lambda: len(_events(store, "rank-claimed-twice")) > 1, a, b, c)
     (event,) = _events(store, "rank-claimed-twice")
     assert event["text"] == text
