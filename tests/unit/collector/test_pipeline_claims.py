@@ -82,6 +82,24 @@ async def test_two_processes_at_one_rank_are_said_and_told_apart_and_the_other_r
     assert points == (3,)
 
 
+async def test_who_came_first_is_known_to_the_next_collector(
+    store: Store, address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _, second = _three()
+    async with running(store, address):
+        for writer in (first, second):
+            with peer(address, writer) as one:
+                await one.meet()
+                one.send(writer.batch([writer.open()]))
+                await one.hear_position(1)
+    monkeypatch.setattr(watch, "Places", partial(Places, same_s=0.0))
+    async with running(store, address):
+        with peer(address, first) as a, peer(address, second) as b:
+            await _until(lambda: _events(store, "rank-claimed-twice"), a, b)
+    (event,) = _events(store, "rank-claimed-twice")
+    assert [claim["pid"] for claim in event["claims"]] == [11, 13]
+
+
 async def test_ranks_that_do_not_agree_on_their_world_are_said_and_nobody_is_missing_by_that(
     store: Store, address: Address
 ) -> None:
