@@ -155,7 +155,7 @@ class Watch:
                     " (SELECT writer, arg_max(state, rowid) AS state, arg_max(detail, rowid) AS detail FROM states"
                     " GROUP BY writer) s USING (writer) WHERE w.role <> 'console'"
                     " AND (coalesce(s.state, 'running') IN ('running', 'stalled', 'unreachable')"
-                    " OR (s.state = 'dead' AND (s.detail->>'lost') = 'true'))"
+                    " OR (s.state = 'dead' AND (s.detail->>'lost') = 'true')) ORDER BY w.writer"
                 ).fetchall()
                 runs = {row[2] for row in rows}
                 return rows, claimants(cursor, runs), rivals(cursor, runs)
