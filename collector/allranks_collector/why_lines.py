@@ -146,10 +146,13 @@ def _standing(stalled: Sequence[Mapping[str, Any]]) -> str:
     ranks = _ranks([int(rank["rank"]) for rank in stalled])
     worst = stalled[0]
     who = f"rank {worst['rank']} on {worst['host']}"
+    is_alone = len(stalled) == 1
     if worst["held"]:
-        return _one_line(f"stalled: {ranks}; {who} is held: {worst['reason']}")
+        return _one_line(f"stalled: {'' if is_alone else f'{ranks}; '}{who} is held: {worst['reason']}")
     where = "before its first step" if worst["last_step"] is None else f"at step {worst['last_step']}"
-    if len({rank["last_step"] for rank in stalled}) == 1 < len(stalled):
+    if is_alone:
+        return _one_line(f"stalled: {who}, {where}")
+    if len({rank["last_step"] for rank in stalled}) == 1:
         odd = f"; {who} stands elsewhere than the others" if worst["odd"] else ""
         return _one_line(f"stalled: {ranks}, all {where}{odd}")
     return _one_line(f"stalled: {ranks}; furthest behind is {who}, {where}")

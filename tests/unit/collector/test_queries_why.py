@@ -209,6 +209,16 @@ def test_a_rank_that_is_stopped_is_named_before_those_that_wait_for_it(
     )
 
 
+def test_one_rank_that_stands_still_is_named_once(build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection) -> None:
+    run = build.run("run-1")
+    build.writer(run, 0, world_size=2, last_step=40)
+    stands = build.writer(run, 1, world_size=2, last_step=8)
+    build.state(stands, "stalled", {"how": "still"}, since_s=5.0)
+    assert ask(cursor)["verdict"] == "stalled: rank 1 on host-a, at step 8"
+    build.state(stands, "stalled", {"how": "stopped", "reason": "stopped by a signal (SIGSTOP) for 6 s"}, since_s=6.0)
+    assert ask(cursor)["verdict"] == "stalled: rank 1 on host-a is held: stopped by a signal (SIGSTOP) for 6 s"
+
+
 def test_who_stands_still_since_a_node_is_not_heard_is_told_with_it(
     store: Store, build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
 ) -> None:
