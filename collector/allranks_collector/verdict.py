@@ -9,6 +9,9 @@ the first, the stronger evidence is believed.
 A rank that is merely not heard is a case of its own: its node may be lost, which brings all others down, or it may
 be cut off from the collector alone, and train on. So it is the cause where the others ended by what a lost peer
 brings about, and none where another surely failed by itself.
+
+And a training that hangs is ended by somebody, or by the time that a collective may take: nobody of those has begun
+it. Where its ranks were asked before that, the one that stood elsewhere than the others has.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -64,12 +67,13 @@ EXIT = Kind("exit", Class.OWN, 4, early_s=_SEEN_S)
 ABORT = Kind("abort", Class.OPEN, 5, early_s=_SEEN_S)
 SILENT = Kind("silent", Class.OPEN, 6, late_s=_BEAT_S)
 GONE = Kind("gone", Class.OPEN, 7, early_s=_SEEN_S)
+HUNG = Kind("hung", Class.OPEN, 7)
 CONNECTION = Kind("connection", Class.ECHO, 8, grace_s=5.0)
 COLLECTIVE = Kind("collective", Class.ECHO, 8, grace_s=60.0)
 TERMINATED = Kind("terminated", Class.ECHO, 8, early_s=_SEEN_S, grace_s=1.0)
 KINDS = (
     *(OOM, CRASH, KILLED, DEVICE_OOM, EXCEPTION, EXIT),
-    *(ABORT, SILENT, GONE),
+    *(ABORT, SILENT, GONE, HUNG),
     *(CONNECTION, COLLECTIVE, TERMINATED),
 )
 _BY_NAME = {kind.name: kind for kind in KINDS}
@@ -129,6 +133,8 @@ class RankFacts:
         is_odd: its stack is elsewhere than those of most others.
         is_lost: it is taken for dead because it was not heard for so long; `at_ns` is when it was last heard.
         words: what its last lines say of its end.
+        hung_at: where it stood, elsewhere than the others, when the training stood still, and has gone on no more.
+        hung_ns: since when it stood still then.
     """
 
     rank: int
@@ -149,6 +155,8 @@ class RankFacts:
     is_odd: bool = False
     is_lost: bool = False
     words: Words | None = None
+    hung_at: str | None = None
+    hung_ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -205,12 +213,27 @@ def judge(ranks: Iterable[RankFacts]) -> Verdict:
         outcome = "stopped" if _is_stopped(first, followers, len(ranks)) else "failed"
         if all(fate.kind is SILENT for fate in fates):
             outcome = "unreachable"
+        hung = _hung(ranks)
+        if hung is not None and first.kind is not SILENT and first.kind not in _BY_ITSELF:
+            first = hung
+            followers = tuple(fate for fate in fates if fate.facts.rank != hung.facts.rank)
         return Verdict(outcome, first, followers, stalled)
     states = {facts.state for facts in ranks}
     for state in ("running", "stalled", "expected", "finished"):
         if state in states and (state != "expected" or states == {"expected"}):
             return Verdict(state, stalled=stalled)
     return Verdict("finished" if "finished" in states else "expected", stalled=stalled)
+
+
+def _hung(ranks: Iterable[RankFacts]) -> Fate | None:
+    """Whom the others waited for; of several the one that stood still first."""
+    found = min(
+        (facts for facts in ranks if facts.hung_at), key=lambda facts: (facts.hung_ns, facts.rank), default=None
+    )
+    if found is None:
+        return None
+    what = f"it stood in {found.hung_at} while the others waited elsewhere"
+    return Fate(replace(found, at_ns=found.hung_ns, doubt_ns=0, early_ns=0), HUNG, what)
 
 
 def fate_of(facts: RankFacts) -> Fate | None:

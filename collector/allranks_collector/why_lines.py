@@ -31,6 +31,7 @@ WHAT_TO_DO: Mapping[str, str] = {
     "exit": "look at its last lines: it ended without an exception",
     "abort": "look at its last lines: a library gave up, perhaps for want of another rank",
     "silent": "look whether its host is up and reaches the collector",
+    "hung": "look at its whole stack: allranks stacks RUN --last --full",
     "gone": "look at its last lines: nobody saw its exit code",
     "connection": "look at the network of its host: no rank had failed before",
     "collective": "no rank had failed before: ask the ranks where they stand next time (allranks stacks RUN)",
@@ -60,7 +61,7 @@ def tell(answer: Mapping[str, Any]) -> list[str]:
     first, outcome = answer["first"], str(answer["outcome"])
     roll = " ".join(f"{said}." for said in (answer["roll_call"]["text"], *answer["roll_call"]["claims"]))
     if first is not None:
-        key = outcome if outcome == "stopped" else str(first["kind"])
+        key = outcome if outcome == "stopped" and first["kind"] != "hung" else str(first["kind"])
         return [
             _verdict(first, outcome),
             _when(first),
@@ -85,7 +86,8 @@ def _verdict(first: Mapping[str, Any], outcome: str) -> str:
             return _one_line(f"{ranks} on {first['host']}: not heard any more, and no rank has failed")
         return _one_line(f"{first['host']} was lost: {ranks} went silent, and the others failed after that")
     who = f"rank {first['rank']} on {first['host']} (pid {first['pid']}{_device(first)})"
-    return _one_line(f"{who} {_FIRST.get(outcome, 'failed first')}: {first['cause']}")
+    did = "hung, and the run was ended for it" if first["kind"] == "hung" else _FIRST.get(outcome, "failed first")
+    return _one_line(f"{who} {did}: {first['cause']}")
 
 
 def _device(first: Mapping[str, Any]) -> str:

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from allranks_collector import last_words
 from allranks_collector.escapes import shown
+from allranks_collector.health import ENDED
 from allranks_collector.last_words import Words
+from allranks_collector.queries.stacks import newest_stacks
+from allranks_collector.quorum import odd_ones
+from allranks_collector.verdict import SECOND_NS
 
 if TYPE_CHECKING:
     import duckdb
@@ -33,6 +37,14 @@ _ENDS_OF_CONSOLES = f"""
     SELECT rank, time_ns, text FROM told JOIN mine USING (writer) WHERE stream > 0
     QUALIFY row_number() OVER (PARTITION BY rank ORDER BY time_ns DESC, stream DESC, line DESC) <= {last_words.LINES}
     ORDER BY rank, time_ns, stream, line"""
+
+
+# The state before the newest one, where that was a stall.
+_BEFORE_THE_END = """
+    SELECT writer, since_ns FROM (
+        SELECT writer, state, since_ns FROM states WHERE writer IN (SELECT unnest(?::INTEGER[]))
+        QUALIFY row_number() OVER (PARTITION BY writer ORDER BY states.rowid DESC) = 2)
+    WHERE state = 'stalled'"""
 
 
 @dataclass(frozen=True)
@@ -91,6 +103,23 @@ def oom_kills(cursor: duckdb.DuckDBPyConnection, run: RunRef, rows: Collection[W
         if writer in hosts:
             found.setdefault(hosts[writer], []).append(time_ns)
     return found
+
+
+def hangs(cursor: duckdb.DuckDBPyConnection, run: RunRef, rows: Collection[WriterRow]) -> dict[int, tuple[int, str]]:
+    """By rank, since when (ns) and where it stood still: those that stood elsewhere than most, and never went on."""
+    ended_ns = max((row.since_ns or 0 for row in rows if row.state in ENDED), default=0)
+    before = cursor.execute(_BEFORE_THE_END, [[row.writer for row in rows if row.state in ENDED]]).fetchall()
+    since: dict[int, int] = dict(before)
+    stood = {row.rank: since[row.writer] for row in rows if row.writer in since}
+    stood |= {row.rank: row.since_ns for row in rows if row.state == "stalled" and row.since_ns is not None}
+    found = newest_stacks(cursor, run, with_threads=False) if stood and ended_ns else None
+    if found is None or found["asked_at"] is None:
+        return {}
+    if not min(stood.values()) <= found["asked_at"] * SECOND_NS <= ended_ns:
+        return {}  # of another attempt, or of a stall before
+    odd = odd_ones(found["groups"])
+    where = {rank: each["where"] for each in found["groups"] if each["answered"] for rank in each["ranks"]}
+    return {rank: (stood[rank], where[rank]) for rank in sorted(odd & stood.keys() & where.keys())}
 
 
 def gpu_of(cursor: duckdb.DuckDBPyConnection, row: WriterRow) -> Gpu | None:

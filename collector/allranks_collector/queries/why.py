@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from allranks_collector.queries.claims import rivals, told_claims
-from allranks_collector.queries.evidence import console_ends, error_files, gpu_of, oom_kills
+from allranks_collector.queries.evidence import console_ends, error_files, gpu_of, hangs, oom_kills
 from allranks_collector.queries.figures import LiveStats, load_figures
 from allranks_collector.queries.logs import LogRequest, list_logs
 from allranks_collector.queries.ranks import WriterRow, newest_attempt, read_writers
@@ -68,6 +68,11 @@ def why(
     facts = _all_facts(cursor, run, attempt, writers, last_seen)
     stands = _stands(cursor, run, [writers[each.rank] for each in facts if each.state == "stalled"])
     odd = odd_ones(stands["groups"])
+    hung = hangs(cursor, run, writers.values())
+    for at, each in enumerate(facts):
+        if each.rank in hung:
+            since_ns, where = hung[each.rank]
+            facts[at] = replace(each, hung_at=where, hung_ns=since_ns)
     verdict = judge(
         [
             *(replace(each, is_odd=each.rank in odd) for each in facts),

@@ -328,6 +328,35 @@ def test_the_line_that_tells_most_stands_before_the_last_ones_and_marks_are_left
     assert ask(cursor)["lines"][2] == "last words: Fatal Python error: Segmentation fault | main() | over"
 
 
+def test_a_run_that_hung_and_was_ended_names_who_stood_elsewhere(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection, store: Store
+) -> None:
+    run = build.run("run-1")
+    writers = [build.writer(run, rank, world_size=3, pid=100 + rank, last_step=7) for rank in range(3)]
+    for writer in writers:
+        build.state(writer, "stalled", {"how": "still"}, since_s=20.0)
+        build.state(writer, "dead", {"signal": "SIGTERM"}, since_s=60.0 + writer / 100)
+    token = f"{T0_NS + 21 * S:016x}{0:016x}"
+    with store.transaction() as connection:
+        for rank, frame in enumerate(
+            [["train.py", 88, "all_reduce"], ["train.py", 88, "all_reduce"], ["d.py", 4, "load"]]
+        ):
+            answer = json.dumps({"threads": [{"name": "MainThread", "main": True, "id": 1, "frames": [frame]}]})
+            connection.execute(
+                "INSERT INTO stacks VALUES (?, ?, ?, ?, 0, 'asked', ?)", [run, writers[rank], rank, token, answer]
+            )
+    found = ask(cursor)
+    assert (found["first"]["rank"], found["first"]["kind"], found["first"]["at"]) == (2, "hung", T0_NS / S + 20)
+    assert found["verdict"] == (
+        "rank 2 on host-a (pid 102, local rank 2) hung, and the run was ended for it:"
+        " it stood in load d.py:4 while the others waited elsewhere"
+    )
+    assert found["lines"][-1].endswith(WHAT_TO_DO["hung"])
+    build.state(writers[2], "running", since_s=70.0)
+    build.state(writers[2], "dead", {"signal": "SIGTERM"}, since_s=80.0)
+    assert ask(cursor)["first"]["kind"] == "terminated"  # it had gone on
+
+
 def test_a_lost_node_is_named_with_its_ranks_also_once_they_are_taken_for_dead(
     build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
 ) -> None:

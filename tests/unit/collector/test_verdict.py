@@ -318,6 +318,37 @@ def test_who_is_held_by_something_in_itself_stands_before_those_that_wait_for_it
     assert [facts.rank for facts in judge(ranks).stalled] == [1, 0]
 
 
+def hung(facts: RankFacts, since_s: float) -> RankFacts:
+    return replace(facts, hung_at="main train.py:41", hung_ns=T0 + round(since_s * S))
+
+
+@pytest.mark.parametrize("end", ["terminated", "watchdog", "killed", "still there"])
+def test_who_hung_is_the_first_however_the_others_were_ended_for_it(end: str) -> None:
+    culprit = {
+        "terminated": told(2, 601.0),
+        "watchdog": told(2, 601.0),
+        "killed": dead(2, 600.0, signal="SIGKILL"),
+        "still there": alive(2, "stalled"),
+    }[end]
+    others = [
+        dead(rank, 600.0, signal="SIGKILL") if end == "killed" else failed(rank, 600.0, TIMEOUT) for rank in (0, 1)
+    ]
+    if end == "terminated":
+        others = [told(0, 600.0), told(1, 600.1)]
+    verdict = judge([*others, hung(culprit, 10.0)])
+    assert verdict.first is not None
+    assert (verdict.first.facts.rank, verdict.first.kind.name, verdict.first.at_ns) == (2, "hung", T0 + 10 * S)
+    assert verdict.first.what == "it stood in main train.py:41 while the others waited elsewhere"
+    assert [fate.facts.rank for fate in verdict.followers] == [0, 1]
+
+
+def test_who_hung_is_no_cause_while_another_failed_by_itself_or_was_lost() -> None:
+    for other in (failed(0, 600.0, OWN), silent(0, 1.0)):
+        verdict = judge([other, failed(1, 600.0, TIMEOUT), hung(told(2, 601.0), 10.0)])
+        assert verdict.first is not None
+        assert verdict.first.facts.rank == 0
+
+
 def test_ranks_that_are_only_not_heard_have_not_failed() -> None:
     verdict = judge([alive(0), silent(1, 0.0)])
     assert verdict.outcome == "unreachable"
