@@ -133,7 +133,7 @@ class RankFacts:
         is_odd: its stack is elsewhere than those of most others.
         is_lost: it is taken for dead because it was not heard for so long; `at_ns` is when it was last heard.
         words: what its last lines say of its end.
-        hung_at: where it stood, elsewhere than the others, when the training stood still, and has gone on no more.
+        hung_at: where it stood, and the others elsewhere, when the training stood still; it has gone on no more.
         hung_ns: since when it stood still then.
     """
 
@@ -232,7 +232,7 @@ def _hung(ranks: Iterable[RankFacts]) -> Fate | None:
     )
     if found is None:
         return None
-    what = f"it stood in {found.hung_at} while the others waited elsewhere"
+    what = f"it stood in {found.hung_at}"
     return Fate(replace(found, at_ns=found.hung_ns, doubt_ns=0, early_ns=0), HUNG, what)
 
 

@@ -118,7 +118,13 @@ def hangs(cursor: duckdb.DuckDBPyConnection, run: RunRef, rows: Collection[Write
     if not min(stood.values()) <= found["asked_at"] * SECOND_NS <= ended_ns:
         return {}  # of another attempt, or of a stall before
     odd = odd_ones(found["groups"])
-    where = {rank: each["where"] for each in found["groups"] if each["answered"] for rank in each["ranks"]}
+    most = found["groups"][0]["where"]
+    where = {
+        rank: f"{each['where']}, and most others in {most}"
+        for each in found["groups"]
+        if each["answered"]
+        for rank in each["ranks"]
+    }
     return {rank: (stood[rank], where[rank]) for rank in sorted(odd & stood.keys() & where.keys())}
 
 

@@ -349,7 +349,7 @@ def test_a_run_that_hung_and_was_ended_names_who_stood_elsewhere(
     assert (found["first"]["rank"], found["first"]["kind"], found["first"]["at"]) == (2, "hung", T0_NS / S + 20)
     assert found["verdict"] == (
         "rank 2 on host-a (pid 102, local rank 2) hung, and the run was ended for it:"
-        " it stood in load d.py:4 while the others waited elsewhere"
+        " it stood in load d.py:4, and most others in all_reduce train.py:88"
     )
     assert found["lines"][-1].endswith(WHAT_TO_DO["hung"])
     build.state(writers[2], "running", since_s=70.0)

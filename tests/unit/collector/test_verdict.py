@@ -338,7 +338,7 @@ def test_who_hung_is_the_first_however_the_others_were_ended_for_it(end: str) ->
     verdict = judge([*others, hung(culprit, 10.0)])
     assert verdict.first is not None
     assert (verdict.first.facts.rank, verdict.first.kind.name, verdict.first.at_ns) == (2, "hung", T0 + 10 * S)
-    assert verdict.first.what == "it stood in main train.py:41 while the others waited elsewhere"
+    assert verdict.first.what == "it stood in main train.py:41"
     assert [fate.facts.rank for fate in verdict.followers] == [0, 1]
 
 
