@@ -14,6 +14,8 @@ from allranks_collector.verdict import TERMINATED, signal_kind
 
 # The worst comes first: it is what the run is.
 _WORST_FIRST = ("failed", "dead", "killed", "preempted")
+# The exceptions that Python and torchelastic make of a signal that asks for the end.
+_TOLD_TO_END = frozenset({"KeyboardInterrupt", "SignalException"})
 # The states of a run of which nothing more is to come.
 ENDED_RUN = frozenset({"finished", *_WORST_FIRST})
 
@@ -22,8 +24,8 @@ def run_end(ends: Iterable[str | None], scheduler: str | None) -> str:
     """What became of a run with at least one rank that is dead or has failed, and none that lives.
 
     Args:
-        ends: of each such rank: `exception`, the name of the signal or the exit code that ended it; None where nobody
-            knows.
+        ends: of each such rank: the type of the exception, the name of the signal or the exit code that ended it;
+            None where nobody knows.
         scheduler: what runs the job, such as `slurm`; None where nothing does.
     """
     found = {_end(end, scheduler) for end in ends}
@@ -33,7 +35,7 @@ def run_end(ends: Iterable[str | None], scheduler: str | None) -> str:
 def _end(end: str | None, scheduler: str | None) -> str:
     if not end or end == "0":
         return "dead"
-    kind = signal_kind(end)
+    kind = TERMINATED if end.rpartition(".")[2] in _TOLD_TO_END else signal_kind(end)
     if kind is None:
         return "failed"
     if kind is TERMINATED:

@@ -132,10 +132,11 @@ def _described(attempt: int, started_ns: int, rows: Sequence[WriterRow], schedul
 def _how(row: WriterRow) -> str | None:
     """How a rank ended badly, as `run_ends` has it."""
     told = row.told
-    if told.get("exception"):
-        return "exception"
+    exception = told.get("exception")
+    if isinstance(exception, dict) and exception.get("type"):
+        return str(exception["type"])
     how = told.get("signal") or told.get("exit_code")
-    return str(how) if how is not None else "exception" if row.state == "failed" else None
+    return str(how) if how is not None else "unknown" if row.state == "failed" else None
 
 
 def _end_of(row: WriterRow) -> int:

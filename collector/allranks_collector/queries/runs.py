@@ -31,8 +31,8 @@ _RANKS_NOW = f"""
         QUALIFY writer = max(writer) OVER (PARTITION BY run, rank)),
     stated AS (
         SELECT writer, state, since_ns, CASE WHEN state IN ('dead', 'failed') THEN coalesce(
-            CASE WHEN detail->>'exception' IS NOT NULL THEN 'exception' END, detail->>'signal', detail->>'exit_code',
-            CASE state WHEN 'failed' THEN 'exception' END) END AS how
+            detail->>'$.exception.type', detail->>'signal', detail->>'exit_code',
+            CASE state WHEN 'failed' THEN 'unknown' END) END AS how
         FROM states WHERE writer IN (SELECT writer FROM now)
         QUALIFY states.rowid = max(states.rowid) OVER (PARTITION BY writer))"""
 
