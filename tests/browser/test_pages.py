@@ -196,6 +196,23 @@ def test_an_exception_is_told_in_a_line_and_its_traceback_on_demand(page: Page, 
     expect(row.locator("pre")).to_contain_text("File x.py")
 
 
+def test_an_event_says_in_words_what_the_collector_keeps_by_numbers(page: Page, double: CollectorDouble) -> None:
+    _training(double)
+    body = {
+        "rank": 0,
+        "text": "rank 0 is claimed by 2 processes at once",
+        "claims": [{"writer": 471}],
+        "rivals": [471],
+    }
+    double.state.events = [
+        {"event": 1, "time": 1.0, "kind": "rank-claimed-twice", "rank": 0, "host": "h", "pid": 1, "body": body}
+    ]
+    page.goto(f"{double.url}/runs/r1?tab=events")
+    row = page.get_by_test_id("events").locator("tr[data-kind=rank-claimed-twice]").first
+    expect(row).to_contain_text("rank 0 is claimed by 2 processes at once")
+    expect(row).not_to_contain_text("471")
+
+
 def test_the_first_rank_to_fail_stands_before_its_victims(page: Page, double: CollectorDouble) -> None:
     _training(double, ranks=4)
     double.state.ranks[3] = rank(3, "failed", ended_at=10.0, exit_code=1, reason="out of memory")

@@ -6,6 +6,8 @@ import { Filter, Notice } from "./bits.js";
 
 const PAGE = 1_000;
 const SHOWN = 500;
+// What the collector keeps for itself, by numbers of writers, beside what it says in words.
+const BY_NUMBERS = new Set(["told", "claims", "rivals"]);
 
 export function EventsTab({ run, pulse }) {
   const { events, error } = useEvents(run, pulse);
@@ -32,8 +34,7 @@ const lineOf = (event) => `${event.kind} rank ${event.rank} ${event.host} ${even
 
 function bodyOf(body) {
   if (body === null || typeof body !== "object") return text(body);
-  // `told` is for a collector that starts again: what an alert told, by numbers.
-  return Object.entries(body).filter(([key, value]) => key !== "told" && value !== null && value !== "")
+  return Object.entries(body).filter(([key, value]) => !BY_NUMBERS.has(key) && value !== null && value !== "")
     .map(([key, value]) => html`<span class="pair" key=${key}><span class="dim">${key}</span> ${key === "exception" ? exceptionOf(value) : text(value)}</span>`);
 }
 
