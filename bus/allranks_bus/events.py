@@ -16,6 +16,7 @@ import msgpack
 
 from allranks_bus import untrusted
 from allranks_bus.errors import ProtocolError
+from allranks_bus.limits import MAX_WORLD_SIZE
 from allranks_bus.records import MAX_PAYLOAD_BYTES
 
 MAX_NAME_BYTES = 1024
@@ -119,9 +120,10 @@ def check_identity(identity: Any) -> Mapping[str, Any]:
         value = identity.get(key)
         if type(value) is not kind:
             raise ProtocolError(f"an identity's {key!r} must be {kind.__name__}, not {untrusted.brief(value)}")
-    if not 0 <= identity["rank"] < identity["world_size"] <= 2**24:
+    if not 0 <= identity["rank"] < identity["world_size"] <= MAX_WORLD_SIZE:
         raise ProtocolError(
-            f"an identity's rank must be 0 to world_size - 1, not {identity['rank']} of {identity['world_size']}"
+            f"an identity's rank must be 0 to world_size - 1, in a world of at most {MAX_WORLD_SIZE:,}, "
+            f"not {identity['rank']} of {identity['world_size']}"
         )
     if not is_run_id(identity["run"]):
         raise ProtocolError(f"a run's id cannot be {untrusted.brief(identity['run'])}")

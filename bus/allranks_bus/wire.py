@@ -21,6 +21,7 @@ from allranks_bus import untrusted
 from allranks_bus.errors import ProtocolError, VersionMismatch
 from allranks_bus.events import is_run_id
 from allranks_bus.limits import MAX_BATCH_RECORDS as MAX_BATCH_RECORDS
+from allranks_bus.limits import MAX_WORLD_SIZE
 from allranks_bus.limits import WRITER_ID_BYTES as WRITER_ID_BYTES
 from allranks_bus.version import PROTOCOL_VERSION
 
@@ -314,7 +315,7 @@ def _offer(sender: bytes, rest: list[Any], body: Frame) -> Offer:
         raise ProtocolError(f"a run's id cannot be {untrusted.brief(run)}")
     size, modified_ns = _counts([told.get("size"), told.get("modified")], 2)
     rank = told.get("rank")
-    if rank is not None and not (type(rank) is int and 0 <= rank < 2**24):
+    if rank is not None and not (type(rank) is int and 0 <= rank < MAX_WORLD_SIZE):
         raise ProtocolError(f"an offer's rank cannot be {untrusted.brief(rank)}")
     return Offer(sender, transfer, sent_ns, run, project, launch, host, name, size, modified_ns, rank)
 

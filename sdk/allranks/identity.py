@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 
 from allranks_bus import home
 from allranks_bus.errors import AllranksError
+from allranks_bus.limits import MAX_WORLD_SIZE
 
 from . import launchers, launches
 from ._digest import sha256
@@ -433,6 +434,8 @@ def _find_place(
         raise IdentityError("world_size", world_size, "a rank beside it: pass rank= too, no launcher tells it")
     at = rank if rank is not None else told.rank if told else 0
     size = world_size if world_size is not None else told.world_size if told else at + 1
+    if size > MAX_WORLD_SIZE:
+        raise IdentityError("world_size", size, f"at most {MAX_WORLD_SIZE:,}")
     if at >= size:
         raise IdentityError("rank", at, f"a rank below the world's size, {size}: ranks count from 0")
     known = world_size is not None or (told is not None and told.world_known)

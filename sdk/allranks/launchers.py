@@ -18,6 +18,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from allranks_bus.limits import MAX_WORLD_SIZE
+
 Env = Mapping[str, str]
 
 # Step numbers from here up are not steps of tasks: interactive 0xfffffffa, batch …fb, extern …fc, pending …fd.
@@ -234,6 +236,8 @@ def _local_place(row: Row, env: Env) -> Place | str:
 def _checked(row: Row, env: Env, rank: int, world: int | None) -> Place | str:
     if world is None or world < 1:
         return f"{row.rank}={env[row.rank]} without a valid {row.world_size[0]}: ignored"
+    if world > MAX_WORLD_SIZE:
+        return f"a world of {world:,} (from {row.world_size[0]}) is larger than {MAX_WORLD_SIZE:,}: ignored"
     if rank >= world:
         return f"rank {rank} (from {row.rank}) is outside a world of {world} (from {row.world_size[0]}): ignored"
     return Place(

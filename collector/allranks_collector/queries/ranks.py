@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from allranks_collector.health import ENDED
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from allranks_collector.queries.select import RunRef
 
+# Of those that have not come; in a world of more, the lowest are listed.
+MAX_EXPECTED = 16_384
 # What a state's detail may say of an end.
 _DETAILS = ("exit_code", "signal", "reason", "exception")
 
@@ -108,8 +111,8 @@ def list_ranks(
 ) -> list[dict[str, Any]]:
     """The ranks of an attempt (None: the newest), in order. Ranks that have not come yet are `expected`.
 
-    A rank's figures are its own writer's; its forked children are under `children`, in the same form but shorter, and
-    under `rivals` other processes that claim to be it.
+    Of those at most MAX_EXPECTED are listed. A rank's figures are its own writer's; its forked children are under
+    `children`, in the same form but shorter, and under `rivals` other processes that claim to be it.
     """
     if attempt is None:
         attempt = newest_attempt(cursor, run)
@@ -140,7 +143,8 @@ def list_ranks(
         else:
             ranks[row.rank] = {"rank": row.rank, "attempt": attempt, "local_rank": row.local_rank, **shared}
             world = max(world, row.world_size or 0)
-    for rank in sorted({*range(world), *children} - set(ranks)):
+    missing = (rank for rank in range(world) if rank not in ranks)
+    for rank in {*islice(missing, MAX_EXPECTED), *(children.keys() - ranks)}:
         ranks[rank] = _expected(rank, attempt)
     return [
         {**ranks[rank], "children": children.get(rank, []), "rivals": others.get(rank, [])} for rank in sorted(ranks)

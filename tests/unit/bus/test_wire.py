@@ -65,7 +65,7 @@ _downs: st.SearchStrategy[Down] = (
 _texts = st.text(max_size=20)
 _offers = st.builds(
     Offer, _writers, _writers, _counts, st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", fullmatch=True),
-    *[_texts] * 4, _counts, _counts, st.none() | st.integers(0, 2**24 - 1),
+    *[_texts] * 4, _counts, _counts, st.none() | st.integers(0, 2**17 - 1),
 )  # fmt: skip
 
 
@@ -257,7 +257,7 @@ def test_an_offer_of_nobodys_file_has_no_rank() -> None:
     [
         ("run", None), ("run", "../up"), ("run", ""), ("project", b"p"), ("launch", 1), ("host", None),
         ("name", None), ("name", b"a"), ("size", -1), ("size", 1.5), ("size", 2**63),
-        ("modified", None), ("modified", True), ("rank", -1), ("rank", 2**24), ("rank", "0"), ("rank", True),
+        ("modified", None), ("modified", True), ("rank", -1), ("rank", 2**17), ("rank", "0"), ("rank", True),
     ],
 )  # fmt: skip
 def test_an_offer_that_cannot_be_is_refused(key: str, value: object) -> None:

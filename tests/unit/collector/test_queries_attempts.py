@@ -267,7 +267,7 @@ def test_a_rank_that_went_to_and_fro_has_few_spans_and_its_last_state(
 def test_a_rank_that_claims_an_immense_world_makes_no_immense_answer(
     build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
 ) -> None:
-    build.writer(build.run("run-1"), 2**24 - 1, world_size=2**24)
+    build.writer(build.run("run-1"), 2**17 - 1, world_size=2**17)
     found = timeline(cursor, find_run(cursor, "run-1"), now_ns=T0_NS + S)
     assert len(found["ranks"]) == MAX_ROWS
     assert states(found["ranks"][-1]) == [("running", 0, 1)]

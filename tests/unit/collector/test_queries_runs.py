@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from allranks_bus.limits import MAX_WORLD_SIZE
 from allranks_collector import queries
 from allranks_collector.queries import RunAmbiguous, RunNotFound, find_run, parse_attempt, parse_ranks
 from allranks_collector.queries.definitions import Definition, definition_of, summary_column
+from allranks_collector.queries.ranks import MAX_EXPECTED
 from allranks_collector.stats import SeriesStats
 from allranks_collector.testing import T0_NS, DatabaseBuilder
 
@@ -132,6 +134,9 @@ def test_a_runs_state_comes_from_its_ranks(
         ([("dead", {"signal": "SIGTERM"}), ("dead", {"signal": "SIGKILL"})], "slurm", "killed"),
         ([("dead", {"signal": "SIGTERM"}), ("failed", {"exit_code": 1})], "slurm", "failed"),
         ([("dead", {"exit_code": 3})], None, "failed"),
+        ([("failed", {"exception": {"type": "KeyboardInterrupt"}}), ("dead", {"signal": "SIGINT"})], None, "killed"),
+        ([("failed", {"exception": {"type": "a.b.SignalException"}})], "slurm", "preempted"),
+        ([("failed", {"exit_code": "three"})], None, "failed"),
         ([("dead", {"signal": "SIGSEGV"}), ("dead", {"signal": "SIGTERM"})], None, "failed"),
         (
             [("dead", {"signal": "SIGKILL"}), ("failed", {"exception": {"type": "E"}, "exit_code": None})],
@@ -412,3 +417,15 @@ def test_limits_have_limits(build: DatabaseBuilder, cursor: duckdb.DuckDBPyConne
     for ask in (queries.list_events, queries.list_objects):
         with pytest.raises(queries.BadQuery, match="1 to 10000"):
             ask(cursor, find_run(cursor, "run-1"), limit=limit)
+
+
+def test_a_rank_that_claims_an_immense_world_is_listed_with_some_of_those_that_are_missing(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
+) -> None:
+    build.writer(build.run("run-1"), MAX_WORLD_SIZE - 1, world_size=MAX_WORLD_SIZE)
+    found = queries.list_ranks(cursor, find_run(cursor, "run-1"))
+    assert len(found) == MAX_EXPECTED + 1
+    assert [(row["rank"], row["state"]) for row in (found[0], found[-1])] == [
+        (0, "expected"),
+        (MAX_WORLD_SIZE - 1, "running"),
+    ]
