@@ -44,6 +44,8 @@ WHAT_TO_DO: Mapping[str, str] = {
     "finished": "nothing",
     "expected": "start the ranks, and look whether they reach the collector (allranks doctor)",
 }
+# What ranks end by for want of another.
+_IN_VAIN = frozenset({"connection", "collective"})
 _FIRST: Mapping[str, str] = {
     "stopped": "was stopped, and others with it",
     "unreachable": "is not heard any more",
@@ -62,8 +64,11 @@ def tell(answer: Mapping[str, Any]) -> list[str]:
     roll = " ".join(f"{said}." for said in (answer["roll_call"]["text"], *answer["roll_call"]["claims"]))
     if first is not None:
         key = outcome if outcome == "stopped" and first["kind"] != "hung" else str(first["kind"])
+        missing = answer["roll_call"]["missing"] if _is_in_vain(first) else []
+        if missing and outcome != "stopped":
+            key = "incomplete"
         return [
-            _verdict(first, outcome),
+            _verdict(first, outcome, missing),
             _when(first),
             _last_words(first["last_lines"], first["words"]),
             _others(answer, [fate for fate in answer["followers"] if fate["rank"] not in first["lost"]]),
@@ -79,15 +84,23 @@ def tell(answer: Mapping[str, Any]) -> list[str]:
     return [verdict, f"{roll} To do: {WHAT_TO_DO[key]}"]
 
 
-def _verdict(first: Mapping[str, Any], outcome: str) -> str:
+def _verdict(first: Mapping[str, Any], outcome: str, missing: Sequence[Mapping[str, Any]]) -> str:
     if first["lost"]:
         ranks = _ranks(first["lost"])
         if outcome == "unreachable":
             return _one_line(f"{ranks} on {first['host']}: not heard any more, and no rank has failed")
         return _one_line(f"{first['host']} was lost: {ranks} went silent, and the others failed after that")
     who = f"rank {first['rank']} on {first['host']} (pid {first['pid']}{_device(first)})"
+    if missing:
+        absent = _ranks([int(each["rank"]) for each in missing])
+        return _one_line(f"{absent} never came, and the others waited in vain, {who} the shortest: {first['cause']}")
     did = "hung, and the run was ended for it" if first["kind"] == "hung" else _FIRST.get(outcome, "failed first")
     return _one_line(f"{who} {did}: {first['cause']}")
+
+
+def _is_in_vain(first: Mapping[str, Any]) -> bool:
+    """Whether it has waited for others to come: whoever has made a step has met them all."""
+    return first["last_step"] is None and first["kind"] in _IN_VAIN
 
 
 def _device(first: Mapping[str, Any]) -> str:

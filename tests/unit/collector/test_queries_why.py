@@ -357,6 +357,30 @@ def test_a_run_that_hung_and_was_ended_names_who_stood_elsewhere(
     assert ask(cursor)["first"]["kind"] == "terminated"  # it had gone on
 
 
+def test_a_rank_that_never_came_is_why_the_others_gave_up(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
+) -> None:
+    run = build.run("run-1")
+    gave_up = {"type": "DistStoreError", "message": "Timed out after 301 seconds waiting for clients. 3/4 joined."}
+    for rank in (0, 1, 3):
+        state = {"exception": gave_up, "exit_code": 1}
+        build.state(build.writer(run, rank, world_size=4, pid=100), "failed", state, since_s=300.0 + rank)
+    found = ask(cursor)
+    assert found["verdict"] == (
+        "rank 2 never came, and the others waited in vain, rank 0 on host-a (pid 100, local rank 0) the shortest:"
+        " DistStoreError: Timed out after 301 seconds waiting for clients. 3/4 joined."
+    )
+    assert found["lines"][-1].endswith(f"missing 2 (on host-a). To do: {WHAT_TO_DO['incomplete']}")
+
+
+def test_who_is_missing_though_the_others_have_trained_has_only_said_nothing(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
+) -> None:
+    writer = build.writer(build.run("run-1"), 0, world_size=4, last_step=9)
+    build.state(writer, "failed", {"exception": PEER}, since_s=300.0)
+    assert ask(cursor)["verdict"].startswith("rank 0 on host-a")
+
+
 def test_a_lost_node_is_named_with_its_ranks_also_once_they_are_taken_for_dead(
     build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
 ) -> None:
