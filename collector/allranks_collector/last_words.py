@@ -20,7 +20,8 @@ _CHARS = 2_000
 # What each row's words are evidence of, by the name of `verdict`'s kind; the first row that any line matches counts.
 # A watchdog that waits for another rank ends its own by an abort, so what it says stands before what the abort says.
 TABLE: tuple[tuple[str, str], ...] = (
-    ("collective", r"watchdog caught collective|collective operation timeout|watchdog thread terminated"),
+    ("collective", r"[Ww]atchdog caught collective|collective operation timeout|[Ww]atchdog thread terminated"),
+    ("collective", r"Timeout at NCCL work|NCCL operations have failed or timed out|taking the entire process down"),
     ("device-oom", r"CUDA (error: )?out of memory|OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED|HIP out of memory"),
     ("oom", r"oom[-_]kill|^Killed$|Out of memory: Killed|bad_alloc|^MemoryError\b|DefaultCPUAllocator: can't alloc"),
     ("oom", r"Cannot allocate memory"),

@@ -101,13 +101,15 @@ _WORDS: tuple[tuple[Kind, str], ...] = (
     (DEVICE_OOM, r"CUDA (error: )?out of memory|OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED|HIP out of memory"),
     (OOM, r"^MemoryError\b|DefaultCPUAllocator: can't alloc|cannot allocate memory|std::bad_alloc"),
     (TERMINATED, r"SignalException|got signal: (15|2|1)\b|^KeyboardInterrupt"),
-    (COLLECTIVE, r"watchdog caught collective|collective operation timeout"),
+    (COLLECTIVE, r"watchdog caught collective|collective operation timeout|timeout at NCCL work"),
+    (COLLECTIVE, r"NCCL operations have failed or timed out|socket timeout"),
+    (COLLECTIVE, r"^([\w.]+\.)?Rendezvous(Timeout|Connection|Closed)Error"),
     (COLLECTIVE, r"timed out (waiting|after)[^\n]*(ms|seconds?|operation|recv|send)|wait timeout|monitoredBarrier"),
-    (CONNECTION, r"connection (was )?(closed|reset|refused|aborted|lost|timed out)|broken ?pipe|^EOFError"),
+    (CONNECTION, r"connection (was )?(likely )?(closed|reset|refused|aborted|lost|timed out)|broken ?pipe|^EOFError"),
     (CONNECTION, r"^Connection(Reset|Refused|Aborted)Error|remote end (hung up|closed)|socket (has )?closed"),
     (CONNECTION, r"\bclosed (the|its|our) (connection|socket)|\bPeerError\b"),
     (CONNECTION, r"peer (has )?(closed|disconnected|gone|exited)|remote process (has )?(exited|terminated)"),
-    (CONNECTION, r"ncclRemoteError|failed to recv|recvValue failed|sendBytes failed|communicator was aborted"),
+    (CONNECTION, r"ncclRemoteError|failed to recv|(recv|send)(Value|Bytes) failed|communicator was aborted"),
 )
 # fmt: on
 _PATTERNS = tuple((kind, re.compile(words, re.IGNORECASE)) for kind, words in _WORDS)

@@ -357,6 +357,37 @@ def test_ranks_that_are_only_not_heard_have_not_failed() -> None:
     assert judge([failed(0, 9.0, PEER), silent(1, 0.0)]).outcome == "failed"
 
 
+@pytest.mark.parametrize(
+    ("told", "kind"),
+    [
+        ("DistNetworkError: Connection was likely closed. Did the remote server shutdown or crash?", "connection"),
+        ("DistNetworkError: failed to recv, got 0 bytes", "connection"),
+        (
+            "DistBackendError: NCCL communicator was aborted on rank 3. Original reason for failure was: …",
+            "connection",
+        ),
+        ("DistBackendError: NCCL error in: x.cpp:2006, ncclRemoteError: A call failed", "connection"),
+        ("DistStoreError: Timed out after 301 seconds waiting for clients. 3/4 clients joined.", "collective"),
+        ("RuntimeError: Timed out waiting 1800000ms for recv operation to complete", "collective"),
+        ("RuntimeError: Some NCCL operations have failed or timed out.", "collective"),
+        ("RendezvousTimeoutError: ", "collective"),
+        ("SignalException: Process 7 got signal: 15", "terminated"),
+        ("KeyboardInterrupt: ", "terminated"),
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", "device-oom"),
+        ("RuntimeError: CUDA error: out of memory", "device-oom"),
+        ("MemoryError: ", "oom"),
+        ("OSError: [Errno 12] Cannot allocate memory", "oom"),
+        ("RuntimeError: CUDA error: device-side assert triggered", "exception"),
+        ("ValueError: the loss is not a number", "exception"),
+    ],
+)
+def test_what_the_libraries_of_the_field_say_is_understood(told: str, kind: str) -> None:
+    type_, _, message = told.partition(": ")
+    fate = fate_of(failed(0, 0.0, {"type": type_, "message": message}))
+    assert fate is not None
+    assert fate.kind.name == kind
+
+
 def test_a_cause_is_said_without_where_in_a_library_it_arose() -> None:
     fate = fate_of(failed(0, 0.0, PEER))
     assert fate is not None
