@@ -394,7 +394,7 @@ class Run:
 
     def export(self) -> None:
         """Lets the processes that are started from here find the run."""
-        from allranks.identity import PARENT_VARIABLE, export_parent
+        from allranks.parents import PARENT_VARIABLE, export_parent
 
         self._exported = os.environ[PARENT_VARIABLE] = export_parent(self.identity, self._facts)
 
@@ -741,7 +741,7 @@ class Run:
         elif not self._companions and self._files is not None:  # of a rank that never logged
             self._files.leave()
         self._is_finished = self._is_over = True
-        from allranks.identity import PARENT_VARIABLE
+        from allranks.parents import PARENT_VARIABLE
 
         # A rank that is started later must not join a run that is over.
         if self._exported and os.environ.get(PARENT_VARIABLE) == self._exported:

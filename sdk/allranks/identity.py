@@ -8,7 +8,7 @@ is given the environment, the facts of the process, and what torch.distributed t
             a parent that called init and started this rank
             an ancestor that wraps this command (`allranks run`)
             what the ranks agreed on in torch's store
-            SOURCES: torchrun · Slurm · MPI · Kubernetes · MASTER_ADDR:MASTER_PORT · the ranks' common parent
+            `sources`: torchrun · Slurm · MPI · Kubernetes · MASTER_ADDR:MASTER_PORT · the ranks' common parent
             else: a run of its own
 
 Launches that look alike on one host are told apart by `launches`.
@@ -24,21 +24,18 @@ from dataclasses import dataclass, replace
 
 from allranks_bus import home
 from allranks_bus.errors import AllranksError
+from allranks_bus.events import is_run_id
 from allranks_bus.limits import MAX_WORLD_SIZE
 
 from . import launchers, launches
 from ._digest import sha256
-from .facts import Dist, Facts, Process, dist_agree, dist_probe, gather_facts
+from .facts import Dist, Facts, dist_agree, dist_probe, gather_facts
 from .launchers import Env, Place
 from .names import run_name
+from .parents import ParentRun, own_parent, own_wrapper
+from .sources import find_source
 
 DEFAULT_PROJECT = "default"
-# What a process that called init leaves in its environment for the processes that it starts.
-PARENT_VARIABLE = "ALLRANKS_PARENT_RUN"
-# What `allranks run` leaves in the environment of its command, in the same form.
-WRAPPER_VARIABLE = "ALLRANKS_WRAPPER_RUN"
-
-_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 _ID_LENGTH = 10  # of base32: 50 bits
 
 
@@ -78,153 +75,6 @@ class Identity:
     problems: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class ParentRun:
-    """The run that a process called init for, as it tells its children."""
-
-    run: str
-    launch: str
-    boot_id: str
-    pid: int
-    start: int
-    rank: int | None = None
-    world_size: int | None = None
-
-
-def export_parent(identity: Identity, facts: Facts) -> str:
-    """The value of ALLRANKS_PARENT_RUN: `run:launch:boot_id:pid:start:rank:world_size`."""
-    who = (identity.run, identity.launch, facts.boot_id, facts.me.pid, facts.me.start)
-    return ":".join(map(str, (*who, identity.rank, identity.world_size)))
-
-
-def parse_parent(text: str) -> ParentRun | None:
-    """The run in this ALLRANKS_PARENT_RUN (rank and world size may be left out); None if it is not one."""
-    run, launch, boot_id, *numbers = [*text.split(":"), "", "", ""][: max(3, text.count(":") + 1)]
-    values = [launchers.number(part) if len(part) <= 10 else _long_number(part) for part in numbers]
-    if not _RUN_ID.match(run) or not launch or len(values) not in (2, 4) or None in values:
-        return None
-    pid, start, *place = [value for value in values if value is not None]
-    return ParentRun(run, launch, boot_id, pid, start, *place)
-
-
-def _long_number(text: str) -> int | None:
-    """A start time in clock ticks may have more digits than a rank."""
-    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 20 else None
-
-
-@dataclass(frozen=True)
-class Situation:
-    """All that a source may look at.
-
-    Attributes:
-        anchor: the process that started the ranks of this host: their nearest ancestor which was not itself
-            started at this place. Wrappers (`bash -c`, numactl) inherit the place and are passed over.
-    """
-
-    env: Env
-    place: Place
-    facts: Facts
-    anchor: Process
-    one_host: bool
-
-    @property
-    def anchor_facts(self) -> tuple[str, ...]:
-        """The anchor, named for ever, and the port: one script may start several worlds side by side."""
-        port = (self.env if self.anchor is self.facts.me else self.facts.me.env).get("MASTER_PORT", "")
-        return (self.facts.boot_id, str(self.facts.pid_ns), str(self.anchor.pid), str(self.anchor.start), port)
-
-    @property
-    def endpoint(self) -> tuple[str, ...]:
-        """MASTER_ADDR and MASTER_PORT, empty where not told."""
-        return (self.env.get("MASTER_ADDR", ""), self.env.get("MASTER_PORT", ""))
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a run's id comes from.
-
-    Attributes:
-        run: facts that all ranks share, in each life of the run.
-        launch: facts that all ranks share, new in each life.
-        weak: another run may have the same `run` facts.
-        crowded: only on this host.
-    """
-
-    run: tuple[str, ...]
-    launch: tuple[str, ...] = ()
-    weak: bool = False
-    crowded: bool = False
-
-
-def _torchrun(at: Situation) -> Source | None:
-    rdzv_id = launchers.torchrun_id(at.env)
-    if rdzv_id is None:
-        return None
-    # People write --rdzv-id=100: user and job keep two such runs apart.
-    run = ("torchrun", str(at.facts.uid), rdzv_id, *(launchers.slurm_job(at.env) or ()))
-    return Source(run, at.endpoint + (at.anchor_facts if at.one_host else ()))
-
-
-def _slurm(at: Situation) -> Source | None:
-    job = launchers.slurm_job(at.env)
-    if job is None:
-        return None
-    step = launchers.slurm_step(at.env)
-    if at.place.launcher == "slurm":
-        return Source(("slurm", *job, str("batch" if step is None else step)))
-    if at.place.launcher in launchers.MPI_LAUNCHERS:
-        # mpirun's remote daemons run in a step of their own, its local ranks in none: the step is not common.
-        return Source(("slurm", *job), (launchers.mpi_job(at.env) or "",))
-    return _within_job(at, ("slurm", *job, "" if step is None else str(step)))
-
-
-def _mpi(at: Situation) -> Source | None:
-    job = launchers.mpi_job(at.env)
-    if job is None:
-        return None
-    by_mpi = at.place.launcher in launchers.MPI_LAUNCHERS
-    below = () if by_mpi or not at.one_host else at.anchor_facts
-    return Source(("mpi", str(at.facts.uid), job, *below))
-
-
-def _kubernetes(at: Situation) -> Source | None:
-    job = launchers.kubernetes_job(at.env)
-    if job is None:
-        return None
-    facts = ("kubernetes", *job)
-    if at.place.launcher == "kubernetes" or not at.one_host:
-        source = Source(facts, at.endpoint if at.place.launcher == "torchrun" else ())
-    else:
-        source = _within_job(at, (*facts, at.env.get("JOB_COMPLETION_INDEX", "")))
-    return replace(source, weak=source.weak or not job[1])
-
-
-def _within_job(at: Situation, job: tuple[str, ...]) -> Source:
-    """A launcher within a batch job, which may start several one after the other, or side by side.
-
-    On one host the launcher's command line tells them apart, and is the same again after a requeue; the same
-    command started twice in one job is the same run's next attempt.
-    """
-    if not at.one_host:
-        return Source(job, at.endpoint, weak=at.place.is_by_hand)
-    port = at.anchor_facts[-1]
-    return Source((*job, port, *at.anchor.argv), at.anchor_facts, crowded=at.place.is_by_hand)
-
-
-def _master(at: Situation) -> Source | None:
-    if at.one_host or not at.env.get("MASTER_ADDR"):
-        return None
-    return Source(("master", *at.endpoint), weak=True)
-
-
-def _parent(at: Situation) -> Source:
-    return Source(("parent", *at.anchor_facts), weak=not at.one_host, crowded=at.one_host and at.place.is_by_hand)
-
-
-# In order: the first that says something names the run.
-SOURCES: tuple[Callable[[Situation], Source | None], ...] = (_torchrun, _slurm, _mpi, _kubernetes, _master, _parent)
-
-
 def resolve(
     env: Env,
     *,
@@ -258,12 +108,12 @@ def resolve(
         # A world's run, by a process that cannot be in that world: it would be an attempt that hides the ranks' one.
         given_id = None
         more += ("so it logs into a run of its own, not into that of ALLRANKS_RUN_ID",)
-    parent = _own_parent(env, facts)
+    parent = own_parent(env, facts)
     if parent is not None and facts.main_child:
         who = _as_main_child(parent, place)
     else:
         again = (*(("turn", str(turn)) if turn else ()), *(("launch", str(launch_number)) if launch_number else ()))
-        wrapper = None if again else _own_wrapper(env, facts, place)
+        wrapper = None if again else own_wrapper(env, facts, place)
         if wrapper is not None and given_id in (None, wrapper.run):
             who = _as_command(wrapper, env, place)
         else:
@@ -308,7 +158,7 @@ def _join(
         return replace(_identity(parent.run, launch, place), role="child" if taken else "rank")
     if dist is not None and dist.run and dist.launch:
         return _identity(given_id or dist.run, dist.launch, place)
-    source = _source(env, facts, place)
+    source = find_source(env, facts, place)
     run = given_id or short_hash(*source.run, *again)
     launch = short_hash("launch", *source.run, *source.launch, *launchers.restarts(env), *again)
     return replace(_identity(run, launch, place), weak=source.weak, crowded=source.crowded)
@@ -347,74 +197,6 @@ def _identity(run: str, launch: str, place: Place) -> Identity:
         node_rank=place.node_rank,
         launcher=place.launcher,
     )
-
-
-def _source(env: Env, facts: Facts, place: Place) -> Source:
-    at = Situation(env, place, facts, find_anchor(env, facts), launchers.is_one_host(env, place))
-    return next(source for find in SOURCES if (source := find(at)) is not None)
-
-
-def find_anchor(env: Env, facts: Facts) -> Process:
-    """The process that started the ranks of this host.
-
-    It is the nearest ancestor that was exec'd without this process's place. It is this process itself where it
-    took its place after its own start, and so starts the others (Lightning's main process) — unless it was forked
-    or made by multiprocessing, as ranks are.
-    """
-    ranks = [name for name in launchers.RANK_NAMES if env.get(name)]
-    told_at_exec = any(facts.me.env.get(name) == env[name] for name in ranks)
-    if ranks and not told_at_exec and not facts.forked and facts.mp_parent is None:
-        return facts.me
-    place = facts.me.env
-    for process in facts.ancestors:
-        if not place or any(process.env.get(name) != value for name, value in place.items()):
-            return process
-    return facts.ancestors[-1] if facts.ancestors else Process(0, 0)
-
-
-def _own_parent(env: Env, facts: Facts) -> ParentRun | None:
-    """The run of the process that made this one, by exec or through multiprocessing; or its own before.
-
-    It may be found beyond wrappers that inherited this one's place (`bash -c`), and by a child that runs the main
-    module again beyond multiprocessing's fork server. Not of any grandparent: a sweep's driver that called init may
-    start a torchrun for each trial.
-    """
-    parent = parse_parent(env.get(PARENT_VARIABLE, ""))
-    if parent is None or parent.boot_id != facts.boot_id:
-        return None
-    makers = {facts.pid, facts.ppid, facts.mp_parent, *_starters(env, facts)}
-    direct = any(
-        (process.pid, process.start) == (parent.pid, parent.start) and (process.pid in makers or facts.main_child)
-        for process in (facts.me, *facts.ancestors)
-    )
-    return parent if direct else None
-
-
-def _own_wrapper(env: Env, facts: Facts, place: Place | None) -> ParentRun | None:
-    """The run of the wrapper whose command this process belongs to, however far below it.
-
-    Not below a process of the command that has called init itself: what that one starts follows the other rules. And
-    not for the ranks of a world that reaches beyond this host: the others could not know of it.
-    """
-    wrapper, parent = (parse_parent(env.get(name, "")) for name in (WRAPPER_VARIABLE, PARENT_VARIABLE))
-    if wrapper is None or wrapper.boot_id != facts.boot_id:
-        return None
-    above = [(process.pid, process.start) for process in facts.ancestors]
-    if (wrapper.pid, wrapper.start) not in above:
-        return None
-    between = above[: above.index((wrapper.pid, wrapper.start))]
-    if parent is not None and parent.boot_id == facts.boot_id and (parent.pid, parent.start) in between:
-        return None
-    if place is None or (place.rank, place.world_size) == (wrapper.rank, wrapper.world_size):
-        return wrapper
-    return wrapper if launchers.is_one_host(env, place) else None
-
-
-def _starters(env: Env, facts: Facts) -> tuple[int, ...]:
-    """The pids from this process's parent up to the anchor: wrappers, and who started them."""
-    anchor = find_anchor(env, facts)
-    pids = [process.pid for process in facts.ancestors]
-    return tuple(pids[: pids.index(anchor.pid) + 1]) if anchor.pid in pids else ()
 
 
 def _find_place(
@@ -461,12 +243,12 @@ def _check_number(argument: str, value: object, least: int) -> None:
 def _given_id(env: Env, explicit: str | None) -> tuple[str | None, tuple[str, ...]]:
     """The id that the user gave, by argument or environment; a bad one from the environment is mended."""
     if explicit is not None:
-        if not isinstance(explicit, str) or not _RUN_ID.match(explicit):
+        if not isinstance(explicit, str) or not is_run_id(explicit):
             expected = "1 to 128 letters, digits, '.', '_' or '-', the first a letter or digit"
             raise IdentityError("id", explicit, expected)
         return explicit, ()
     text = env.get("ALLRANKS_RUN_ID", "")
-    if not text or _RUN_ID.match(text):
+    if not text or is_run_id(text):
         return text or None, ()
     mended = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:128] or None
     return mended, (f"ALLRANKS_RUN_ID={text!r} is not a valid id: " + (f"using {mended!r}" if mended else "ignored"),)

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 
 import allranks
 from allranks._warnings import say
-from allranks.identity import PARENT_VARIABLE, WRAPPER_VARIABLE, parse_parent
+from allranks.parents import PARENT_VARIABLE, WRAPPER_VARIABLE, parse_parent
 from allranks_bus.errors import AllranksError
 
 # What goes on to the command.

@@ -18,19 +18,10 @@ from hypothesis import strategies as st
 
 from allranks import facts as facts_module
 from allranks.facts import Dist, Facts, Process, dist_agree, dist_probe, gather_facts
-from allranks.identity import (
-    PARENT_VARIABLE,
-    WRAPPER_VARIABLE,
-    IdentityError,
-    export_parent,
-    identify,
-    parse_parent,
-    random_id,
-    resolve,
-    short_hash,
-)
+from allranks.identity import IdentityError, identify, random_id, resolve, short_hash
 from allranks.launchers import PLACE_NAMES, find_place
 from allranks.names import run_name
+from allranks.parents import PARENT_VARIABLE, WRAPPER_VARIABLE, export_parent, parse_parent
 from allranks_bus.errors import AllranksError
 
 PID = 500
@@ -858,7 +849,8 @@ def test_torchrun_with_wrappers_and_an_elastic_restart(tmp_path: Path) -> None:
 # A script without a main guard's protection of its first lines, whose function takes its place by itself.
 SPAWN = """
 import multiprocessing, os, sys
-from allranks.identity import export_parent, identify
+from allranks.identity import identify
+from allranks.parents import export_parent
 who, facts = identify()
 os.environ["ALLRANKS_PARENT_RUN"] = export_parent(who, facts)
 os.write(1, f"top {who.run} {who.launch} {who.rank} {who.role}\\n".encode())
