@@ -27,6 +27,8 @@ class Claim:
     Attributes:
         process: the same for all writers of one process.
         since_ns: when it came, in the collector's clock.
+        own: its pid and start.
+        wrapper: those of the process that wraps it (`allranks run`), which is the same rank by right.
     """
 
     writer: int
@@ -37,6 +39,13 @@ class Claim:
     pid: int
     process: Hashable
     since_ns: int
+    own: tuple[int, int] = (0, 0)
+    wrapper: tuple[int, int] | None = None
+
+    def is_at_odds_with(self, other: Claim) -> bool:
+        """True unless both are one process, or one runs the other."""
+        is_wrapped = self.host == other.host and (self.wrapper == other.own or other.wrapper == self.own)
+        return self.process != other.process and not is_wrapped
 
 
 @dataclass
@@ -94,7 +103,7 @@ class Places:
 
     def _are_together(self, older: Claim, older_heard: int, newer: Claim, newer_heard: int) -> bool:
         wait_ns = self._same_ns if older.launch == newer.launch else self._other_ns
-        return older.process != newer.process and min(older_heard, newer_heard) >= newer.since_ns + wait_ns
+        return older.is_at_odds_with(newer) and min(older_heard, newer_heard) >= newer.since_ns + wait_ns
 
 
 def claimed_twice(companies: Iterable[Sequence[Claim]]) -> Iterator[tuple[Claim, dict[str, Any]]]:
@@ -133,7 +142,7 @@ def _claimed(group: Sequence[Sequence[Claim]]) -> dict[str, Any]:
             claim.writer
             for claims in group
             for at, claim in enumerate(claims)
-            if any(other.launch == claim.launch for other in claims[:at])
+            if any(other.launch == claim.launch and claim.is_at_odds_with(other) for other in claims[:at])
         ],
     }
 

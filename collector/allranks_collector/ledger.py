@@ -88,6 +88,7 @@ class WriterBook:
     host: str
     process: processes.ProcessIdentity
     parent: str = ""
+    wrapper: tuple[int, int] | None = None
     next_seq: int = 0
     last_step: int | None = None
     last_ns: int = 0
@@ -165,6 +166,7 @@ class Ledger:
                 host,
                 process_of(identity),
                 _parent_of(identity),
+                wrapper_of(identity),
                 next_seq=seq,
                 last_step=step,
                 last_ns=ns,
@@ -205,6 +207,7 @@ class Ledger:
             identity["host"],
             process_of(identity),
             _parent_of(identity),
+            wrapper_of(identity),
             last_ns=time_ns,
         )
         self.writers[id_] = book
@@ -445,6 +448,14 @@ def process_of(identity: Mapping[str, Any]) -> processes.ProcessIdentity:
     return processes.ProcessIdentity(
         number("pid"), number("pid_start"), boot_id if isinstance(boot_id, str) else "", number("pid_ns")
     )
+
+
+def wrapper_of(identity: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Pid and start of the process that wraps this one and is the same rank of the run; None where none does."""
+    told = identity.get("wrapper")
+    if not isinstance(told, list | tuple) or len(told) != 2 or not all(type(one) is int for one in told):
+        return None
+    return told[0], told[1]
 
 
 def _parent_of(identity: Mapping[str, Any]) -> str:

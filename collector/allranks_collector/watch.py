@@ -25,7 +25,7 @@ from allranks_collector.claims import TWICE, Claim, Places, claimed_twice
 from allranks_collector.clocks import Clocks
 from allranks_collector.health import ENDED, Change, Condition, Patience, Sign, State, Ward, said_in, sign_of_close
 from allranks_collector.ingest import ClockNote, EventNote, Note
-from allranks_collector.ledger import WriterBook, process_of
+from allranks_collector.ledger import WriterBook, process_of, wrapper_of
 from allranks_collector.liveness import wait_for_exit
 from allranks_collector.oom import OomWatch
 from allranks_collector.queries.claims import claimants, rivals
@@ -51,6 +51,7 @@ class Watched:
     role: str
     host: str
     launch: str
+    wrapper: tuple[int, int] | None
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,11 @@ class Watch:
         rows, told, known_rivals = await anyio.to_thread.run_sync(read)
         return [
             Lived(
-                Watched(bytes.fromhex(id_), writer, run, run_id, attempt, rank, role, host, str(identity["launch"])),
+                Watched(
+                    *(bytes.fromhex(id_), writer, run, run_id, attempt, rank, role, host),
+                    launch=str(identity["launch"]),
+                    wrapper=wrapper_of(identity),
+                ),
                 process_of(identity),
                 State(state),
                 writer in told,
@@ -305,10 +310,11 @@ class Watch:
         if watched.writer in self._watched:
             return
         if watched.role == "rank":
-            who = (watched.host, process)
             claim = Claim(
                 *(watched.writer, watched.run, watched.rank, watched.launch, watched.host, process.pid),
-                process=who,
+                process=(watched.host, process),
+                own=(process.pid, process.start),
+                wrapper=watched.wrapper,
                 since_ns=time.time_ns(),
             )
             self._places.come(claim, is_told=is_told)
@@ -341,4 +347,8 @@ class Watch:
 
 def _watched(book: WriterBook) -> Watched:
     run = book.run
-    return Watched(book.id, book.writer, run.run, run.id, book.attempt, book.rank, book.role, book.host, book.launch)
+    return Watched(
+        *(book.id, book.writer, run.run, run.id, book.attempt, book.rank, book.role, book.host),
+        launch=book.launch,
+        wrapper=book.wrapper,
+    )

@@ -17,7 +17,7 @@ from allranks._ending import FINISH_TIMEOUT_S, describe, end_log, end_map, say_w
 from allranks._loading import load, undisturbed
 from allranks._log import RankLog
 from allranks._log_any import log_any
-from allranks._opening import destination_of, open_log, open_map, scheduler_of
+from allranks._opening import destination_of, open_log, open_map, scheduler_of, wrapper_of
 from allranks._publisher import Publisher
 from allranks._settings import RunSettings
 from allranks._signals import is_from_handler
@@ -651,6 +651,7 @@ class Run:
             "started": self._started_ns,
             "destination": destination_of(self.settings),
             "scheduler": scheduler_of(self.settings.env),
+            "wrapper": wrapper_of(self.settings.env, self.id),
         }
         return open_map(self.identity, self._facts, told)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from allranks_collector.claims import OTHER_S, SAME_S, SHRUNK, WORLD, Claim, Places, claimed_twice, world_told
@@ -70,6 +72,20 @@ def test_one_process_and_other_ranks_are_no_company() -> None:
     places.come(_claim(2, process=1))
     places.come(_claim(3, rank=4))
     assert _told(places, w1=99.0, w2=99.0, w3=99.0) == []
+
+
+def test_a_command_and_its_wrapper_are_no_company() -> None:
+    places = Places()
+    wrapper = replace(_claim(1), own=(101, 7), host="h")
+    command = replace(_claim(2), own=(102, 9), wrapper=(101, 7), host="h")
+    places.come(wrapper)
+    places.come(command)
+    assert _told(places, w1=99.0, w2=99.0) == []
+    another = replace(_claim(3), own=(103, 9), wrapper=(50, 7), host="h")
+    places.come(another)
+    assert _told(places, w1=99.0, w2=99.0, w3=99.0) == [[1, 2, 3]]
+    ((_, told),) = claimed_twice([[wrapper, command, another]])
+    assert told["rivals"] == [3]
 
 
 def test_what_was_told_before_a_restart_is_not_told_again() -> None:

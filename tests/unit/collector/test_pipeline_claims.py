@@ -139,9 +139,7 @@ async def test_a_rank_that_cannot_be_is_refused_and_its_run_says_so_once(store: 
             assert isinstance(await other.hear(), Refused)
             await _until(lambda: _events(store, "refused"))
     (event,) = _events(store, "refused")
-    assert event["text"].startswith(
-        "a process (pid 77 on 'h2') is refused: an identity's rank must be 0 to world_size"
-    )
+    assert event["text"].startswith("a process (pid 77 on 'h2') is refused: an identity's rank must be 0 to ")
     assert event["text"].endswith("not 9 of 8")
     with store.cursor() as cursor:
         run = queries.find_run(cursor, "run-1")
