@@ -23,7 +23,7 @@ from allranks_bus.home import read_endpoint
 from allranks_bus.spool_directory import find_spools
 
 ROOT = Path(__file__).parents[2]
-_START_S = 30.0
+_START_S = 90.0
 _STOP_S = 30.0
 
 
