@@ -29,6 +29,7 @@ class Claim:
         since_ns: when it came, in the collector's clock.
         own: its pid and start.
         wrapper: those of the process that wraps it (`allranks run`), which is the same rank by right.
+        world_size: 1 for one that is alone: it may be the program that has started the ranks.
     """
 
     writer: int
@@ -41,11 +42,12 @@ class Claim:
     since_ns: int
     own: tuple[int, int] = (0, 0)
     wrapper: tuple[int, int] | None = None
+    world_size: int = 1
 
     def is_at_odds_with(self, other: Claim) -> bool:
-        """True unless both are one process, or one runs the other."""
+        """True unless both are one process, or one runs the other, or they are in worlds of which one is no world."""
         is_wrapped = self.host == other.host and (self.wrapper == other.own or other.wrapper == self.own)
-        return self.process != other.process and not is_wrapped
+        return self.process != other.process and not is_wrapped and (self.world_size > 1) == (other.world_size > 1)
 
 
 @dataclass
@@ -156,12 +158,14 @@ def world_told(
 ) -> tuple[str, dict[str, Any]] | None:
     """What is odd about the size that a rank gives its world: the kind and body of an event; None where nothing is.
 
+    Who is alone says nothing of a world: it may be the program that starts the ranks of one.
+
     Args:
         worlds: by launch, the sizes that its ranks have given before.
         attempts: by launch, its number.
     """
-    known, attempt = sorted(worlds.get(launch, ())), attempts[launch]
-    if size in known:
+    known, attempt = sorted(set(worlds.get(launch, ())) - {1}), attempts[launch]
+    if size in known or size == 1:
         return None
     if known:
         others = " and ".join(map(str, known))
@@ -169,7 +173,7 @@ def world_told(
         return WORLD, {"rank": rank, "world_size": size, "others": known, "text": text}
     earlier = [other for other in worlds if attempts.get(other, attempt) < attempt]
     before = max(earlier, key=attempts.__getitem__, default=None)
-    sizes = [] if before is None else list(worlds[before])
+    sizes = [] if before is None else sorted(set(worlds[before]) - {1})
     if before is None or not sizes or max(sizes) == size:
         return None
     text = f"attempt {attempt} has a world of {size}, attempt {attempts[before]} had one of {max(sizes)}"

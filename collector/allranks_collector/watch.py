@@ -52,6 +52,7 @@ class Watched:
     host: str
     launch: str
     wrapper: tuple[int, int] | None
+    world_size: int
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,7 @@ class Watch:
                     *(bytes.fromhex(id_), writer, run, run_id, attempt, rank, role, host),
                     launch=str(identity["launch"]),
                     wrapper=wrapper_of(identity),
+                    world_size=int(identity["world_size"]),
                 ),
                 process_of(identity),
                 State(state),
@@ -315,6 +317,7 @@ class Watch:
                 process=(watched.host, process),
                 own=(process.pid, process.start),
                 wrapper=watched.wrapper,
+                world_size=watched.world_size,
                 since_ns=time.time_ns(),
             )
             self._places.come(claim, is_told=is_told)
@@ -351,4 +354,5 @@ def _watched(book: WriterBook) -> Watched:
         *(book.id, book.writer, run.run, run.id, book.attempt, book.rank, book.role, book.host),
         launch=book.launch,
         wrapper=book.wrapper,
+        world_size=book.world_size,
     )

@@ -88,6 +88,13 @@ def test_a_command_and_its_wrapper_are_no_company() -> None:
     assert told["rivals"] == [3]
 
 
+def test_a_program_that_is_alone_may_have_started_the_ranks_of_a_world() -> None:
+    places = Places()
+    places.come(_claim(1))
+    places.come(replace(_claim(2), world_size=4))
+    assert _told(places, w1=99.0, w2=99.0) == []
+
+
 def test_what_was_told_before_a_restart_is_not_told_again() -> None:
     places = Places()
     places.come(_claim(1), is_told=True)
@@ -124,6 +131,9 @@ def test_a_run_that_is_started_twice_is_one_event() -> None:
         ({"a": {8}}, 8, None, ""),
         ({"a": {8}}, 6, SHRUNK, "attempt 2 has a world of 6, attempt 1 had one of 8"),
         ({"a": {6}}, 8, SHRUNK, "attempt 2 has a world of 8, attempt 1 had one of 6"),
+        ({"b": {1}}, 8, None, ""),  # the program that started the ranks
+        ({"b": {8}}, 1, None, ""),
+        ({"a": {1}}, 8, None, ""),
         ({"c": {4}}, 8, None, ""),  # what comes in late of an older attempt says nothing of a newer one
     ],
 )
