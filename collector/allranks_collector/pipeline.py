@@ -28,8 +28,9 @@ from allranks_collector.alerts.desk import AlertDesk
 from allranks_collector.file_desk import FileDesk
 from allranks_collector.file_rows import remove_run
 from allranks_collector.files import FileStore
-from allranks_collector.health import ENDED, Change, Patience, Sign
+from allranks_collector.health import ENDED, Change, Sign
 from allranks_collector.ingest import Committed, EventNote, Ingest, Note, StateNote
+from allranks_collector.pace import Patience
 from allranks_collector.stacks_desk import StacksDesk
 from allranks_collector.store import Store, StoreError
 from allranks_collector.watch import Listener, Watch, Watched

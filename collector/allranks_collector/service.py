@@ -31,11 +31,11 @@ from allranks_collector.alerts.targets import targets_of
 from allranks_collector.api import ApiContext, create_app
 from allranks_collector.drainer import Drainer
 from allranks_collector.files import FileStore
-from allranks_collector.health import Patience
 from allranks_collector.listening import address_of, bracketed, open_http, open_sockets
 from allranks_collector.live import Hub
 from allranks_collector.log_limit import LineLimit
 from allranks_collector.outbox_drainer import OutboxDrainer
+from allranks_collector.pace import Patience
 from allranks_collector.pipeline import Pipeline
 from allranks_collector.queries import LiveStats
 from allranks_collector.retention import runs_to_remove

@@ -17,7 +17,7 @@ from allranks_bus.addresses import Address
 from allranks_bus.sockets import CollectorSockets
 from allranks_bus.wire import Ack, Batch, Beat, Down, pack_batch_header, pack_beat, unpack_down
 from allranks_collector.files import FileStore
-from allranks_collector.health import Patience
+from allranks_collector.pace import Patience
 from allranks_collector.pipeline import Pipeline
 from allranks_collector.store import Store
 

@@ -13,15 +13,13 @@ from allranks_collector.health import (
     TRANSITIONS,
     Change,
     Condition,
-    Patience,
-    Said,
     Sign,
     State,
     Ward,
     run_state,
-    said_in,
     sign_of_close,
 )
+from allranks_collector.pace import Patience, Said, said_in
 
 _SHORT = {
     "-": None,

@@ -22,7 +22,7 @@ from allranks_bus.addresses import Address
 from allranks_bus.events import Kind
 from allranks_bus.wire import Ack, Refused
 from allranks_collector import watch
-from allranks_collector.health import Patience
+from allranks_collector.pace import Patience
 from allranks_collector.pipeline import Pipeline
 from allranks_collector.store import DiskFull, Store
 
