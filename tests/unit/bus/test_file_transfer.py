@@ -209,7 +209,7 @@ class _Collector:
         self.said.append(self.offset)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     size=st.integers(0, 12 * MIB),
     window=st.integers(1, 6 * MIB),

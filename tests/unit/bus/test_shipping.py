@@ -306,4 +306,4 @@ class LossyNetwork(RuleBasedStateMachine):
 
 
 TestLossyNetwork = LossyNetwork.TestCase
-TestLossyNetwork.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestLossyNetwork.settings = settings(max_examples=60, stateful_step_count=40)

@@ -461,10 +461,10 @@ class SpoolModel(RuleBasedStateMachine):
 
 
 TestSpoolModel = SpoolModel.TestCase
-TestSpoolModel.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
+TestSpoolModel.settings = settings(max_examples=30, stateful_step_count=20)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(sizes=st.lists(st.integers(1, 3000), min_size=1, max_size=60), skip=st.integers(0, 60))
 def test_reading_may_begin_at_any_record(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], skip: int

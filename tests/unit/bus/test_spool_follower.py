@@ -50,7 +50,7 @@ def test_before_there_is_anything_there_is_nothing(tmp_path: Path) -> None:
     assert (follower.base, follower.end, follower.read(0)) == (0, 0, (0, b""))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(st.integers(-1, 40), max_size=30))
 def test_what_is_written_is_read_once_and_in_order(
     tmp_path_factory: pytest.TempPathFactory, steps: list[int]

@@ -136,7 +136,7 @@ _EVENTS = st.lists(
 
 
 @given(_EVENTS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_whatever_comes_there_is_no_storm_and_the_first_is_never_silent(
     happenings: list[tuple[int, str, int, int]],
 ) -> None:

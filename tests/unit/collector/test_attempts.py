@@ -120,7 +120,7 @@ _ATTEMPT = st.tuples(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(_ATTEMPT, min_size=1, max_size=5), _SECONDS)
 def test_the_parts_are_never_negative_and_sum_up_to_the_whole_time(attempts: Any, now_s: int) -> None:
     """Whatever is told: in any order, with ends before beginnings, and clocks that are off."""

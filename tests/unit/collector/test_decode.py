@@ -99,7 +99,7 @@ def _runs_of_records(draw: st.DrawFn) -> list[bytes]:
 
 
 @given(payloads=_runs_of_records(), skip=st.integers(0, 60), flip=st.none() | st.integers(0, 10**6))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_blocks_and_single_records_give_the_same(
     empty: Store, payloads: list[bytes], skip: int, flip: int | None
 ) -> None:

@@ -211,7 +211,7 @@ _STEPS = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=_STEPS)
 def test_whatever_comes_in_whatever_order_what_is_whole_is_the_file(
     store: Store, steps: list[tuple[str, int, int, bool]]

@@ -125,7 +125,7 @@ def test_the_cursor_may_go_up_right_behind_lines_in_colours() -> None:
     assert Fed(red * 3 + b"\x1b[2A\rX").open == ["X\x1b[31med\x1b[0m", "\x1b[31mred\x1b[0m"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     pieces=st.lists(_COLOURED | st.sampled_from([b"text ", b"\n", b"\t", b"\x1b[0m", "é\n".encode()]), max_size=20)
 )
@@ -148,7 +148,7 @@ def test_at_the_end_the_open_line_is_final_too() -> None:
     assert Fed(b"one\n").stream.end() == []
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(printed=_PRINTED, data=st.data())
 def test_however_the_bytes_are_cut_the_lines_are_the_same(printed: bytes, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(printed)), max_size=12)))
@@ -157,7 +157,7 @@ def test_however_the_bytes_are_cut_the_lines_are_the_same(printed: bytes, data: 
     assert cut.final + cut.open == whole.final + whole.open
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(chunks=st.lists(_PRINTED, max_size=4))
 def test_the_short_ways_come_to_what_a_terminal_shows(chunks: list[bytes]) -> None:
     fed, terminal = Fed(*chunks), Terminal()
@@ -170,7 +170,7 @@ def test_the_short_ways_come_to_what_a_terminal_shows(chunks: list[bytes]) -> No
     assert fed.final + fed.open == shown
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     before=st.integers(MAX_LINE_BYTES - 3, MAX_LINE_BYTES + 2),
     tail=st.lists(st.sampled_from([b"a", "é".encode(), b"\r", b"\x1b[1m", b"\n", "e\u0301".encode()]), max_size=8),
@@ -182,7 +182,7 @@ def test_long_lines_too_are_the_same_however_they_are_cut(before: int, tail: lis
     assert cut.final + cut.open == whole.final + whole.open
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(before=_PRINTED, then=_PRINTED)
 def test_a_restored_stream_goes_on(before: bytes, then: bytes) -> None:
     fed, again = Fed(before), Fed()

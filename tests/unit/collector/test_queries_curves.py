@@ -365,7 +365,7 @@ def model(points: list[tuple[int, int, float]], shift: int, *, merged: bool) -> 
     return curves
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(points=POINTS, buckets=st.integers(2, 50), merged=st.booleans())
 def test_aggregation_equals_the_model(
     store: Store, points: list[tuple[int, int, float]], buckets: int, merged: bool

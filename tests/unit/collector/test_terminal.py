@@ -97,7 +97,7 @@ _PIECES = st.one_of(
 _PRINTED = st.lists(_PIECES, max_size=60)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(pieces=_PRINTED, lines=st.sampled_from([0, 3, REACH, 3 * REACH]))
 def test_the_same_is_seen_as_on_an_emulator(pieces: list[str], lines: int) -> None:
     # So many lines that the cursor cannot go above what was printed.
@@ -109,7 +109,7 @@ def test_the_same_is_seen_as_on_an_emulator(pieces: list[str], lines: int) -> No
     assert not any(screen.everything()[: -len(seen)])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     pieces=st.lists(st.sampled_from(["\x1b7", "\x1b8", "\x1b[s", "\x1b[u", "\n", "ab", "\x1b[A", "\r"]), max_size=30)
 )
@@ -138,7 +138,7 @@ def _restore_one(screen: _Screen) -> None:
 _HARD = ["漢字", "e\u0301", "\t", "👩\u200d🔬", "\x1b[", "\x1b]8;;x", "\x1b\\", "\x9b1m", "\x1b7", "\x1b8", "\x1b[3"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(printed=st.lists(_PIECES | st.sampled_from(_HARD), max_size=50).map("".join), data=st.data())
 def test_however_text_is_cut_the_same_is_seen(printed: str, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(printed)), max_size=8)))
@@ -146,7 +146,7 @@ def test_however_text_is_cut_the_same_is_seen(printed: str, data: st.DataObject)
     assert _seen(*parts) == _seen(printed)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     printed=st.text(st.sampled_from("\x1b[]0123;mAKJPX^_\\\n\r\b\t\x07\x9b\x9c\x85\x7fab漢\u0301") | st.characters())
 )
@@ -156,7 +156,7 @@ def test_nothing_but_text_tabs_and_colours_comes_out(printed: str) -> None:
         assert not re.search("[\x00-\x08\x0a-\x1f\x7f-\x9f]", bare)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(pieces=_PRINTED, more=_PRINTED)
 def test_a_restored_terminal_goes_on(pieces: list[str], more: list[str]) -> None:
     printed, then = "".join(["one\ntwo 漢\n", *pieces]), "".join(more)
