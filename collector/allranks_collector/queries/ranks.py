@@ -37,7 +37,8 @@ _WRITERS = """
         -- Who ended before its clock was known goes by the clock of the others on its host.
         coalesce(offset_ns, quantile_disc(offset_ns, 0.5) OVER (PARTITION BY host)) AS offset_ns, attempt
     FROM mine LEFT JOIN stated USING (writer) LEFT JOIN positions USING (writer) LEFT JOIN timed USING (writer)
-    ORDER BY rank, attempt, writer"""
+    -- Who is alone may be the program that started the ranks: not one of them, whoever was heard first.
+    ORDER BY rank, attempt, world_size > 1, writer"""
 
 
 @dataclass(frozen=True)

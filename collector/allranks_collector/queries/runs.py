@@ -28,7 +28,8 @@ _RANKS_NOW = f"""
         FROM writers
         SEMI JOIN newest USING (run, attempt) LEFT JOIN positions USING (writer) WHERE role = 'rank'
             AND writer NOT IN ({RIVALS})
-        QUALIFY writer = max(writer) OVER (PARTITION BY run, rank)),
+        -- Of a rank's writers the newest; one that is alone may be the program that started the ranks.
+        QUALIFY row_number() OVER (PARTITION BY run, rank ORDER BY world_size > 1 DESC, writer DESC) = 1),
     stated AS (
         SELECT writer, state, since_ns, CASE WHEN state IN ('dead', 'failed') THEN coalesce(
             detail->>'$.exception.type', detail->>'signal', detail->>'exit_code',

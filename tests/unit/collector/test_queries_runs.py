@@ -364,6 +364,17 @@ def test_ranks_with_their_ends_and_children(build: DatabaseBuilder, cursor: duck
     assert (old["attempt"], old["state"]) == (1, "finished")
 
 
+def test_a_program_that_is_alone_and_has_started_the_ranks_is_not_rank_0(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
+) -> None:
+    run = build.run()
+    ranks = [build.writer(run, rank, world_size=2, pid=10 + rank) for rank in range(2)]
+    build.writer(run, 0, world_size=1, pid=9, state="failed")  # it was heard last
+    found = queries.list_ranks(cursor, find_run(cursor, "run-1"))
+    assert [(rank["pid"], rank["state"]) for rank in found] == [(10, "running"), (11, "running")]
+    assert (one(cursor)["state"], one(cursor)["world_size"], len(ranks)) == ("running", 2, 2)
+
+
 def test_of_several_writers_of_a_rank_the_newest_counts(
     build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
 ) -> None:
