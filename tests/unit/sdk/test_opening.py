@@ -8,7 +8,8 @@ import pytest
 from tests.support.spools import of_kind, spooled
 
 import allranks
-from allranks._opening import scheduler_of
+from allranks._opening import scheduler_of, wrapper_of
+from allranks.parents import WRAPPER_VARIABLE
 from allranks_bus.events import Kind
 
 
@@ -22,6 +23,13 @@ from allranks_bus.events import Kind
 )
 def test_what_runs_the_job_is_known_by_what_it_sets(env: dict[str, str], name: str | None) -> None:
     assert scheduler_of(env) == name
+
+
+@pytest.mark.parametrize(
+    ("text", "wrapper"), [("r1:launch:boot:11:22:0:1", [11, 22]), ("other:launch:boot:11:22:0:1", None), ("", None)]
+)
+def test_a_command_names_the_process_that_runs_it_for_the_same_run(text: str, wrapper: list[int] | None) -> None:
+    assert wrapper_of({WRAPPER_VARIABLE: text}, "r1") == wrapper
 
 
 @pytest.mark.parametrize("jobs", [{"LSB_JOBID": "7"}, {}])
