@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from typing import Any
 
 import pytest
 from tests.support.collector import CollectorProcess, clean_environment
 from tests.support.training import RUN, Job
 from tests.support.waiting import wait_until
+
+from allranks_collector.claims import SAME_S
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -72,3 +76,31 @@ def test_a_second_process_at_a_rank_is_said_and_its_death_is_nobody_elses(collec
             assert curve["step"] == list(range(logged))
         kept = collector.ranks(RUN)[0]["rivals"][0]["last_step"]
         assert kept >= second.returned - 1
+
+
+def test_a_program_that_starts_its_ranks_and_a_command_that_is_wrapped_are_not_accused(
+    collector: CollectorProcess,
+) -> None:
+    spawned = Job(collector.home, collector.url, program="starting")
+    wrapper = (sys.executable, "-m", "allranks.run_command", "--")
+    wrapped = Job(collector.home, collector.url, "wrapped", wrapper=wrapper)
+    with spawned.ranks(1) as programs, wrapped.ranks(1, "finish", "0", "0.05") as commands:
+
+        def came(run: str) -> list[dict[str, Any]]:
+            return list(collector.get(f"/api/runs/{run}/events?kind=opened")["events"])
+
+        wait_until(lambda: len(collector.ranks(RUN)) == 2, "both ranks are known", timeout_s=_WITHIN_S)
+        wait_until(lambda: len(came(RUN)) == 3, "and who started them", timeout_s=_WITHIN_S)
+        wait_until(lambda: len(came("wrapped")) == 2, "the command and its wrapper are known", timeout_s=_WITHIN_S)
+        begun = time.time()
+
+        def are_heard() -> bool:
+            seen = [*collector.ranks(RUN).values(), *collector.ranks("wrapped").values()]
+            return all((rank["last_seen"] or 0.0) > begun + SAME_S + 1.0 for rank in seen)
+
+        wait_until(are_heard, "all are heard for longer than a newcomer may need", timeout_s=_WITHIN_S)
+        for run in (RUN, "wrapped"):
+            assert collector.get(f"/api/runs/{run}/ranks")["claims"] == []
+        for program in (*programs, *commands):
+            program.progress.ask_to_stop()
+        assert [program.wait() for program in (*programs, *commands)] == [0, 0]
