@@ -12,7 +12,7 @@ from allranks_bus.errors import ProtocolError
 from allranks_bus.events import Kind
 from allranks_collector import ledger as ledgers
 from allranks_collector.ingest import Ingest
-from allranks_collector.ledger import Ledger, jsonable, process_of
+from allranks_collector.ledger import Ledger, jsonable, process_of, wrapper_of
 from allranks_collector.store import Store
 
 
@@ -133,3 +133,11 @@ def test_the_newest_name_that_the_program_chose_counts(store: Store) -> None:
         ingest.commit([writer.batch([renamed])])
     ingest.commit([first.batch([first.open(), number(1)])])  # a new segment of its spool, as it began
     assert [name for _, name in _told(store)] == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("told", "wrapper"),
+    [([11, 22], (11, 22)), ([11], None), ("11", None), ([True, 2], None), ({}, None), (None, None)],
+)
+def test_what_a_writer_says_of_its_wrapper_may_be_anything(told: Any, wrapper: tuple[int, int] | None) -> None:
+    assert wrapper_of({"wrapper": told}) == wrapper
