@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from allranks._log import RankLog
 from allranks._settings import RunSettings
 from allranks._warnings import warn_once
-from allranks.parents import WRAPPER_VARIABLE, parse_parent
 from allranks_bus import home, processes
 from allranks_bus.errors import ProtocolError, SpoolError
 from allranks_bus.version import __version__
@@ -58,6 +57,8 @@ def open_map(identity: Identity, facts: Facts, told: Mapping[str, Any]) -> dict[
 
 def wrapper_of(env: Mapping[str, str], run: str) -> list[int] | None:
     """Pid and start of the `allranks run` to whose command this process belongs; None where it belongs to none."""
+    from allranks.parents import WRAPPER_VARIABLE, parse_parent
+
     wrapper = parse_parent(env.get(WRAPPER_VARIABLE, ""))
     return None if wrapper is None or wrapper.run != run else [wrapper.pid, wrapper.start]
 

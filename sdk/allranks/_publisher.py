@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 # Each wake takes a third of a millisecond of a training that holds the GIL.
 TICK_S = 0.2
-# A program that starts is left to itself for so long; and the rest of `init`, whatever the program is.
+# A program that starts is left to itself for so long.
 QUIET_S = 1.0
+# The rest of `init` does not take longer.
 _BEGIN_S = 0.05
 BEAT_S = 1.0
 SAMPLE_S = 10.0
@@ -79,6 +80,7 @@ class Publisher:
         self._address = address
         self._env = env
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._may_begin = threading.Event()
         self._ending = threading.Event()
         self._deadline = self._leave_at = float("inf")
         self._is_leaving = False
@@ -109,7 +111,12 @@ class Publisher:
         self._thread = threading.Thread(target=self._run, name="allranks-publisher", daemon=True)
 
     def start(self) -> None:
+        """Starts the thread, which leaves the processor to who starts it until `begin`, or for some milliseconds."""
         self._thread.start()
+
+    def begin(self) -> None:
+        """Tells the thread that nobody waits for this one's processor any more."""
+        self._may_begin.set()
 
     def observe(self, pid: int) -> None:
         """Samples the figures of another process in the place of this one's."""
@@ -133,6 +140,7 @@ class Publisher:
     def _end(self, timeout_s: float) -> bool:
         self._deadline = time.monotonic() + timeout_s
         self._ending.set()
+        self._may_begin.set()
         if not self._ended.is_set():  # else this is asked again, after an interrupt
             os.write(self._wake_write, b"x")
         # A little more than the deadline that the thread itself keeps, to let it close its sockets.
@@ -154,7 +162,7 @@ class Publisher:
             self._ended.set()
 
     def _work(self) -> None:
-        wait_readable((self._wake_read,), _BEGIN_S)
+        self._may_begin.wait(_BEGIN_S)
         if self._is_offline:
             self._keep()
             return

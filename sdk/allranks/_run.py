@@ -386,6 +386,8 @@ class Run:
         self.export()
         self._is_begun = True
         self.config.update(entries(config), allow_val_change=True)
+        if self._publisher is not None:
+            self._publisher.begin()
 
     def observe(self, pid: int) -> None:
         """Has the figures of another process stored in the place of this one's: of a command that it wraps."""
@@ -538,6 +540,8 @@ class Run:
             self._record_settings()
         if self.role == "rank":
             self.export()
+        if self._publisher is not None:
+            self._publisher.begin()
         return True
 
     def _take_place_of_child(self, who: Identity) -> None:
