@@ -84,17 +84,24 @@ def measure(options: Options) -> Measured:
 
 
 def play(scenario: Scenario, home: Path) -> Outcome:
-    """Has a scenario happen, and asks why when all has fallen that will."""
+    """Has a scenario happen, and asks why when all has fallen that will; nobody is named where none could break."""
     with contextlib.ExitStack() as stack:
         network = stack.enter_context(Network(_NODES))
         collector = stack.enter_context(CollectorProcess(home / "hub", network=network))
         job = stack.enter_context(contextlib.closing(_Job(scenario, network, collector)))
         job.start()
-        _await_steps(job, scenario.at_step - 5)
+        try:
+            _await_steps(job, scenario.at_step - 5)
+        except _NotBegun as error:
+            return Outcome(scenario, job.host_names, Named(None, None), str(error), job.last_words())
         _await_fall(job)
         time.sleep(_SETTLE_S)
         why = job.why()
     return Outcome(scenario, job.host_names, named_by(why), why["verdict"], why["lines"])
+
+
+class _NotBegun(Exception):
+    """The ranks have not come to the step in which one of them is to break."""
 
 
 class _Job:
@@ -136,6 +143,14 @@ class _Job:
             else:
                 return found
 
+    def last_words(self) -> list[str]:
+        """How each rank's process stands, and what it printed last."""
+        logs = [self._home(host) / f"{rank}.log" for rank, host in enumerate(self._hosts)]
+        return [
+            f"rank {rank}: {process.poll()}: {log.read_text(errors='replace')[-500:]}"
+            for rank, (process, log) in enumerate(zip(self._processes, logs, strict=True))
+        ]
+
     def tend(self) -> None:
         """Does what is due: the fault from outside, and what the launchers do when a rank has ended."""
         scenario, now = self.scenario, time.monotonic()
@@ -163,6 +178,9 @@ class _Job:
             process.kill()
             process.wait()
 
+    def _home(self, host: Host) -> Path:
+        return self.collector.home.parent / host.name
+
     def _break(self) -> None:
         host = self._hosts[self.scenario.victim]
         if self.scenario.fault == "lost-node":
@@ -174,7 +192,7 @@ class _Job:
 
     def _start(self, rank: int, host: Host) -> subprocess.Popen[bytes]:
         scenario = self.scenario
-        home = self.collector.home.parent / host.name
+        home = self._home(host)
         home.mkdir(parents=True, exist_ok=True)
         is_victim = rank == scenario.victim and scenario.fault in BY_ITSELF
         told = {
@@ -219,7 +237,8 @@ def _await_steps(job: _Job, step: int) -> None:
         if len(steps) == RANKS and all(at is not None and at >= step for at in steps):
             return
         if time.monotonic() >= deadline:
-            raise RuntimeError(f"the ranks of {job.scenario} have not come to step {step}: {steps}")
+            told = {rank: (row["state"], row["last_step"], row["reason"]) for rank, row in rows.items()}
+            raise _NotBegun(f"not all have come to step {step}: {told}")
         time.sleep(_LOOK_S)
 
 
