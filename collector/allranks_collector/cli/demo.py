@@ -16,7 +16,7 @@ from rich.live import Live
 
 from allranks_bus.errors import AllranksError
 from allranks_collector.cli.common import CommandError, Http, Json, UsageError
-from allranks_collector.cli.demo_view import View, cause, progress_line, progress_table, settled
+from allranks_collector.cli.demo_view import View, progress_line, progress_table, settled
 from allranks_collector.cli.output import clean, console, print_json, ranks_table, runs_table
 from allranks_collector.cli.process import start
 from allranks_collector.cli.reader import RemoteReader, find_collector
@@ -108,6 +108,9 @@ def _train(
                 show()
                 time.sleep(POLL_S / 5)
             _look(reader, view)
+        if view.run is not None:
+            why = reader.why(view.run["id"])
+            view.cause = str(why["verdict"]) if why["first"] else None
     except KeyboardInterrupt:
         # The terminal has sent Ctrl-C to the launcher too, which ends its ranks.
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -157,22 +160,21 @@ def _lines(say: Callable[[str], None], view: View) -> Callable[[], None]:
 
 def _report(view: View, url: str, status: int, log: BinaryIO, *, trouble: int | None, json_: bool) -> None:
     """The end: the run, its ranks, the cause; and the exit status, which is well where trouble was asked for."""
-    why = cause(view.ranks)
     as_asked = status == 0 if trouble is None else status == 1 and trouble in view.troubled
-    if view.run is None or (not as_asked and why is None):
+    if view.run is None or (not as_asked and view.cause is None):
         log.seek(0)
         last = (log.read().decode(errors="replace").strip().splitlines() or ["it printed nothing"])[-1]
         raise CommandError(f"the training ended with status {status}: {clean(last)}")
     if json_:
         told = {"http": url, "run": view.run, "ranks": view.ranks, "trouble": view.troubled}
-        print_json({**told, "cause": why, "status": status})
+        print_json({**told, "cause": view.cause, "status": status})
     else:
         now, out = time.time(), console()
         out.print(runs_table([view.run], now), ranks_table(view.ranks, now))
         out.print(progress_line(view))
-        if why is not None:
+        if view.cause is not None:
             out.print("[bold]Cause:[/bold] ", end="")
-            out.print(clean(why), markup=False)
+            out.print(clean(view.cause), markup=False)
         out.print(f"The run stays at {url}/runs/{view.run['id']}", markup=False)
     if not as_asked:
         raise typer.Exit(1)

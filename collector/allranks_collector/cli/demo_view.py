@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group
 from rich.text import Text
 
-from allranks_collector.cli.output import clean, ending, number, state_cell, table
+from allranks_collector.cli.output import clean, number, state_cell, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,8 +22,6 @@ ENDED = frozenset({"finished", "failed", "dead"})
 TROUBLED = frozenset({"stalled", "unreachable", "failed", "dead"})
 _LOSS, _ACCURACY = "train/loss", "test/accuracy"
 _SMOOTHING = 0.5  # of points per second
-# A death is found out at most so long after the failures that follow from it, on one host.
-_DEATH_IS_SEEN_S = 3.0
 
 
 @dataclass
@@ -36,6 +33,7 @@ class View:
         expected: how many ranks there should be.
         troubled: the ranks that were seen stalled, unreachable, failed or dead at any time.
         points_per_s: what the collector stores; None before the second look.
+        cause: the rank that brought the run down, in one line; None where none did, or before its end.
     """
 
     name: str
@@ -44,6 +42,7 @@ class View:
     ranks: list[Json] = field(default_factory=list)
     troubled: dict[int, str] = field(default_factory=dict)
     points_per_s: float | None = None
+    cause: str | None = None
     _counted: tuple[float, float] | None = None
 
     def see(self, ranks: Sequence[Json]) -> None:
@@ -67,35 +66,6 @@ class View:
 def settled(view: View) -> bool:
     """Whether every rank is known to have ended."""
     return len(view.ranks) >= view.expected and all(rank["state"] in ENDED for rank in view.ranks)
-
-
-def cause(ranks: Sequence[Json]) -> str | None:
-    """The rank that brought the run down, in one line; None where none did.
-
-    Who was killed comes before who failed: the others fail because of it, and say so at once, while a death is found
-    out a moment later. Who died long after the first failure is no cause: so the launcher ends who is left.
-    """
-    ended = [rank for rank in ranks if rank["state"] in ("dead", "failed")]
-    if not ended:
-        return None
-    failed = min((_ended_at(rank) for rank in ended if rank["state"] == "failed"), default=math.inf)
-    first = min(
-        ended,
-        key=lambda rank: (
-            rank["state"] == "failed" or _ended_at(rank) > failed + _DEATH_IS_SEEN_S,
-            _ended_at(rank),
-            rank["rank"],
-        ),
-    )
-    where = f"rank {first['rank']} ({first.get('host')}, pid {first.get('pid')})"
-    step = "before its first step" if first.get("last_step") is None else f"after step {first['last_step']}"
-    why = ending(first)
-    return f"{where} {first['state']} {step}" + (f": {why}" if why else "")
-
-
-def _ended_at(rank: Json) -> float:
-    at = rank.get("ended_at")
-    return float(at) if at is not None else math.inf
 
 
 def progress_line(view: View) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from typing import Annotated, Any
 
 import typer
 
-from allranks_collector.cli.common import Http, Json, RunName
+from allranks_bus.http_client import Refused
+from allranks_collector.cli.common import CommandError, Http, Json, RunName
 from allranks_collector.cli.output import age, clean, console, print_json
 from allranks_collector.cli.reader import open_reader
 
@@ -28,7 +30,12 @@ def stacks(
 
     A rank whose C code holds the interpreter is asked by a signal, where it runs on the collector's host.
     """
-    found = open_reader(http, os.environ).stacks(run, rank, ask=not last)
+    try:
+        found = open_reader(http, os.environ).stacks(run, rank, ask=not last)
+    except Refused as error:
+        if error.status != HTTPStatus.CONFLICT:
+            raise
+        raise CommandError(f"{error}; --last shows where they stood when they last were") from None
     if json_:
         print_json(found)
         return

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from tests.unit.serving import AppClient, asking
 
+from allranks_bus.http_client import Refused
 from allranks_collector import cli
 from allranks_collector.api import ApiContext, create_app, models
 from allranks_collector.api.context import AskStacks
+from allranks_collector.cli import stacks
 from allranks_collector.settings import Settings
 from allranks_collector.store import Store
 from allranks_collector.testing import DatabaseBuilder, StillLive
@@ -104,3 +106,15 @@ def test_stored_stacks_are_shown_in_a_terminal_without_a_collector(
     assert "  /home/me/data.py:4 in feed·[2J" in lines
     assert cli.main(["stacks", "run-one", "--last", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["groups"][0]["ranks"] == [0, 1]
+
+
+def test_where_nobody_is_left_to_be_asked_the_way_to_what_is_kept_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Ended:
+        def stacks(self, *_: object, **__: object) -> None:
+            raise Refused(409, "no rank of the run run-one is there to be asked")
+
+    monkeypatch.setattr(stacks, "open_reader", lambda *_: Ended())
+    assert cli.main(["stacks", "run-one"]) == 1
+    assert "no rank of the run run-one is there to be asked; --last shows" in capsys.readouterr().err

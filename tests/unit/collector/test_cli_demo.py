@@ -44,6 +44,11 @@ class Collector:
             {"rank": n, "state": state, "host": "h", "pid": n, "last_step": 9} for n, state in enumerate(self.states)
         ]
 
+    def why(self, _reference: str) -> dict[str, Any]:
+        dead = [number for number, state in enumerate(self.states) if state == "dead"]
+        verdict = f"rank {dead[0]} was killed" if dead else "all went well"
+        return {"first": {"rank": dead[0]} if dead else None, "verdict": verdict}
+
     def status(self) -> dict[str, Any]:
         return {"points": 100, "url": "tcp://127.0.0.1:8"}
 
@@ -94,7 +99,7 @@ def test_a_rank_that_was_to_die_and_did_is_well(
 ) -> None:
     monkeypatch.setattr(Collector, "states", ("failed", "dead"))
     assert cli.main(["demo", "-n", "2", "--kill-rank", "1"]) == 0
-    assert "Cause: rank 1 (h, pid 1) dead after step 9" in capsys.readouterr().out
+    assert "Cause: rank 1 was killed" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("training")

@@ -1,49 +1,14 @@
-"""What the demo shows of its run, and whom it names as the cause."""
+"""What the demo shows of its run."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from allranks_collector.cli.demo_view import View, cause, progress_line, settled
+from allranks_collector.cli.demo_view import View, progress_line, settled
 
 
 def rank(number: int, state: str, **more: Any) -> dict[str, Any]:
     return {"rank": number, "state": state, "host": "h", "pid": 100 + number, "last_step": 7, **more}
-
-
-FAILED = {"exception": {"type": "PeerError", "message": "rank 2 is gone"}}
-
-
-def test_no_cause_where_all_is_well() -> None:
-    assert cause([rank(0, "finished"), rank(1, "running"), rank(2, "expected")]) is None
-
-
-def test_who_was_killed_comes_before_who_failed_of_it() -> None:
-    ranks = [rank(0, "failed", ended_at=10.0, **FAILED), rank(2, "dead", ended_at=10.4, signal="SIGKILL")]
-    assert cause(ranks) == "rank 2 (h, pid 102) dead after step 7: signal SIGKILL"
-
-
-def test_who_was_killed_without_a_known_signal_too() -> None:
-    ranks = [rank(0, "failed", ended_at=10.0, **FAILED), rank(2, "dead", ended_at=10.4)]
-    assert cause(ranks) == "rank 2 (h, pid 102) dead after step 7"
-
-
-def test_who_was_ended_by_the_launcher_is_no_cause() -> None:
-    ranks = [
-        rank(0, "failed", ended_at=12.1),
-        rank(1, "failed", ended_at=12.0, **FAILED),
-        rank(2, "dead", ended_at=17.2),
-    ]
-    assert cause(ranks) == "rank 1 (h, pid 101) failed after step 7: PeerError: rank 2 is gone"
-
-
-def test_the_first_of_several_failures_is_named() -> None:
-    ranks = [rank(0, "failed", ended_at=12.0), rank(1, "failed", ended_at=11.0), rank(3, "failed")]
-    assert (cause(ranks) or "").startswith("rank 1 ")
-
-
-def test_a_rank_that_never_made_a_step() -> None:
-    assert "dead before its first step" in (cause([rank(0, "dead", last_step=None)]) or "")
 
 
 def test_settled_when_all_expected_ranks_have_ended() -> None:
