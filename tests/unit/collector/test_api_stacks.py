@@ -115,6 +115,9 @@ def test_where_nobody_is_left_to_be_asked_the_way_to_what_is_kept_is_told(
         def stacks(self, *_: object, **__: object) -> None:
             raise Refused(409, "no rank of the run run-one is there to be asked")
 
-    monkeypatch.setattr(stacks, "open_reader", lambda *_: Ended())
+    def open_reader(*_: object) -> Ended:
+        return Ended()
+
+    monkeypatch.setattr(stacks, "open_reader", open_reader)
     assert cli.main(["stacks", "run-one"]) == 1
     assert "no rank of the run run-one is there to be asked; --last shows" in capsys.readouterr().err
