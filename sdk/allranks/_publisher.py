@@ -15,6 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from allranks._exits import look_for_a_program
@@ -212,16 +213,18 @@ class Publisher:
         """What is done at each tick, whether anything is sent or not."""
         if now >= self._sample_at and not self._ending.is_set():
             self._sample_at = now + SAMPLE_S
-            self._sample()
+            self._try_to_sample()
         self._log.report_drops()
         self._log.look_for_tensors()
         look_for_a_program()
 
     def _try_to_ship(self) -> bool:
         """Ships until the end; False where something came in the way."""
-        courier: Courier = load("allranks_bus.courier").Courier(self._name, self._log)
         try:
-            self._ship(courier)
+            # An import too may fail for a while: no descriptors left, a file system that does not answer.
+            courier: Courier = load("allranks_bus.courier").Courier(self._name, self._log)
+            with closing(courier):
+                self._ship(courier)
         except Exception as error:  # the training must go on
             warn_once(
                 f"publisher:{type(error).__name__}",
@@ -229,8 +232,6 @@ class Publisher:
                 f"they are kept in {self._log.directory}",
             )
             return False
-        finally:
-            courier.close()
         return True
 
     def _ship(self, courier: Courier) -> None:
@@ -328,6 +329,12 @@ class Publisher:
         return now >= self._deadline or (
             self._is_leaving and self._is_settled and (now >= self._leave_at or not is_connected)
         )
+
+    def _try_to_sample(self) -> None:
+        try:
+            self._sample()
+        except Exception as error:  # shipping must go on
+            warn_once("system", f"the system's figures cannot be read: {type(error).__name__}: {error}")
 
     def _sample(self) -> None:
         if self._sampler is None:
