@@ -26,7 +26,7 @@ from benchmarks.fault_scenarios import BY_ITSELF, RANKS, Named, Scenario, named_
 from benchmarks.figures import Figure, Measured, Options, at_least, at_most
 from benchmarks.processes import ROOT, environment, temporary_home
 
-SEED = 20261120
+SEED = 5
 _SCENARIOS, _RIGHT = 30, 29
 _NODES = 4
 _AT_ONCE = 3
