@@ -19,6 +19,8 @@ from allranks_bus.spool_reader import SpoolReader
 from allranks_bus.wire import Refused
 
 _WAIT_S = 0.25
+# A collector that looks where a spool is meant to go has it for no longer: who finds it busy may ask again.
+GLANCE_S = 0.2
 _ELSEWHERE = "it is not meant for here"
 
 

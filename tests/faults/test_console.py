@@ -32,7 +32,7 @@ while at < until:
     for at in range(at, at + 200):
         print(f"line {at:07d} {'x' * 60}")
     at += 1
-    time.sleep(0.002)
+    time.sleep(0.01)
 run.log({"i": 0})
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,7 @@ import typer
 
 from allranks_bus import events
 from allranks_bus.addresses import Address, parse_address
-from allranks_bus.draining import drain
+from allranks_bus.draining import GLANCE_S, drain
 from allranks_bus.errors import AllranksError, ProtocolError, SpoolBusy
 from allranks_bus.home import spool_roots
 from allranks_bus.spool_directory import find_spools
@@ -147,7 +148,13 @@ def destination(spool: Path) -> str:
 def bring_in(spool: Path, destinations: Destinations, timeout_s: float) -> Synced:
     """Ship one spool, and tell what became of it."""
     try:
-        drained = drain(spool, destinations.of(spool), timeout_s=timeout_s)
+        try:
+            drained = drain(spool, destinations.of(spool), timeout_s=timeout_s)
+        except SpoolBusy:  # a collector may be looking at it just now
+            time.sleep(GLANCE_S)
+            if not spool.exists():  # it was brought in meanwhile
+                raise
+            drained = drain(spool, destinations.of(spool), timeout_s=timeout_s)
     except SpoolBusy:
         return Synced(str(spool), "", 0, busy=True)
     except AllranksError as error:

@@ -51,6 +51,23 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("root")
+def test_a_spool_that_somebody_looks_at_just_now_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Path] = []
+
+    def drain(directory: Path, _address: Address, *, timeout_s: float) -> Drained:
+        asked.append(directory)
+        if asked.count(directory) == 1:
+            raise SpoolBusy("busy")
+        return Drained(directory, "run-x", 10, is_done=True)
+
+    monkeypatch.setattr(sync, "drain", drain)
+    assert cli.main(["sync", "--json"]) == 0
+    assert [result["busy"] for result in json.loads(capsys.readouterr().out)] == [False] * 3
+
+
+@pytest.mark.usefixtures("root")
 def test_all_spools_of_this_user_are_shipped(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["sync", "--json"]) == 0
     results = json.loads(capsys.readouterr().out)
