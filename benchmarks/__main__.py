@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -40,6 +41,7 @@ BENCHMARKS = (
 # For logs, where rich finds no terminal to ask.
 _FILE_WIDTH = 160
 RESULTS = ROOT / "benchmarks" / "results"
+LATEST = RESULTS / "latest.json"
 PEER_PYTHON = ROOT / ".venv-bench" / "bin" / "python"
 
 
@@ -55,6 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "python3 -m venv .venv-bench && .venv-bench/bin/pip install -e '.\\[bench]'"
         )
         return 2
+    if told.keep and told.quick:
+        console.print("--keep is for figures that are measured in full: leave --quick out")
+        return 2
     options = Options(quick=told.quick, peer_python=str(PEER_PYTHON) if told.peers else None)
     names = [name for name in BENCHMARKS if not told.names or name in told.names]
     results: list[Result] = []
@@ -69,6 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     is_whole = len(names) == len(BENCHMARKS) and not options.quick
     paths = result_paths(is_whole=is_whole)
     report.write(document, paths)
+    if told.keep:
+        paths.append(LATEST)
+        report.write(report.joined(json.loads(LATEST.read_text()), document), [LATEST])
     console.print(f"kept in {', '.join(str(path.relative_to(ROOT)) for path in paths)}")
     return exit_code(results)
 
@@ -77,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", choices=[*BENCHMARKS, []], help=", ".join(BENCHMARKS))
     parser.add_argument("--quick", action="store_true", help="few repetitions: does it work at all?")
+    parser.add_argument("--keep", action="store_true", help="into latest.json, in place of what was measured before")
     parser.add_argument("--peers", action="store_true", help="other trackers too, from .venv-bench")
     return parser
 
@@ -114,7 +123,7 @@ def result_paths(*, is_whole: bool) -> list[Path]:
     """Where the results are kept: those of a choice, or of a quick run, are not for comparing."""
     now = datetime.now(timezone.utc)
     if is_whole:
-        return [RESULTS / f"{now:%Y-%m-%d}.json", RESULTS / "latest.json"]
+        return [RESULTS / f"{now:%Y-%m-%d}.json", LATEST]
     return [RESULTS / "scratch" / f"{now:%Y-%m-%dT%H%M%S}.json"]
 
 

@@ -75,6 +75,16 @@ def as_json(results: Sequence[Result], facts: Mapping[str, Any]) -> dict[str, An
     return {**facts, "benchmarks": {result.name: _as_json(result) for result in results}}
 
 
+def joined(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """`before` with what has been measured since in place of its own; each benchmark says when it was measured."""
+    benchmarks = {
+        name: {"time": document["time"], **measured}
+        for document in (before, now)
+        for name, measured in document["benchmarks"].items()
+    }
+    return {**before, **now, "benchmarks": benchmarks}
+
+
 def write(document: Mapping[str, Any], paths: Sequence[Path]) -> None:
     """Writes the same document to each of `paths`."""
     text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"

@@ -96,3 +96,16 @@ def test_all_paths_get_the_same(tmp_path: Path) -> None:
     paths = [tmp_path / "2026-01-02.json", tmp_path / "latest.json"]
     report.write({"a": 1}, paths)
     assert paths[0].read_text() == paths[1].read_text() == '{\n "a": 1\n}\n'
+
+
+def test_what_is_measured_again_takes_the_place_of_what_was_before() -> None:
+    before = {"time": "10:00", "benchmarks": {"query": {"seconds": 1.0}, "console": {"time": "9:00", "seconds": 2.0}}}
+    now = {"time": "11:00", "quick": False, "benchmarks": {"query": {"seconds": 3.0}}}
+    assert report.joined(before, now) == {
+        "time": "11:00",
+        "quick": False,
+        "benchmarks": {
+            "query": {"time": "11:00", "seconds": 3.0},
+            "console": {"time": "9:00", "seconds": 2.0},
+        },
+    }
