@@ -99,8 +99,9 @@ class StacksDesk:
         self._askings: dict[int, _Asking] = {}
         # By run, when (monotonic) it was asked because it stood still; and the runs that have been since they moved.
         self._asked_at: dict[int, float] = {}
-        self._standing: set[int] = set()
-        # Those of them where another rank has come to stand since they were looked at.
+        self._asked: set[int] = set()
+        # Those that are looked at just now; and of them, where another rank has come to stand since.
+        self._looked_at: set[int] = set()
         self._again: set[int] = set()
         self._task_group: anyio.abc.TaskGroup | None = None
 
@@ -125,11 +126,11 @@ class StacksDesk:
     def changed(self, run: int, run_id: str, state: State) -> None:
         """Takes in that a rank of a run is in another state now: it may be the last one that stood still."""
         if state not in _STILL:
-            self._standing.discard(run)
-        elif run in self._standing:
+            self._asked.discard(run)
+        elif run in self._looked_at:
             self._again.add(run)
-        elif self._task_group is not None:
-            self._standing.add(run)
+        elif run not in self._asked and self._task_group is not None:
+            self._looked_at.add(run)
             self._task_group.start_soon(self._ask_when_most_stand, run, run_id)
 
     async def ask(self, run: int, run_id: str, ranks: Collection[int] | None = None) -> str | None:
@@ -225,16 +226,22 @@ class StacksDesk:
                 await anyio.sleep(_GATHER_S)
                 ranks = await self._ranks_of(run)
                 living = [rank for rank in ranks if rank.state not in ENDED]
-                if 2 * sum(rank.state in _STILL for rank in living) > len(living):
-                    break
-                if run not in self._again:
-                    self._standing.discard(run)  # the next one that stands still may be the one too many
+                if 2 * sum(rank.state in _STILL for rank in living) <= len(living):
+                    if run in self._again:
+                        continue
+                    return  # the next one that stands still may be the one too many
+                wait_s = self._asked_at.get(run, float("-inf")) + _NOT_AGAIN_S - time.monotonic()
+                if wait_s > 0:
+                    await anyio.sleep(wait_s)  # it stood still a moment ago too: whether it stays so is to be seen
+                    continue
+                if len(self._asked_at) >= _MAX_RUNS:
+                    self._asked_at.clear()
+                self._asked_at[run] = time.monotonic()
+                self._asked.add(run)
+                await self._ask(run, run_id, ranks, None)
+                if run in self._asked or run not in self._again:
                     return
-            if time.monotonic() - self._asked_at.get(run, float("-inf")) < _NOT_AGAIN_S:
-                return
-            if len(self._asked_at) >= _MAX_RUNS:
-                self._asked_at.clear()
-            self._asked_at[run] = time.monotonic()
-            await self._ask(run, run_id, ranks, None)
         except Exception:
             logger.exception("the stacks of run %s could not be asked for", run_id)
+        finally:
+            self._looked_at.discard(run)

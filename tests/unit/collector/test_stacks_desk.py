@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
+import time
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -187,13 +188,34 @@ async def test_a_run_is_asked_once_when_most_of_its_ranks_stand_still(
         await stalls(made, writers[1])
         assert len(made.asked) == 3
         await stalls(made, writers[2])  # the same stall
-        made.desk.changed(run, "run-1", State.RUNNING)
-        await stalls(made, writers[0])  # another one, in the same minute
         assert len(made.asked) == 3
-        monkeypatch.setattr(stacks_desk, "_NOT_AGAIN_S", 0.0)
-        made.desk.changed(run, "run-1", State.RUNNING)
-        await stalls(made, writers[0])
-        assert len(made.asked) == 6
+
+
+async def test_a_run_that_stands_still_again_so_soon_is_asked_when_it_has_stayed_so(
+    store: Store, build: DatabaseBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stacks_desk, "ANSWER_S", 0.02)
+    monkeypatch.setattr(stacks_desk, "_GATHER_S", 0.05)
+    monkeypatch.setattr(stacks_desk, "_NOT_AGAIN_S", 1.5)
+    run = build.run()
+    build.state(build.writer(run, 0), "stalled")
+    async with _desk(store) as made:
+
+        async def asked(times: int) -> None:
+            with anyio.fail_after(30):
+                while len(made.asked) < times:
+                    await anyio.sleep(0.02)
+
+        made.desk.changed(run, "run-1", State.STALLED)
+        await asked(1)
+        at = time.monotonic()
+        for _ in range(3):  # each time it moves, and stands still again
+            made.desk.changed(run, "run-1", State.RUNNING)
+            made.desk.changed(run, "run-1", State.STALLED)
+        await asked(2)
+        assert time.monotonic() - at > 1.0
+        await anyio.sleep(2.0)  # the same stall
+        assert len(made.asked) == 2
 
 
 async def test_a_run_that_is_removed_takes_its_stacks_with_it(store: Store, build: DatabaseBuilder) -> None:
