@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import msgpack
 
@@ -59,8 +59,8 @@ class Batch:
     is_urgent: bool = False
 
 
-@dataclass(frozen=True)
-class Beat:
+# Beats and acks are thousands a second, and a named tuple is made in a third of the time.
+class Beat(NamedTuple):
     """A writer's sign of life, once a second; `status` is its map as it came."""
 
     writer: bytes
@@ -123,8 +123,7 @@ class Abort:
     transfer: bytes
 
 
-@dataclass(frozen=True)
-class Ack:
+class Ack(NamedTuple):
     """All records before `next_seq` are stored. `resend` asks to send again from there: there is a gap."""
 
     next_seq: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from allranks_bus.limits import MAX_SECTION_CHARS, MAX_SECTIONS
 from allranks_collector.stragglers import WAITS
@@ -48,8 +48,7 @@ class Patience:
     busy_s: float = 300.0
 
 
-@dataclass(frozen=True)
-class Said:
+class Said(NamedTuple):
     """What a beat says of a rank's progress beside its step.
 
     Attributes:
