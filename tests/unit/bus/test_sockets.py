@@ -75,7 +75,7 @@ async def test_small_messages_that_come_one_by_one_are_taken_many_at_a_time(addr
                 while came < count:
                     came += len(await sockets.receive(_LIMIT))
                     turns += 1
-    assert turns <= 64 + 300 * (time.monotonic() - begun)
+    assert turns <= 64 + 150 * (time.monotonic() - begun)
 
 
 def test_rare_wake_ups_do_not_wait() -> None:
