@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import IO
 
 from allranks_collector.alerts.rules import Message
 from allranks_collector.escapes import shown
@@ -107,28 +108,33 @@ def deliver(
             )
         except OSError as error:
             return Answer(f"it cannot be started: {error.strerror}", is_final=True)
-    try:
-        is_done, said = _await(process, time.monotonic() + deadline_s, is_given_up)
-    finally:
-        if process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    assert process.stdout is not None
+    # Closed after the kill: who prints into a closed pipe dies of that, and leaves what it has started behind.
+    with process.stdout as stdout:
+        try:
+            is_done, said = _await(process, stdout, time.monotonic() + deadline_s, is_given_up)
+        finally:
+            # It may have ended since; but until it is waited for, the number of its group is nobody else's.
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+    code = process.wait()
     if not is_done:
         return Answer(f"no answer within {deadline_s:g} s")
-    if process.returncode == 0:
+    if code == 0:
         return Answer()
     lines = said.decode("utf-8", "replace").strip().splitlines()
-    how = f"exit code {process.returncode}" if process.returncode > 0 else f"killed by signal {-process.returncode}"
+    how = f"exit code {code}" if code > 0 else f"killed by signal {-code}"
     problem = shown(lines[-1], colours=False)[:_MAX_PROBLEM_CHARS] if lines else how
-    return Answer(problem, is_final=process.returncode == target.final_code)
+    return Answer(problem, is_final=code == target.final_code)
 
 
-def _await(process: subprocess.Popen[bytes], deadline: float, is_given_up: Callable[[], bool]) -> tuple[bool, bytes]:
+def _await(
+    process: subprocess.Popen[bytes], stdout: IO[bytes], deadline: float, is_given_up: Callable[[], bool]
+) -> tuple[bool, bytes]:
     """Whether it has ended by then, and the end of what it printed; what it started may hold the pipe longer."""
-    assert process.stdout is not None
     said = b""
-    with process.stdout as stdout, selectors.DefaultSelector() as selector:
+    with selectors.DefaultSelector() as selector:
         os.set_blocking(stdout.fileno(), False)
         selector.register(stdout, selectors.EVENT_READ)
         while time.monotonic() < deadline and not is_given_up():
