@@ -31,7 +31,7 @@ _MAX_SOCKETS = 65_536
 _LOOK_AGAIN_S = 0.5
 _NOBLOCK, _NOBLOCK_MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 # So many wake-ups come as they like; beyond that, so many a second.
-_WAKEUPS, _WAKEUPS_PER_S = 32, 100.0
+_WAKEUPS, _WAKEUPS_PER_S = 32, 50.0
 
 
 class Wakeups:

@@ -139,6 +139,8 @@ class Pipeline:
         self.stacks = StacksDesk(
             store, tell=sockets.tell, publish=publish, writing=self._writing, heard_ns=self.watch.heard_ns
         )
+        # Of beats: who is to be told how far it is stored.
+        self._answers: list[tuple[bytes, int]] = []
         self._told_versions: set[bytes] = set()
         self._complained_at = float("-inf")
 
@@ -209,6 +211,7 @@ class Pipeline:
                             self._told_versions.clear()
                 except ProtocolError as error:
                     self._reject(error)
+            self._answer()
             # A socket that is never empty must not keep the other tasks from their turn.
             await anyio.lowlevel.checkpoint()
 
@@ -237,8 +240,14 @@ class Pipeline:
                 self._waiting.asking.add(beat.writer)
             self._work.set()
         else:
-            self._sockets.tell(beat.writer, Ack(position, self._store.instance, time.time_ns()))
+            self._answers.append((beat.writer, position))
         self.watch.beat(beat)
+
+    def _answer(self) -> None:
+        """Answers the beats of a gulp in one go: ZeroMQ's thread is woken once for them, and not for each."""
+        answers, self._answers = self._answers, []
+        for writer, position in answers:
+            self._sockets.tell(writer, Ack(position, self._store.instance, time.time_ns()))
 
     def _reject(self, error: ProtocolError) -> None:
         self.counters.rejected += 1

@@ -75,12 +75,12 @@ async def test_small_messages_that_come_one_by_one_are_taken_many_at_a_time(addr
                 while came < count:
                     came += len(await sockets.receive(_LIMIT))
                     turns += 1
-    assert turns <= 64 + 150 * (time.monotonic() - begun)
+    assert turns <= 64 + 75 * (time.monotonic() - begun)
 
 
 def test_rare_wake_ups_do_not_wait() -> None:
     wakeups = Wakeups()
-    assert {wakeups.pause_s(0.011 * number) for number in range(1, 1000)} == {0.0}
+    assert {wakeups.pause_s(0.021 * number) for number in range(1, 1000)} == {0.0}
 
 
 def test_wake_ups_that_come_too_often_wait_until_they_are_due() -> None:
@@ -88,7 +88,7 @@ def test_wake_ups_that_come_too_often_wait_until_they_are_due() -> None:
     now = 100.0
     for _ in range(1000):
         now += wakeups.pause_s(now)
-    assert 9.5 < now - 100.0 < 10.0
+    assert 19.0 < now - 100.0 < 20.0
 
 
 async def test_many_writers_under_load_lose_nothing(address: Address) -> None:
@@ -144,6 +144,7 @@ async def test_one_gulp_is_bounded(tcp_address: Address) -> None:
 async def test_no_wake_up_is_lost(tcp_address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
     """Thousands of tiny bursts, each answered before the next: an edge that is missed would wait for ever."""
     monkeypatch.setattr("allranks_bus.sockets._LOOK_AGAIN_S", 3600.0)
+    monkeypatch.setattr("allranks_bus.sockets._WAKEUPS_PER_S", 1e9)
     rounds = 3000
     answered = threading.Semaphore(0)
 
