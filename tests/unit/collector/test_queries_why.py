@@ -176,7 +176,7 @@ def test_ranks_that_stand_still_are_told_with_where_they_stand(
     def stands(asked_s: float, function: str) -> None:
         token = f"{T0_NS + round(asked_s * S):016x}" + "0" * 16
         for rank, writer in enumerate(writers):
-            frame = ["/work/train.py", 80 + (rank == 2), function]
+            frame = ["/home/me/train.py", 80 + (rank == 2), function]
             answer = json.dumps({"threads": [{"main": True, "frames": [frame]}]})
             with store.transaction() as connection:
                 connection.execute(
@@ -236,7 +236,7 @@ def test_who_stands_still_since_a_node_is_not_heard_is_told_with_it(
 def stands_at(store: Store, run: int, writers: dict[int, int], asked_s: float) -> None:
     """What ranks answer that were asked then."""
     token = f"{T0_NS + round(asked_s * S):016x}" + "0" * 16
-    answer = json.dumps({"threads": [{"main": True, "frames": [["/work/train.py", 80, "step"]]}]})
+    answer = json.dumps({"threads": [{"main": True, "frames": [["/home/me/train.py", 80, "step"]]}]})
     with store.transaction() as connection:
         for rank, writer in writers.items():
             connection.execute(
