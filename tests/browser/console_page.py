@@ -40,8 +40,12 @@ class ConsolePage:
         return self.rows.filter(has_text=text)
 
     def expect_in_sight(self, row: Locator) -> None:
-        """Within the window of the lines, and not only in the document around it."""
+        """Within the window of the lines, and not only in the document around it.
+
+        A row that the list has replaced between being found and being measured is in no window any more.
+        """
         inside = """rows => rows.length === 1 && rows.every(row => {
+            if (!row.isConnected) return false;
             const [a, b] = [row, row.closest('.log')].map(e => e.getBoundingClientRect());
             return a.top >= b.top - 1 && a.bottom <= b.bottom + 1; })"""
         wait_until(lambda: row.evaluate_all(inside), f"{row} is in sight", timeout_s=30)
