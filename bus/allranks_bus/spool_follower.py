@@ -20,10 +20,14 @@ class SpoolFollower:
     """The log in `directory`, as far as it had come at the last `look`; the directory need not exist yet.
 
     The newest segment is never released: the writer has it open.
+
+    Attributes:
+        is_there: whether the directory was there at the last look, as far as that has found no segment.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.is_there = False
         self._segments: list[Segment] = []
         self._files = SegmentFiles()
         self._fd = -1
@@ -38,7 +42,7 @@ class SpoolFollower:
 
     def look(self) -> bool:
         """Takes in what has been written since the last look, up to LOOK_BYTES; True where there may be more."""
-        if not self._segments and not self._begin(_first_seq(self.directory)):
+        if not self._segments and not self._begin(self._first_seq()):
             return False
         if self._grow(self._segments[-1]):
             return True
@@ -100,9 +104,17 @@ class SpoolFollower:
                 segment.marks.append((segment.count, segment.size))
         return found > 0
 
-
-def _first_seq(directory: Path) -> int | None:
-    try:
-        return min((int(path.stem) for path in directory.iterdir() if is_segment(path)), default=None)
-    except OSError:
-        return None
+    def _first_seq(self) -> int | None:
+        # One call of the system where there is nothing: a training's thread waits for the GIL at each.
+        try:
+            names = os.listdir(self.directory)  # noqa: PTH208
+        except OSError as error:
+            self.is_there = not isinstance(error, FileNotFoundError)
+            return None
+        self.is_there = True
+        try:
+            return min(
+                (int(path.stem) for path in map(self.directory.joinpath, names) if is_segment(path)), default=None
+            )
+        except OSError:  # somebody is removing it
+            return None

@@ -39,7 +39,7 @@ class Companion(Protocol):
     """What a run asks of it."""
 
     def tick(self) -> None:
-        """Called by the publisher's thread, about five times a second; returns within milliseconds."""
+        """Called by the publisher's thread, about three times a second; returns within milliseconds."""
 
     def finish(self, deadline: float) -> bool:
         """Brings in what is left, until `deadline` (monotonic seconds) at most; True where nothing is left."""

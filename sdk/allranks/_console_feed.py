@@ -52,7 +52,7 @@ class Feed:
         """Sends what there is and hears what comes; True where all that the tee has written by now is stored."""
         has_more = self._log.look()
         if not self._log.end:
-            return not self.directory.exists()  # nothing has been printed
+            return not self._log.is_there  # nothing has been printed
         now = time.monotonic()
         if not has_more and now < self._beat_at and self._courier is not None and self._courier.shipment.is_done:
             return True  # as at most ticks of most trainings

@@ -625,7 +625,7 @@ class Run:
         )
 
     def _tick(self) -> None:
-        """Called by the publisher's thread, five times a second."""
+        """Called by the publisher's thread, three times a second."""
         log = self._log
         if time.monotonic() >= self._surroundings_at and log is not None:
             self._surroundings_at = float("inf")

@@ -48,6 +48,11 @@ def test_before_there_is_anything_there_is_nothing(tmp_path: Path) -> None:
     follower = _follower(tmp_path)
     assert not follower.look()
     assert (follower.base, follower.end, follower.read(0)) == (0, 0, (0, b""))
+    assert not follower.is_there
+    follower.directory.mkdir()
+    (follower.directory / "lock").touch()
+    assert not follower.look()
+    assert follower.is_there
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
