@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +12,7 @@ from typing import IO, TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 from tests.browser.pages import RunPage, RunsPage
+from tests.support.ports import free_neighbours, free_port
 
 from allranks_bus.home import read_endpoint
 
@@ -27,7 +27,7 @@ RUN = "live-run"
 # What a reader may wait for: a killed process of this host is to be named within a second.
 DEATH_MS = 5_000
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(240)
 
 
 class Bench:
@@ -47,7 +47,7 @@ class Bench:
         self.ranks: list[subprocess.Popen[str]] = []
         self.url = ""
         self._data_url = ""
-        self._ports = {"ALLRANKS_HTTP_PORT": "0", "ALLRANKS_DATA_PORT": str(free_neighbours())}
+        self._ports = {"ALLRANKS_HTTP_PORT": str(free_port()), "ALLRANKS_DATA_PORT": str(free_neighbours())}
 
     def start_collector(self) -> None:
         """Starts it on free ports, the same ones as before after the first time; returns when it listens."""
@@ -95,7 +95,7 @@ class Bench:
             assert rank.stdin is not None
             rank.stdin.close()
         for rank in self.ranks:
-            rank.wait(20)
+            rank.wait(60)
 
     def close(self) -> None:
         for rank in self.ranks:
@@ -110,19 +110,6 @@ def _read_to_the_end(pipe: IO[str]) -> None:
     """A log that nobody reads would stop its writer at last."""
     with pipe:
         pipe.read()
-
-
-def free_neighbours() -> int:
-    """A free port whose next one is free too: data and control."""
-    while True:
-        with socket.socket() as data, socket.socket() as control:
-            data.bind(("127.0.0.1", 0))
-            port: int = data.getsockname()[1]
-            try:
-                control.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
-                continue
-            return port
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.support import scenario
 from tests.support.collector import CollectorProcess
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 _RUN = "torch"
@@ -93,7 +94,7 @@ def test_a_deadlocked_dataloader_is_told_with_who_waits_for_it(
 ) -> None:
     with collector_of({"ALLRANKS_STALL_MIN_S": "1"}) as collector, contextlib.ExitStack() as stack:
         env = {"ALLRANKS_URL": collector.url, "ALLRANKS_RUN_ID": _RUN, "WORLD_SIZE": "2"}
-        env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(scenario.free_port())}
+        env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
         for rank in range(2):
             place = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             stack.enter_context(scenario.started(collector.home, _DEADLOCKED, env={**env, **place}))

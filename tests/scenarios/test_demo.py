@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.support.ports import free_neighbours, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,18 +20,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(240)
 
 RUN = "import sys; from allranks_collector.cli import main; sys.exit(main())"
-
-
-def free_neighbours() -> int:
-    """A port that is free, as is the next one."""
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as first:
-            port = int(first.getsockname()[1])
-            try:
-                socket.create_server(("127.0.0.1", port + 1)).close()
-            except OSError:
-                continue
-            return port
 
 
 def allranks(env: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -46,7 +34,7 @@ def env(tmp_path: Path) -> Iterator[dict[str, str]]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ALLRANKS_")}
     env = kept | {
         "ALLRANKS_HOME": str(tmp_path / "home"),
-        "ALLRANKS_HTTP_PORT": "0",
+        "ALLRANKS_HTTP_PORT": str(free_port()),
         "ALLRANKS_DATA_PORT": str(free_neighbours()),
         "ALLRANKS_STALL_MIN_S": "1",
     }

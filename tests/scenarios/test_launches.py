@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from tests.scenarios.programs import sweep, two_launches
 from tests.support import scenario
+from tests.support.ports import free_port
 
 
 @pytest.mark.parametrize("how", ["by-hand", "spawn"])
 def test_two_launches_one_after_the_other_on_one_port_are_two_runs(home: Path, how: str) -> None:
-    ended = scenario.run(home, "two_launches.py", how, str(scenario.free_port()))
+    ended = scenario.run(home, "two_launches.py", how, str(free_port()))
     ended.must_be_well()
     places = [line.split() for line in ended.stdout.splitlines()]
     launches = [{run for run, *_ in places[:2]}, {run for run, *_ in places[2:]}]
@@ -47,7 +48,7 @@ def test_each_trial_of_a_sweep_from_one_parent_is_a_run_of_its_own(home: Path) -
 
 def _two_ranks(stack: contextlib.ExitStack, home: Path, *, is_without: bool) -> list[scenario.Program]:
     """The ranks of all_reduce.py, started by hand."""
-    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(scenario.free_port())}
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     places = [{**world, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
     return [
         stack.enter_context(scenario.started(home, "all_reduce.py", env=place, is_without=is_without))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tests.support import scenario
+from tests.support.ports import free_port
 from tests.support.stored import Counter, Stored, Writer
 from tests.support.stored_files import await_files
 from tests.support.waiting import wait_until
@@ -50,7 +51,7 @@ def test_two_jobs_on_one_port_are_two_runs_whose_failed_rank_is_named_and_whose_
     home: Path,
 ) -> None:
     scenario.start_collector(home)
-    how = scenario.torchrun(2, f"--master-port={scenario.free_port()}")
+    how = scenario.torchrun(2, f"--master-port={free_port()}")
     directories: list[Path] = []
     for _ in range(2):
         with scenario.started(home, "raising_rank.py", "stored", how=how) as program:
@@ -89,7 +90,7 @@ def _assert_told_as_attempts(found: dict[str, Any]) -> None:
 
 def test_a_job_that_is_restarted_goes_on_as_the_next_attempt_of_its_run(home: Path) -> None:
     """In a home that nobody has used: the first life's events come in after the second's first ones."""
-    how = scenario.torchrun(4, "--max-restarts=1", f"--master-port={scenario.free_port()}")
+    how = scenario.torchrun(4, "--max-restarts=1", f"--master-port={free_port()}")
     with scenario.started(home, "raising_rank.py", how=how) as program:
         ended = program.wait()
         directory = program.directory
@@ -118,7 +119,7 @@ def _assert_run_of_two(home: Path, run: str) -> None:
 
 
 def test_ranks_that_leave_init_to_the_first_one_keep_their_checkpoints_in_its_folder(home: Path) -> None:
-    how = scenario.torchrun(2, f"--master-port={scenario.free_port()}")
+    how = scenario.torchrun(2, f"--master-port={free_port()}")
     with scenario.started(home, "first_rank_only.py", "100", how=how) as program:
         ended = program.wait()
     assert ended.exit_code == 0, ended.stderr
@@ -139,7 +140,7 @@ def test_ranks_that_leave_init_to_the_first_one_keep_their_checkpoints_in_its_fo
 
 
 def test_ctrl_c_ends_a_job_soon_and_what_it_had_is_stored(home: Path) -> None:
-    how = scenario.torchrun(2, f"--master-port={scenario.free_port()}")
+    how = scenario.torchrun(2, f"--master-port={free_port()}")
     with scenario.started(home, "first_rank_only.py", "100000", how=how) as program:
         for rank in range(2):
             program.await_line(f"rank {rank} keeps")

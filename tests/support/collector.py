@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.networks import Network
+from tests.support.ports import free_neighbours, free_port
 from tests.support.waiting import wait_until
 
 from allranks_bus.addresses import Address, parse_address
@@ -24,7 +25,8 @@ from allranks_bus.spool_directory import find_spools
 
 ROOT = Path(__file__).parents[2]
 _START_S = 90.0
-_STOP_S = 30.0
+_STOP_S = 60.0
+_ANSWER_S = 60.0
 
 
 def clean_environment(home: Path, **more: str) -> dict[str, str]:
@@ -66,8 +68,8 @@ class CollectorProcess:
         self.home = home
         self.database = home / "allranks.duckdb"
         self.log = home / "collector.log"
-        self._data_port = _two_free_ports()
-        self._http_port = _free_port()
+        self._data_port = free_neighbours()
+        self._http_port = free_port()
         self._settings = dict(settings or {})
         self._before_exec = before_exec
         self._network = network
@@ -148,7 +150,7 @@ class CollectorProcess:
         self._process.send_signal(number)
         return self._process.wait(_STOP_S)
 
-    def get(self, path: str, *, timeout_s: float = 10.0) -> Any:
+    def get(self, path: str, *, timeout_s: float = _ANSWER_S) -> Any:
         """The JSON that its API gives."""
         with urllib.request.urlopen(self.http + path, timeout=timeout_s) as response:
             return json.load(response)
@@ -156,7 +158,7 @@ class CollectorProcess:
     def ready(self) -> tuple[int, str]:
         """The status and the text of /readyz."""
         try:
-            with urllib.request.urlopen(f"{self.http}/readyz", timeout=10.0) as response:
+            with urllib.request.urlopen(f"{self.http}/readyz", timeout=_ANSWER_S) as response:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             with error:
@@ -171,7 +173,7 @@ class CollectorProcess:
                 return {}
         return {row["rank"]: row for row in rows}
 
-    def await_drained(self, *, timeout_s: float = 40.0) -> None:
+    def await_drained(self, *, timeout_s: float = 60.0) -> None:
         """Returns once no spool is left: all that was in them is stored."""
         spool = self.home / "spool"
         wait_until(lambda: not list(find_spools(spool)), "all spools are drained", timeout_s=timeout_s)
@@ -194,20 +196,3 @@ def nobody_listens() -> Generator[str]:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
         yield f"tcp://127.0.0.1:{min(holder.getsockname()[1], 65_534)}"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
-def _two_free_ports() -> int:
-    for _ in range(100):
-        port = _free_port()
-        with contextlib.suppress(OSError, OverflowError), socket.socket() as data, socket.socket() as control:
-            data.bind(("127.0.0.1", port))
-            control.bind(("127.0.0.1", port + 1))
-            return port
-    raise AssertionError("no two neighbouring ports are free")

@@ -18,7 +18,6 @@ import os
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -44,6 +43,7 @@ WITHOUT = ROOT / "tests" / "support" / "without_allranks"
 DEADLINE_S = 120.0
 _DRAIN_S = 60.0
 _DUMP_S = 2.0
+_ANSWER_S = 60.0
 
 # How a user starts it, after the interpreter.
 SCRIPT: tuple[str, ...] = ("train.py",)
@@ -278,7 +278,7 @@ def ask(home: Path, path: str) -> Any:
     """What the embedded collector of `home`, which runs, answers."""
     endpoint = read_endpoint(home)
     assert endpoint is not None
-    with urllib.request.urlopen(endpoint.http + path, timeout=10.0) as response:
+    with urllib.request.urlopen(endpoint.http + path, timeout=_ANSWER_S) as response:
         return json.load(response)
 
 
@@ -313,11 +313,3 @@ def collector_log(home: Path) -> str:
     with contextlib.suppress(OSError):
         return (home / "collector.log").read_text(errors="replace")
     return ""
-
-
-def free_port() -> int:
-    """A TCP port of loopback that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import pytest
+from tests.support.ports import free_neighbours
 
 from allranks_bus.addresses import Address
 
 
 def free_tcp_address() -> Address:
-    """A loopback address whose port, and the next one, were free a moment ago."""
-    while True:
-        with socket.socket() as data, socket.socket() as control:
-            data.bind(("127.0.0.1", 0))
-            port = data.getsockname()[1]
-            try:
-                control.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
-                continue
-        return Address("tcp", host="127.0.0.1", port=port)
+    """A loopback address whose port, and the next one, nobody else gets."""
+    return Address("tcp", host="127.0.0.1", port=free_neighbours())
 
 
 @pytest.fixture(params=["tcp", "ipc"])

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import time
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pytest
+from tests.support.ports import free_port
 
 from allranks.demo import allreduce
-from allranks.demo.__main__ import free_port
 from allranks.demo.allreduce import PeerError, join
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ T = TypeVar("T")
 HOST = "127.0.0.1"
 
 
-def on_ranks(count: int, work: Callable[[int, Group], T], timeout_s: float = 10.0) -> list[Future[T]]:
+def on_ranks(count: int, work: Callable[[int, Group], T], timeout_s: float = 60.0) -> list[Future[T]]:
     """Run `work` on each of `count` ranks that have joined; the futures are done."""
     port = free_port()
 
@@ -75,13 +75,16 @@ def test_when_a_rank_goes_all_others_learn_which(gone: int) -> None:
 
 
 def test_when_a_rank_is_stuck_all_others_learn_which() -> None:
-    def work(rank: int, group: Group) -> None:
-        if rank == 2:
-            time.sleep(1.5)
-        else:
-            group.mean(np.zeros(3))
+    all_have_learnt = threading.Barrier(3, timeout=60.0)
 
-    first, second, _ = on_ranks(3, work, timeout_s=0.5)
+    def work(rank: int, group: Group) -> None:
+        try:
+            if rank != 2:
+                group.mean(np.zeros(3))
+        finally:
+            all_have_learnt.wait()
+
+    first, second, _ = on_ranks(3, work, timeout_s=2.0)
     for future in (first, second):
         with pytest.raises(PeerError, match="rank 2 sent nothing"):
             future.result()
@@ -107,7 +110,7 @@ def test_a_port_that_is_taken_is_named() -> None:
     with socket.create_server((HOST, 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(PeerError, match="cannot listen"):
-            join(0, 2, HOST, port, 1.0)
+            join(0, 2, HOST, port, 60.0)
 
 
 @pytest.mark.parametrize(
@@ -116,10 +119,10 @@ def test_a_port_that_is_taken_is_named() -> None:
 def test_a_stranger_on_the_port_disturbs_nobody(noise: bytes) -> None:
     port = free_port()
     with ThreadPoolExecutor(2) as pool:
-        hub = pool.submit(join, 0, 2, HOST, port, 10.0)
+        hub = pool.submit(join, 0, 2, HOST, port, 60.0)
         while True:
             try:
-                stranger = socket.create_connection((HOST, port), 1.0)
+                stranger = socket.create_connection((HOST, port), 30.0)
                 break
             except ConnectionRefusedError:
                 assert not hub.done()
@@ -127,7 +130,7 @@ def test_a_stranger_on_the_port_disturbs_nobody(noise: bytes) -> None:
             stranger.sendall(noise)
             with contextlib.suppress(OSError):  # it may be turned away before
                 stranger.shutdown(socket.SHUT_WR)
-            spoke = pool.submit(join, 1, 2, HOST, port, 10.0)
+            spoke = pool.submit(join, 1, 2, HOST, port, 60.0)
             for group in (hub.result(), spoke.result()):
                 group.close()
 

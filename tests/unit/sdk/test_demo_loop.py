@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from tests.support.ports import free_port
 
 from allranks.demo import loop
-from allranks.demo.__main__ import free_port
 from allranks.demo.allreduce import PeerError, join
 from allranks.demo.loop import Limit, agree, train
 from allranks.demo.model import Mlp
@@ -75,7 +75,7 @@ def test_ranks_learn_one_model_from_different_digits() -> None:
     runs = [Recorder() for _ in range(3)]
 
     def rank_main(rank: int) -> loop.Outcome:
-        group = join(rank, 3, "127.0.0.1", port, 20.0)
+        group = join(rank, 3, "127.0.0.1", port, 60.0)
         place = Place(rank, 3, "127.0.0.1", port)
         outcome = train(Options(steps=20, batch=16), place, group, runs[rank], say=quiet)
         group.close()
@@ -91,7 +91,7 @@ def test_replicas_that_drifted_apart_are_found() -> None:
     port = free_port()
 
     def rank_main(rank: int) -> object:
-        group = join(rank, 2, "127.0.0.1", port, 20.0)
+        group = join(rank, 2, "127.0.0.1", port, 60.0)
         try:
             return agree(Mlp((3, 2), seed=rank), group)
         finally:
