@@ -5,14 +5,17 @@ grow; the publisher's thread stores about once a second what has come since. Bea
 training's thread is in, so a long checkpoint is judged by earlier ones, and not by the pace of its steps.
 
 Where no step has come for a while, beats also tell for how long that thread has been in the same functions: one that
-evaluates or compiles goes from one to the next, and one that waits for another rank, or for ever, does not.
+evaluates or compiles goes from one to the next, and one that waits for another rank, or for ever, does not. One that
+is in a single call for long, and moves bytes all the while (it saves a model), is seen to get on too, by the kernel's
+count. The processor's time tells nothing: who waits in a collective spins.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import sys
-from threading import get_ident
+from threading import get_ident, get_native_id
 from time import monotonic, time_ns
 from typing import Any, Protocol
 
@@ -31,6 +34,8 @@ IDLE_S = 15.0
 # Without a step for so long, the thread is looked at; so far up from where it is, which tells one place from another.
 LOOK_AFTER_S = 1.0
 MOST_FRAMES = 64
+# A thread that reads or writes as much in a second is at work; one that polls a file or a socket is far below.
+MOVING_BYTES_S = 1 << 20
 
 _INIT, _STEP = "init", "step"
 # A section under way: its name, when it began, and the seconds that sections within it took.
@@ -120,6 +125,7 @@ class Sections:
         self._sections: dict[str, Section] = {}
         self._threads: dict[int, _Thread] = {}
         self._trainer = get_ident()
+        self._task = get_native_id()
         # By name: how often, and the seconds.
         self._written: dict[str, tuple[int, float]] = {}
         self._written_at = self._moved_at = monotonic()
@@ -130,6 +136,9 @@ class Sections:
         # The functions that the training's thread was last seen in, and since when.
         self._place: int | None = None
         self._still_since = 0.0
+        # The bytes that it had moved, and when that was read.
+        self._bytes: int | None = None
+        self._bytes_at = 0.0
         self._expected_until = 0.0
         self._expected_from = -1
 
@@ -192,13 +201,18 @@ class Sections:
             self.write()
 
     def _look(self, now: float) -> None:
-        """Sees whether the training's thread is still in the functions that it was in at the look before."""
+        """Sees whether the training's thread is still in the functions that it was in, and moves no bytes there."""
         place = _place_of(self._trainer)
         if self._place is None:
-            self._still_since = self._moved_at
+            self._still_since, self._bytes = self._moved_at, None
         elif place != self._place:
-            self._still_since = now
+            self._still_since, self._bytes = now, None
         self._place = place
+        since_s = now - self._bytes_at
+        if self._bytes is None or since_s >= LOOK_AFTER_S:
+            before, self._bytes, self._bytes_at = self._bytes, bytes_moved(self._task), now
+            if before is not None and (self._bytes or 0) - before >= MOVING_BYTES_S * since_s:
+                self._still_since = now
 
     def write(self) -> None:
         """Stores what has not been stored yet."""
@@ -285,3 +299,22 @@ def _place_of(ident: int) -> int:
         place = hash((place, id(frame.f_code)))
         frame = frame.f_back
     return place
+
+
+def bytes_moved(task: int) -> int | None:
+    """The bytes that a thread of this process has read and written; None where the kernel does not tell.
+
+    Calls are counted when they return, pages on their way to a disk as they are dirtied: one call may take minutes.
+    """
+    try:
+        fd = os.open(f"/proc/self/task/{task}/io", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fields = os.read(fd, 1024).split()
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    counts = dict(zip(fields[::2], fields[1::2], strict=False))
+    return sum(int(counts.get(name, 0)) for name in (b"rchar:", b"wchar:", b"read_bytes:", b"write_bytes:"))

@@ -80,38 +80,46 @@ def test_who_is_held_by_a_debugger_is_told_so_and_goes_on(collector: CollectorPr
         rank.stop()
 
 
-def test_who_evaluates_or_is_in_a_checkpoint_or_has_announced_it_is_not_accused_nor_who_waits_for_it(
+def test_who_evaluates_saves_or_has_announced_it_is_not_accused_nor_who_waits_for_it(
     collector_of: Callable[[dict[str, str]], CollectorProcess],
 ) -> None:
     with collector_of({"ALLRANKS_STALL_MIN_S": str(_STALL_S)}) as collector:
         job = Job(collector.home, collector.url, program="pausing")
         alone = Job(collector.home, collector.url, "alone", program="pausing")
+        spinning = Job(collector.home, collector.url, "spinning", program="pausing")
         first = Job(collector.home, collector.url, "first", program="pausing")
+        saving = Job(collector.home, collector.url, "saving", program="pausing")
         hows = ("section", "announced", "bare")
         with (
             job.ranks(3, *hows) as ranks,
             first.ranks(2, "evaluates", "bare") as evaluating,
+            saving.ranks(2, "writes", "bare") as writing,
             alone.ranks(1, "bare") as others,
+            spinning.ranks(1, "spins") as spins,
         ):
+            patient = (*ranks, *evaluating, *writing)
             wait_until(
-                lambda: all(rank.progress.phase == PAUSING for rank in (*ranks, *evaluating)),
+                lambda: all(rank.progress.phase == PAUSING for rank in patient),
                 "they stand still",
                 timeout_s=60.0,
             )
             stand_since = time.monotonic()
             wait_until(
                 lambda: (
-                    collector.ranks("alone").get(0, {}).get("state") == "stalled"
+                    all(collector.ranks(run).get(0, {}).get("state") == "stalled" for run in ("alone", "spinning"))
                     and time.monotonic() - stand_since > 2 * _STALL_S
                 ),
-                "the one that says nothing is stalled, and all others stood as long",
+                "who says nothing and only spins is stalled, and all others stood as long",
                 timeout_s=60.0,
             )
-            for rank in (*ranks, *evaluating, *others):
+            for rank in (*patient, *others, *spins):
                 rank.progress.ask_to_stop()
-            assert [rank.wait() for rank in (*ranks, *evaluating, *others)] == [0] * 6
+            assert [rank.wait() for rank in (*patient, *others, *spins)] == [0] * 9
             collector.await_drained()
-            runs = (RUN, "alone", "first")
+            runs = (RUN, "alone", "first", "saving", "spinning")
             told = {run: collector.get(f"/api/runs/{run}/events?kind=state")["events"] for run in runs}
-    assert [event["body"]["state"] for event in told["alone"]][:2] == ["stalled", "running"]
-    assert not [event for run in (RUN, "first") for event in told[run] if event["body"]["state"] == "stalled"]
+    for run in ("alone", "spinning"):
+        assert [event["body"]["state"] for event in told[run]][:2] == ["stalled", "running"]
+    assert not [
+        event for run in (RUN, "first", "saving") for event in told[run] if event["body"]["state"] == "stalled"
+    ]

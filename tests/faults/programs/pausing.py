@@ -3,12 +3,13 @@
     python -m tests.faults.programs.pausing PROGRESS HOW…
 
 Rank 0 takes the first HOW, rank 1 the second. The phase is PAUSING while they stand. Who evaluates goes from function
-to function meanwhile, the others stay in one.
+to function meanwhile, the others stay in one: one that writes there writes a file, one that spins computes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import sys
 import time
@@ -20,6 +21,9 @@ import allranks
 
 PAUSING = 1
 _STEPS, _STEP_S = 100, 0.02
+_CHUNK = bytes(512 * 1024)
+_MANY = _CHUNK * 32
+_FILE = os.memfd_create("checkpoint")
 
 
 def _forward() -> None:
@@ -34,7 +38,11 @@ def _wait(how: str) -> None:
     if how == "evaluates":
         _forward()
         _backward()
+    elif how == "spins":
+        hashlib.sha256(_MANY).digest()  # without the interpreter
     else:
+        if how == "writes":
+            os.pwrite(_FILE, _CHUNK, 0)
         time.sleep(_STEP_S)
 
 

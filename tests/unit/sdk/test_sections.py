@@ -322,3 +322,61 @@ def test_a_beat_tells_for_how_long_the_training_has_been_in_the_same_functions(c
     assert still_after(1.0) is None
     trainer.go(None)
     assert still_after(9.0) == 9.0  # a thread that has ended gets on no more
+
+
+def test_who_moves_bytes_in_one_call_gets_on_and_who_polls_does_not(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = [7_000_000]
+
+    def bytes_moved(_task: int) -> int:
+        return moved[0]
+
+    monkeypatch.setattr(_sections, "bytes_moved", bytes_moved)
+    trainer = _Trainer()
+    sections = trainer.sections
+    assert sections is not None
+    sections.tick()
+
+    def still_after(seconds: float, byte_rate: float) -> float:
+        clock.now += seconds
+        moved[0] += int(seconds * byte_rate)
+        sections.tick()
+        still: float = sections.status()["still"]
+        return still
+
+    assert still_after(2.0, 1e9) == 2.0  # what came with the step is not known apart
+    assert still_after(0.3, 1e9) == 2.3  # asked once a second
+    assert still_after(0.7, 5e6) == 0.0
+    assert still_after(1.0, 5e6) == 0.0
+    assert still_after(1.0, 1e5) == 1.0
+    assert still_after(9.0, 1e5) == 10.0
+    trainer.go(None)
+
+
+def test_a_kernel_that_does_not_count_bytes_tells_nothing(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bytes_moved(_task: int) -> None:
+        return None
+
+    monkeypatch.setattr(_sections, "bytes_moved", bytes_moved)
+    trainer = _Trainer()
+    sections = trainer.sections
+    assert sections is not None
+    sections.tick()
+    for _ in range(3):
+        clock.now += 2
+        sections.tick()
+    assert sections.status()["still"] == 6.0
+    trainer.go(None)
+
+
+def test_the_kernel_counts_what_a_thread_reads() -> None:
+    task = threading.get_native_id()
+    before = _sections.bytes_moved(task)
+    with open("/dev/zero", "rb") as zero:
+        zero.read(3_000_000)
+    after = _sections.bytes_moved(task)
+    assert before is not None
+    assert after is not None
+    assert 3_000_000 <= after - before < 4_000_000
+    assert _sections.bytes_moved(2**30) is None
