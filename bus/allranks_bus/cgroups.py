@@ -38,6 +38,17 @@ def read_oom_kills(path: str) -> int | None:
     return None
 
 
+class OomCount:
+    """The count in the group of one process, whose file is looked up once."""
+
+    def __init__(self, pid: int) -> None:
+        self._path = find_oom_file(pid)
+
+    def read(self) -> int | None:
+        """How often the kernel has killed there; None where that cannot be known."""
+        return None if self._path is None else read_oom_kills(self._path)
+
+
 def _read(path: str) -> str:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -34,8 +34,8 @@ _has_hooks = False
 _beginning: dict[int, AbstractContextManager[Any]] = {}
 # That thread; 0 while nobody begins one.
 _beginner = 0
-# What telling who this process is imports, beside what `import allranks` does.
-_NEEDED = ("allranks.identity", "allranks.facts")
+# What telling who this process is, and making its run, imports beside what `import allranks` does.
+_NEEDED = ("allranks.identity", "allranks.facts", "allranks._companions")
 
 
 def init(

@@ -1,4 +1,4 @@
-"""How a process's part in a run ends: its last record, and where what is not stored by then lies."""
+"""How a process's part in a run stands, and how it ends: its last record, and where lies what is not stored then."""
 
 from __future__ import annotations
 
@@ -38,6 +38,22 @@ def end_map(exit_code: int | None, failure: Mapping[str, str] | None) -> dict[st
     if failure is None:
         return {"exit_code": exit_code}
     return {"exit_code": 1 if exit_code is None else exit_code, "exception": failure}
+
+
+def standing(log: RankLog | None, publisher: Publisher | None) -> dict[str, Any]:
+    """What `Run.status` tells of the log and of its way to the collector, as far as is known here; never waits."""
+    return {
+        "logged": log.end if log else 0,
+        "acked": publisher.acked if publisher else 0,
+        "resends": publisher.resends if publisher else 0,
+        "dropped": log.refused if log else 0,
+        "spool": str(log.directory) if log else None,
+        "spool_bytes": log.held_bytes if log else 0,
+        "connected": bool(publisher and publisher.is_heard),
+        "url": publisher.url if publisher else None,
+        "http": publisher.http if publisher else None,
+        "problem": (log.problem if log else "") or (publisher.refusal if publisher else ""),
+    }
 
 
 def end_log(

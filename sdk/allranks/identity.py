@@ -313,3 +313,19 @@ def identify(
     run = dist_agree("/".join(("run", *turns)), run) or ""
     launch = dist_agree("/".join(("launch", *launchers.restarts(env), *turns)), launch) or ""
     return found(replace(world, run=run, launch=launch), launch_number), facts
+
+
+def joining(mine: Identity, who: Identity) -> Identity | None:
+    """The place of a process that logs into a run without having called `init`; None where it is nobody's rank.
+
+    Args:
+        mine: the place that it came to the run with: an implied run's, or that of the process that handed it over.
+        who: its own, as `identify` finds it now. One that was handed the run may be a rank, where its maker was none.
+    """
+    is_placed = who.launcher != "single"
+    if mine.role != "child":
+        return who if is_placed and who.run == mine.run else None
+    if not is_placed:
+        return mine
+    role = "child" if (who.rank, who.world_size) == (mine.rank, mine.world_size) else who.role
+    return replace(who, run=mine.run, launch=mine.launch, role=role)

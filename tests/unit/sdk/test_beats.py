@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import allranks
-from allranks import _run
+from allranks import _part
 from allranks._publisher import Publisher
 from allranks_bus import cgroups
 
@@ -24,7 +24,7 @@ def beat(sdk_home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[s
             given.append(beat)
             super().__init__(log, writer, beat, *rest, **more)
 
-    monkeypatch.setattr(_run, "Publisher", Overheard)
+    monkeypatch.setattr(_part, "Publisher", Overheard)
     allranks.init(project="p", mode="offline")
     return given[0]
 

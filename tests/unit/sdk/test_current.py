@@ -19,7 +19,7 @@ import pytest
 from tests.support.spools import Event, events_of, logged, of_kind, spooled
 
 import allranks
-from allranks import _current, _loading, _run
+from allranks import _current, _loading, _part
 from allranks._publisher import Publisher
 from allranks._run import Run
 from allranks_bus.events import Kind
@@ -313,7 +313,7 @@ def interrupt_once(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) ->
 
 
 @pytest.mark.parametrize(
-    "function", [(_run, "open_log"), (Publisher, "start"), (Run, "export")], ids=lambda pair: pair[1]
+    "function", [(_part, "open_log"), (Publisher, "start"), (Run, "export")], ids=lambda pair: pair[1]
 )
 def test_init_after_one_that_was_interrupted_begins_the_run(
     sdk_home: Path, monkeypatch: pytest.MonkeyPatch, function: tuple[object, str]

@@ -15,7 +15,7 @@ from tests.support.spools import of_kind, spooled
 from tests.support.waiting import wait_until
 
 import allranks
-from allranks import _run, _surroundings
+from allranks import _companions, _surroundings
 from allranks._surroundings import PARTS, Surroundings, bounded, environment, git_state, packages, visible
 from allranks_bus import events
 from allranks_bus.events import Kind
@@ -214,7 +214,7 @@ def test_an_index_of_another_form_says_nothing(tree: Path) -> None:
 
 
 def test_a_rank_says_them_by_itself(sdk_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_run, "_SURROUNDINGS_AFTER_S", 0.0)
+    monkeypatch.setattr(_companions, "_SURROUNDINGS_AFTER_S", 0.0)
     allranks.init(project="p", mode="offline")
 
     def said() -> list[Any]:
