@@ -29,6 +29,7 @@ TABLE: tuple[tuple[str, str], ...] = (
     ("crash", r"^(Bus error|Illegal instruction|Floating point exception)\b|double free or corruption"),
     ("crash", r"(malloc|free|realloc)\(\): |stack smashing detected|corrupted (size|double-linked)"),
     ("crash", r"CUDA error: (an illegal|device-side assert|misaligned|unspecified launch)|Assertion .{1,500}failed"),
+    ("disk-full", r"^OSError: .*(No space left on device|Disk quota exceeded)"),
     ("connection", r"Connection (closed|reset|refused|aborted) by (peer|remote)|ncclRemoteError|Broken pipe"),
     ("terminated", r"SignalException|got signal: (15|2|1)\b|^Terminated\b|DUE TO (PREEMPTION|TIME LIMIT)"),
     ("abort", r"terminate called (after|without)|Fatal Python error|^Aborted\b"),
@@ -37,6 +38,7 @@ TABLE: tuple[tuple[str, str], ...] = (
 _PATTERNS = tuple((kind, re.compile(words)) for kind, words in TABLE)
 # What launchers and torch's own hook put before each line of a rank.
 _PREFIX = re.compile(r"^(\[(rank|default)?\d+\]:\s?)+")
+_SOURCE = re.compile(r"(^|^[\w.]+: )\[[^\[\]]*\.(?:cc|cpp|cu|h|hpp):\d+\][\s.]*")
 _TRACEBACK = "Traceback (most recent call last):"
 _RAISED = re.compile(r"^((?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*)(?:: (.*))?$")
 
@@ -62,6 +64,11 @@ class Words:
 def plain(text: str) -> str:
     """A line without what launchers put before it."""
     return _PREFIX.sub("", text)
+
+
+def without_source(text: str) -> str:
+    """An error without where in a library's sources it arose, which stands before what it says: gloo's, c10d's."""
+    return _SOURCE.sub(r"\1", text, count=1)
 
 
 def read(lines: Iterable[tuple[int, str]]) -> Words | None:

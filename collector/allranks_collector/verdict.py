@@ -12,6 +12,9 @@ brings about, and none where another surely failed by itself.
 
 And a training that hangs is ended by somebody, or by the time that a collective may take: nobody of those has begun
 it. Where its ranks were asked before that, the one that stood elsewhere than the others has.
+
+A rank that ends well too early (its data were fewer, it returned from its loop) brings the others down as well: where
+nothing is known of them but that they have lost a peer, it is named.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-from allranks_collector.last_words import Words
+from allranks_collector.last_words import Words, without_source
 
 SECOND_NS = 10**9
 
@@ -62,23 +65,25 @@ OOM = Kind("oom", Class.OWN, 0, early_s=_SEEN_S)
 CRASH = Kind("crash", Class.OWN, 1, early_s=_SEEN_S)
 KILLED = Kind("killed", Class.OWN, 2, early_s=_SEEN_S)
 DEVICE_OOM = Kind("device-oom", Class.OWN, 3)
+DISK_FULL = Kind("disk-full", Class.OWN, 3)
 EXCEPTION = Kind("exception", Class.OWN, 3)
 EXIT = Kind("exit", Class.OWN, 4, early_s=_SEEN_S)
 ABORT = Kind("abort", Class.OPEN, 5, early_s=_SEEN_S)
 SILENT = Kind("silent", Class.OPEN, 6, late_s=_BEAT_S)
 GONE = Kind("gone", Class.OPEN, 7, early_s=_SEEN_S)
 HUNG = Kind("hung", Class.OPEN, 7)
+LEFT = Kind("left", Class.OPEN, 7)
 CONNECTION = Kind("connection", Class.ECHO, 8, grace_s=5.0)
 COLLECTIVE = Kind("collective", Class.ECHO, 8, grace_s=60.0)
 TERMINATED = Kind("terminated", Class.ECHO, 8, early_s=_SEEN_S, grace_s=1.0)
 KINDS = (
-    *(OOM, CRASH, KILLED, DEVICE_OOM, EXCEPTION, EXIT),
-    *(ABORT, SILENT, GONE, HUNG),
+    *(OOM, CRASH, KILLED, DEVICE_OOM, DISK_FULL, EXCEPTION, EXIT),
+    *(ABORT, SILENT, GONE, HUNG, LEFT),
     *(CONNECTION, COLLECTIVE, TERMINATED),
 )
 _BY_NAME = {kind.name: kind for kind in KINDS}
 # Ends of a rank by itself, whoever is lost; a signal from elsewhere may be the launcher's, after a node was lost.
-_BY_ITSELF = frozenset({OOM, CRASH, DEVICE_OOM, EXCEPTION, EXIT})
+_BY_ITSELF = frozenset({OOM, CRASH, DEVICE_OOM, DISK_FULL, EXCEPTION, EXIT})
 # What tells little by itself: its rank's last words tell more.
 _VAGUE = frozenset({EXIT, ABORT, GONE})
 
@@ -100,6 +105,7 @@ _NUMBERS = {
 _WORDS: tuple[tuple[Kind, str], ...] = (
     (DEVICE_OOM, r"CUDA (error: )?out of memory|OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED|HIP out of memory"),
     (OOM, r"^MemoryError\b|DefaultCPUAllocator: can't alloc|cannot allocate memory|std::bad_alloc"),
+    (DISK_FULL, r"No space left on device|Disk quota exceeded|unexpected pos \d+ vs \d+"),  # the last is torch.save's
     (TERMINATED, r"SignalException|got signal: (15|2|1)\b|^KeyboardInterrupt"),
     (COLLECTIVE, r"watchdog caught collective|collective operation timeout|timeout at NCCL work"),
     (COLLECTIVE, r"NCCL operations have failed or timed out|socket timeout"),
@@ -115,8 +121,8 @@ _WORDS: tuple[tuple[Kind, str], ...] = (
 _PATTERNS = tuple((kind, re.compile(words, re.IGNORECASE)) for kind, words in _WORDS)
 # An exception that arose within a collective is one that the others brought about, whatever its words are.
 _COLLECTIVE_FRAME = re.compile(r'File "[^"]*torch/distributed/(distributed_c10d|c10d_logger|rendezvous)\.py"')
-# Where in a library's sources an error arose, before what it says: gloo's and c10d's begin so.
-_SOURCE = re.compile(r"^\[[^\[\]]*\.(cc|cpp|cu|h|hpp):\d+\]\s*")
+# What came before the last exception of a traceback, where a library says something else about it: torch.save does.
+_AFTER_FULL = re.compile(r"^\w*Error: .*(No space left on device|Disk quota exceeded).*$", re.MULTILINE)
 # Of what a rank says so much is looked at.
 _TYPE_CHARS, _MESSAGE_CHARS, _TRACE_CHARS = 200, 2_000, 4_000
 
@@ -219,6 +225,8 @@ def judge(ranks: Iterable[RankFacts]) -> Verdict:
         if hung is not None and first.kind is not SILENT and first.kind not in _BY_ITSELF:
             first = hung
             followers = tuple(fate for fate in fates if fate.facts.rank != hung.facts.rank)
+        elif (left := _left(ranks, first)) is not None:
+            first, followers = left, tuple(fates)
         return Verdict(outcome, first, followers, stalled)
     states = {facts.state for facts in ranks}
     for state in ("running", "stalled", "expected", "finished"):
@@ -236,6 +244,21 @@ def _hung(ranks: Iterable[RankFacts]) -> Fate | None:
         return None
     what = f"it stood in {found.hung_at}"
     return Fate(replace(found, at_ns=found.hung_ns, doubt_ns=0, early_ns=0), HUNG, what)
+
+
+def _left(ranks: Iterable[RankFacts], first: Fate) -> Fate | None:
+    """Who had ended well before others lost it: the first to go, where nothing else is known of them."""
+    if first.kind not in (CONNECTION, COLLECTIVE):
+        return None
+    ended = (Fate(facts, LEFT, "") for facts in ranks if facts.state == "finished" and facts.at_ns is not None)
+    left = sorted(
+        (fate for fate in ended if fate.earliest_ns <= first.latest_ns),
+        key=lambda fate: (fate.at_ns, fate.facts.rank),
+    )
+    if not left:
+        return None
+    others = f", as {len(left) - 1} more did," if len(left) > 1 else ""
+    return replace(left[0], what=f"it finished{others} while others still needed it")
 
 
 def fate_of(facts: RankFacts) -> Fate | None:
@@ -290,12 +313,14 @@ def _of_exception(facts: RankFacts, exception: Mapping[str, Any]) -> Fate:
     type_ = str(exception.get("type") or "exception")[:_TYPE_CHARS]
     message = str(exception.get("message") or "")[:_MESSAGE_CHARS]
     traceback = str(exception.get("traceback") or "")[-_TRACE_CHARS:]
-    line = _SOURCE.sub("", next(iter(message.strip().splitlines()), ""))
+    line = without_source(next(iter(message.strip().splitlines()), ""))
     what = f"{type_}: {line}" if line else type_
     told = f"{type_}: {message}"
     for kind, pattern in _PATTERNS:
         if pattern.search(told):
             return Fate(facts, kind, what)
+    if full := _AFTER_FULL.search(traceback):
+        return Fate(facts, DISK_FULL, f"{full[0][:_TYPE_CHARS]}; then {what}")
     # Only where it arose there itself: the last frames are the innermost.
     is_within = bool(_COLLECTIVE_FRAME.search("\n".join(traceback.splitlines()[-6:])))
     return Fate(facts, COLLECTIVE if is_within else EXCEPTION, what)

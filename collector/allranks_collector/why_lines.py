@@ -10,7 +10,7 @@ from typing import Any
 
 from allranks_collector.escapes import shown
 from allranks_collector.folding import ranks_text
-from allranks_collector.last_words import plain
+from allranks_collector.last_words import plain, without_source
 
 _WORDS_AT_MOST, _LINES_AT_MOST = 300, 3
 _CAUSE_AT_MOST, _TEXT_AT_MOST = 120, 95
@@ -27,11 +27,13 @@ WHAT_TO_DO: Mapping[str, str] = {
     "crash": "look at its last lines for the native stack (PYTHONFAULTHANDLER=1), and at its host and device",
     "killed": "find who sent the signal: the scheduler, a person, or the host's own out-of-memory killer (dmesg)",
     "device-oom": "let it use less of its GPU's memory (a smaller batch, sharding), or see who else uses that GPU",
+    "disk-full": "make room on the disk that its words name, or let it write elsewhere",
     "exception": "look at its traceback and its last lines",
     "exit": "look at its last lines: it ended without an exception",
     "abort": "look at its last lines: a library gave up, perhaps for want of another rank",
     "silent": "look whether its host is up and reaches the collector",
     "hung": "look at its whole stack: allranks stacks RUN --last --full",
+    "left": "see why it had less to do than the others (uneven data, an early return), or let all end together",
     "gone": "look at its last lines: nobody saw its exit code",
     "connection": "look at the network of its host: no rank had failed before",
     "collective": "no rank had failed before: ask the ranks where they stand next time (allranks stacks RUN)",
@@ -46,6 +48,10 @@ WHAT_TO_DO: Mapping[str, str] = {
 }
 # What ranks end by for want of another.
 _IN_VAIN = frozenset({"connection", "collective"})
+_DID: Mapping[str, str] = {
+    "hung": "hung, and the run was ended for it",
+    "left": "left too early",
+}
 _FIRST: Mapping[str, str] = {
     "stopped": "was stopped, and others with it",
     "unreachable": "is not heard any more",
@@ -94,7 +100,7 @@ def _verdict(first: Mapping[str, Any], outcome: str, missing: Sequence[Mapping[s
     if missing:
         absent = _ranks([int(each["rank"]) for each in missing])
         return _one_line(f"{absent} never came, and the others waited in vain, {who} the shortest: {first['cause']}")
-    did = "hung, and the run was ended for it" if first["kind"] == "hung" else _FIRST.get(outcome, "failed first")
+    did = _DID.get(str(first["kind"]), _FIRST.get(outcome, "failed first"))
     return _one_line(f"{who} {did}: {first['cause']}")
 
 
@@ -116,9 +122,7 @@ def _when(first: Mapping[str, Any]) -> str:
     at = first["at"]
     time = "at a time that nobody knows" if at is None else f"{datetime.fromtimestamp(at, timezone.utc):%F %T} UTC"
     step = "before its first step" if first["last_step"] is None else f"last step {first['last_step']}"
-    metrics = [
-        f"{metric['key']} {_number(metric['value'])}" for metric in first["metrics"] if metric["value"] is not None
-    ]
+    metrics = [f"{metric['key']} {_number(metric['value'])}" for metric in first["metrics"]]
     return _one_line(", ".join([time, step, *metrics[:_METRICS_AT_MOST]]))
 
 
@@ -127,7 +131,7 @@ def _last_words(lines: Sequence[Mapping[str, Any]], telling: str | None) -> str:
     texts = [plain(shown(line["text"], colours=False)).strip() for line in lines]
     texts = [text for text in texts if _IDLE.fullmatch(text) is None and text != telling]
     texts = texts[-_LINES_AT_MOST:] if telling is None else [telling, *texts[1 - _LINES_AT_MOST :]]
-    texts = [_cut(text, _TEXT_AT_MOST) for text in texts]
+    texts = [_cut(without_source(text), _TEXT_AT_MOST) for text in texts]
     return "last words: " + (_one_line(" | ".join(texts)) if texts else "none are kept")
 
 
@@ -177,8 +181,8 @@ def _ranks(ranks: list[int]) -> str:
     return ("rank " if len(ranks) == 1 else "ranks ") + ranks_text(sorted(ranks))
 
 
-def _number(value: float) -> str:
-    return f"{value:.4g}" if math.isfinite(value) else str(value)
+def _number(value: float | None) -> str:
+    return "not finite" if value is None or not math.isfinite(value) else f"{value:.4g}"
 
 
 def _one_line(text: str) -> str:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allranks_collector.last_words import LINES, SPAN_NS, TABLE, read
+from allranks_collector.last_words import LINES, SPAN_NS, TABLE, read, without_source
 from allranks_collector.verdict import KINDS
 
 S = 10**9
@@ -69,6 +69,7 @@ def words(text: str) -> tuple[str, str] | None:
         ("Killed", "oom", "Killed"),
         ("slurmstepd: error: Detected 1 oom_kill event in StepId=7.0.", "oom", ""),
         ("BrokenPipeError: [Errno 32] Broken pipe", "connection", ""),
+        ("OSError: [Errno 28] No space left on device: '/scratch/ckpt.pt'", "disk-full", ""),
     ],
 )
 def test_what_programs_say_at_their_end_is_understood(text: str, kind: str, line: str) -> None:
@@ -111,3 +112,15 @@ def test_whatever_is_printed_is_read(lines: list[tuple[int, str]]) -> None:
 
 def test_the_table_names_kinds_of_the_verdict() -> None:
     assert {kind for kind, _ in TABLE} <= {kind.name for kind in KINDS}
+
+
+@pytest.mark.parametrize(
+    ("line", "short"),
+    [
+        (GLOO.rsplit("\n", 1)[1], "RuntimeError: Connection closed by peer [10.0.0.1]:18423"),
+        ("[enforce fail at inline_container.cc:672] . unexpected pos 704", "unexpected pos 704"),
+        ("ValueError: [0, 1] is no range", "ValueError: [0, 1] is no range"),
+    ],
+)
+def test_where_in_a_librarys_sources_an_error_arose_is_left_out(line: str, short: str) -> None:
+    assert without_source(line) == short

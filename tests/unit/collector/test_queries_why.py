@@ -67,6 +67,35 @@ def test_the_killed_rank_is_named_with_all_that_is_known(
     ]
 
 
+def test_a_loss_that_is_not_a_number_is_among_the_last_metrics(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
+) -> None:
+    writers = killed_among_four(build)
+    build.points(writers[3], "grad_norm", [1.0, float("nan")])
+    found = ask(cursor)
+    assert found["lines"][1].endswith("grad_norm not finite, loss 2.5")
+    json.dumps(found, allow_nan=False)
+
+
+def test_who_ends_well_before_the_others_is_named_with_what_to_do(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
+) -> None:
+    run = build.run("run-1")
+    early = build.writer(run, 0, world_size=2, host="node-0", pid=100, last_step=29, last_s=5.0)
+    build.state(early, "finished", {"exit_code": 0}, since_s=5.0)
+    peer = build.writer(run, 1, world_size=2, host="node-1", last_step=29, last_s=10.0)
+    build.state(peer, "failed", {"exception": PEER}, since_s=10.0)
+    found = ask(cursor)
+    assert (found["outcome"], found["first"]["rank"], found["first"]["kind"]) == ("failed", 0, "left")
+    assert found["lines"] == [
+        "rank 0 on node-0 (pid 100, local rank 0) left too early: it finished while others still needed it",
+        "2023-11-14 22:13:25 UTC, last step 29",
+        "last words: none are kept",
+        "followed by rank 1 after 5.0 s (RuntimeError: Connection closed by peer [10.0.0.1])",
+        "all 2 present. To do: " + WHAT_TO_DO["left"],
+    ]
+
+
 def test_a_kill_for_want_of_memory_that_a_rank_of_the_host_told_is_evidence(
     build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection, store: Store
 ) -> None:

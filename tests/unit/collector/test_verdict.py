@@ -51,6 +51,10 @@ def told(rank: int, at_s: float) -> RankFacts:
     return dead(rank, at_s, signal="SIGTERM")
 
 
+def left(rank: int, at_s: float) -> RankFacts:
+    return replace(dead(rank, at_s), state="finished")
+
+
 # A story: its ranks, whom it is to blame on, and as what.
 STORIES: dict[str, tuple[list[RankFacts], int, str]] = {
     "killed, and seen late by the collector": (
@@ -152,6 +156,22 @@ STORIES: dict[str, tuple[list[RankFacts], int, str]] = {
         [failed(0, 5.0, OWN), failed(1, 1.0, OWN), dead(2, 9.0, signal="SIGKILL")],
         *(1, "exception"),
     ),
+    "a rank that ends well before the others, which lose it": (
+        [failed(0, 5.0, PEER), failed(1, 5.1, PEER), left(2, 0.0), told(3, 5.3)],
+        *(2, "left"),
+    ),
+    "a rank that ends well, and the others wait for it until they give up": (
+        [failed(0, 600.0, TIMEOUT), failed(1, 600.1, TIMEOUT), left(2, 0.0)],
+        *(2, "left"),
+    ),
+    "a rank that ends well after the others have lost each other": (
+        [failed(0, 0.0, PEER), failed(1, 0.1, PEER), left(2, 1.0)],
+        *(0, "connection"),
+    ),
+    "a rank that ends well, and another that fails by itself": (
+        [failed(0, 5.0, PEER), failed(1, 5.1, OWN), left(2, 0.0)],
+        *(1, "exception"),
+    ),
     "a signal as an exit code of a shell": ([dead(0, 0.1, exit_code=139), told(1, 0.1)], 0, "crash"),
     "a collective that the others left": (
         [
@@ -179,7 +199,7 @@ def test_the_first_failure_is_named(story: str) -> None:
     assert verdict.first is not None
     assert (verdict.first.facts.rank, verdict.first.kind.name) == (who, kind)
     assert verdict.first.facts.host == f"node-{who // 2}"
-    ended = {facts.rank for facts in ranks if facts.state != "running"}
+    ended = {facts.rank for facts in ranks if facts.state not in ("running", "finished")}
     assert {fate.facts.rank for fate in verdict.followers} == ended - {who}
 
 
@@ -196,6 +216,7 @@ def _any_rank(rank: int, random_: random.Random) -> RankFacts:
     at_s = random_.choice([0.0, 0.01, 0.1, 0.5, 1.0, 4.0, 10.0, 100.0]) + random_.random() * 0.01
     made = (
         lambda: alive(rank, random_.choice(["running", "stalled", "finished", "expected"])),
+        lambda: left(rank, at_s),
         lambda: silent(rank, at_s),
         lambda: lost(rank, at_s),
         lambda: failed(rank, at_s, random_.choice([PEER, RESET, OWN, TIMEOUT])),
@@ -223,7 +244,9 @@ def _is_whole(verdict: Verdict, ranks: list[RankFacts]) -> None:
     """Who ended badly or went silent is named once, and nobody else."""
     bad = sorted(facts.rank for facts in ranks if facts.state in ("dead", "failed", "unreachable"))
     named = [fate.facts.rank for fate in (verdict.first, *verdict.followers) if fate is not None]
-    assert sorted(named) == bad
+    well = [facts.rank for facts in ranks if facts.state == "finished"]
+    assert sorted(set(named) - set(well)) == bad
+    assert not {fate.facts.rank for fate in verdict.followers} & set(well)
     assert (verdict.first is None) == (not bad)
 
 
@@ -406,6 +429,42 @@ def test_who_only_tells_that_a_peer_is_gone_is_no_cause(type_: str, message: str
     found = judge([failed(0, 0.0, {"type": type_, "message": message}), silent(6, 0.5)]).first
     assert found is not None
     assert found.facts.rank == 6
+
+
+def test_of_several_that_ended_well_before_one_that_needed_them_the_first_is_told_with_their_number() -> None:
+    first = judge([left(0, 0.0), left(1, 0.2), left(2, 0.1), failed(3, 1.0, PEER)]).first
+    assert first is not None
+    assert (first.facts.rank, first.what) == (0, "it finished, as 2 more did, while others still needed it")
+
+
+@pytest.mark.parametrize(
+    ("exception", "what"),
+    [
+        (
+            {"type": "OSError", "message": "[Errno 28] No space left on device: 'ckpt.pt'"},
+            "OSError: [Errno 28] No space left on device: 'ckpt.pt'",
+        ),
+        (
+            {
+                "type": "RuntimeError",
+                "message": "[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598",
+            },
+            "RuntimeError: unexpected pos 704 vs 598",
+        ),
+        (
+            {
+                "type": "RuntimeError",
+                "message": "the writer is gone",
+                "traceback": "Traceback …\nOSError: [Errno 122] Disk quota exceeded\n\nDuring handling …",
+            },
+            "OSError: [Errno 122] Disk quota exceeded; then RuntimeError: the writer is gone",
+        ),
+    ],
+)
+def test_a_full_disk_is_told_as_such_whatever_a_library_makes_of_it(exception: dict[str, str], what: str) -> None:
+    fate = fate_of(failed(0, 0.0, exception))
+    assert fate is not None
+    assert (fate.kind.name, fate.what) == ("disk-full", what)
 
 
 def test_a_cause_is_said_in_one_line() -> None:
