@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from playwright.sync_api import expect
+from tests.browser.pages import WAIT_MS
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class ConsolePage:
             if (!row.isConnected) return false;
             const [a, b] = [row, row.closest('.log')].map(e => e.getBoundingClientRect());
             return a.top >= b.top - 1 && a.bottom <= b.bottom + 1; })"""
-        wait_until(lambda: row.evaluate_all(inside), f"{row} is in sight", timeout_s=30)
+        wait_until(lambda: row.evaluate_all(inside), f"{row} is in sight", timeout_s=WAIT_MS / 1000)
         expect(row).to_be_in_viewport()
 
     def search(self, text: str) -> None:

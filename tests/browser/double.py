@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.browser.log_double import Logs
+from tests.support.ports import free_port
 
 import allranks_collector
 
@@ -129,35 +130,34 @@ class State:
 
 
 class CollectorDouble:
-    """Serves on a free loopback port for as long as the `with` block lasts."""
+    """Serves on a loopback port for as long as the `with` block lasts."""
 
     def __init__(self) -> None:
         self.state = State()
         self.asked: list[Asked] = []
         self._streams: list[queue.Queue[str]] = []
         self._server: ThreadingHTTPServer | None = None
-        self._port = 0
+        self._port = free_port()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        """Listens, on the same port as before where there was one."""
+        """Listens, on the same port each time."""
         double = self
 
         class Handler(_Handler):
             collector = double
 
         self._server = _Server(("127.0.0.1", self._port), Handler)
-        self._port = self._server.server_port
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:
         """Hangs up on everybody and stops listening."""
         if self._server is None:
             return
-        for stream in self._streams:
+        for stream in tuple(self._streams):  # it loses those that end meanwhile
             stream.put(HANG_UP)
         self._server.shutdown()
         self._server.server_close()
@@ -165,7 +165,7 @@ class CollectorDouble:
 
     def emit(self, topic: str, **data: Any) -> None:
         """Sends a server-sent event to every viewer."""
-        for stream in self._streams:
+        for stream in tuple(self._streams):
             stream.put(f"event: {topic}\ndata: {json.dumps(data)}\n\n")
 
     def asked_for(self, path: str) -> list[Asked]:

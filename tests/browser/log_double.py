@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -58,8 +59,8 @@ class Logs:
             (entry for entry in self.lines if wanted(entry)), key=lambda entry: (entry["time"], entry["number"])
         )
         if "odd" in one:
-            texts = [_likeness(entry) for entry in lines]
-            lines = [entry for entry, text in zip(lines, texts, strict=True) if texts.count(text) == 1]
+            times = Counter(map(_likeness, lines))
+            lines = [entry for entry in lines if times[_likeness(entry)] == 1]
         total = len(lines)
         limit = min(self.most, int(one.get("limit", "1000")))
         offset: int | None = None
@@ -118,13 +119,17 @@ def _likeness(entry: Line) -> str:
 
 def _folded(lines: list[Line]) -> list[Line]:
     rows: list[Line] = []
+    alike: dict[tuple[str, str], list[Line]] = {}
     for entry in lines:
+        same = alike.setdefault((entry["text"], entry["stream"]), [])
         like = next(
-            (row for row in rows if (row["text"], row["stream"]) == (entry["text"], entry["stream"])
-             and entry["rank"] not in row["ranks"] and abs(row["time"] - entry["time"]) <= 10), None,
-        )  # fmt: skip
+            (row for row in same if entry["rank"] not in row["ranks"] and abs(row["time"] - entry["time"]) <= 10),
+            None,
+        )
         if like is None:
-            rows.append({**entry, "ranks": [entry["rank"]], "count": 1})
+            row = {**entry, "ranks": [entry["rank"]], "count": 1}
+            rows.append(row)
+            same.append(row)
         else:
             like["ranks"] = sorted([*like["ranks"], entry["rank"]])
             like["count"] += 1

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from playwright.sync_api import Locator, Page, expect
+from tests.support.waiting import wait_until
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-WAIT_MS = 30_000
+# A hang's deadline, not a bound on speed: the tests' machine may be busy.
+WAIT_MS = 60_000
 
 
 @dataclass(frozen=True)
@@ -98,8 +97,8 @@ class Chart:
         expect(self.card).to_have_attribute("data-points", re.compile(r"\d+"), timeout=WAIT_MS)
         return int(self.card.get_attribute("data-points") or 0)
 
-    def expect_more_points_than(self, count: int, timeout_ms: float = WAIT_MS) -> None:
-        self._until(lambda: self.points() > count, timeout_ms, f"more than {count} points")
+    def expect_more_points_than(self, count: int) -> None:
+        wait_until(lambda: self.points() > count, f"there are more than {count} points", timeout_s=WAIT_MS / 1000)
 
     def expect_drawn(self) -> None:
         """A canvas with ink in it: at least one pixel that is not transparent."""
@@ -108,32 +107,32 @@ class Chart:
         has_ink = (
             "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some((v, i) => i % 4 == 3 && v > 0)"
         )
-        self._until(lambda: bool(canvas.evaluate(has_ink)), WAIT_MS, "a drawn canvas")
+        wait_until(lambda: bool(canvas.evaluate(has_ink)), "the canvas is drawn", timeout_s=WAIT_MS / 1000)
 
-    def hover(self, x: float = 0.5) -> Locator:
-        """Moves the mouse to this share of the plot's width; gives the tooltip."""
-        left, top, width, height = self._plot_box()
-        self.page.mouse.move(left + width * x, top + height / 2)
-        return self.card.locator(".chart-tooltip")
+    def expect_tooltip(self, *texts: str) -> None:
+        """While the mouse is over the middle of the plot, the tooltip says all of this.
 
-    def drag(self, start: float, end: float) -> None:
-        """Zooms by a drag between two shares of the plot's width."""
-        left, top, width, height = self._plot_box()
-        self.page.mouse.move(left + width * start, top + height / 2)
+        A chart that is drawn anew under a mouse that stands still has no tooltip until it moves.
+        """
+        shares = itertools.cycle((0.5, 0.51))
+
+        def says_all() -> bool:
+            self._to(next(shares))
+            said = " ".join(self.card.locator(".chart-tooltip:visible").all_text_contents())
+            return all(text in said for text in texts)
+
+        wait_until(says_all, f"a tooltip has {texts}", timeout_s=WAIT_MS / 1000)
+
+    def drag(self, *shares: float) -> None:
+        """Zooms by a drag over these shares of the plot's width."""
+        self._to(shares[0])
         self.page.mouse.down()
-        self.page.mouse.move(left + width * end, top + height / 2, steps=8)
+        for share in shares[1:]:
+            self._to(share)
         self.page.mouse.up()
 
-    def _plot_box(self) -> tuple[float, float, float, float]:
+    def _to(self, share: float) -> None:
+        """Moves the mouse to this share of the plot's width, once the plot has come to rest there."""
         over = self.card.locator(".u-over")
-        over.scroll_into_view_if_needed()
-        box = over.bounding_box()
-        assert box is not None, "the plot is not on the page"
-        return box["x"], box["y"], box["width"], box["height"]
-
-    def _until(self, holds: Callable[[], bool], timeout_ms: float, wanted: str) -> None:
-        waited_ms = 0
-        while not holds():
-            assert waited_ms < timeout_ms, f"not within {timeout_ms / 1000} s: {wanted}"
-            self.page.wait_for_timeout(100)
-            waited_ms += 100
+        width, height = over.evaluate("over => [over.clientWidth, over.clientHeight]")
+        over.hover(position={"x": width * share, "y": height / 2})

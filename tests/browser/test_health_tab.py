@@ -31,7 +31,7 @@ EXPECTED, RUNNING, STALLED, DEAD = (STATES.index(name) for name in ("expected", 
 SECOND_NS = 10**9
 FROM_NS = round(CREATED) * SECOND_NS
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 def _run(double: CollectorDouble, ranks: int = 64, state: str = "running") -> None:
@@ -138,7 +138,7 @@ def test_a_stalled_rank_leads_to_its_stack(page: Page, double: CollectorDouble) 
     expect(page.get_by_role("tooltip")).to_contain_text("__next__ data.py:41")
     run_page.problems.get_by_test_id("rank-stack").click()
     expect(page.locator("#stacks [data-ranks='17'] .frames li.here")).to_contain_text("data.py:41")
-    assert double.asked_for("/stacks")[-1].params["ranks"] == ["17"]
+    assert [asked.params["ranks"] for asked in double.asked_for("/stacks") if "ranks" in asked.params] == [["17"]]
 
 
 def test_a_rank_that_gets_stuck_shows_by_itself_where(page: Page, tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_rank_that_gets_stuck_shows_by_itself_where(page: Page, tmp_path: Path
             wait_until(lambda: len(collector.ranks(RUN)) == 3, "all ranks are known", timeout_s=60)
             RunPage(page, collector.http, RUN).open("?tab=health")
             groups = page.locator("#stacks .stack-group")
-            expect(groups).to_have_count(2, timeout=60_000)
+            expect(groups).to_have_count(2)
             expect(groups.nth(0)).to_contain_text("in Queue.get standing.py:")
             expect(groups.nth(0)).to_have_attribute("data-ranks", "0,2")
             groups.nth(1).locator("summary").click()
@@ -201,6 +201,20 @@ def _colour(page: Page, state: str) -> str:
     return " ".join(str(int(found[at : at + 2], 16)) for at in (1, 3, 5))
 
 
+def _at_rest(page: Page, ranks: int) -> Locator:
+    """The timeline's canvas, once all that stands above it has come: from now on it stays where it is."""
+    expect(page.get_by_test_id("rank-cell")).to_have_count(ranks)
+    expect(page.get_by_test_id("stacks")).to_contain_text("No stacks yet")
+    expect(page.get_by_test_id("connection")).to_have_attribute("data-state", "live")
+    return page.get_by_test_id("timeline-canvas")
+
+
+def _x(canvas: Locator, share: float) -> float:
+    """A share of the drawing's width, in pixels of the canvas."""
+    width = canvas.evaluate("canvas => canvas.clientWidth")
+    return 44 + float(width - 44) * share
+
+
 def test_of_a_thousand_ranks_the_one_that_stalled_for_a_moment_is_seen(page: Page, double: CollectorDouble) -> None:
     _run(double, ranks=1024)
     _timeline(double, 1024, {700: [(RUNNING, 0, 500), (STALLED, 500, 501), (RUNNING, 501, 900), (DEAD, 900, 1000)]})
@@ -208,23 +222,18 @@ def test_of_a_thousand_ranks_the_one_that_stalled_for_a_moment_is_seen(page: Pag
     canvas = page.get_by_test_id("timeline-canvas")
     legend = ["dead 1", "stalled 1", "expected 1,023", "running 1,024"]
     expect(page.get_by_test_id("timeline-state")).to_have_text(legend)
-    wait_until(lambda: _colour(page, "stalled") in _colours(canvas, 0.5005), "the stall is painted", timeout_s=30)
+    wait_until(lambda: _colour(page, "stalled") in _colours(canvas, 0.5005), "the stall is painted", timeout_s=60)
     assert _colour(page, "stalled") not in _colours(canvas, 0.25)
     assert _colour(page, "dead") in _colours(canvas, 0.95)
-    box = canvas.bounding_box()
-    assert box is not None
-    assert box["height"] <= 560
+    assert canvas.evaluate("canvas => canvas.clientHeight") <= 560
 
 
 def test_the_timeline_tells_who_was_what_since_when_and_how_long(page: Page, double: CollectorDouble) -> None:
     _run(double, ranks=1024)
     _timeline(double, 1024, {700: [(RUNNING, 0, 400), (STALLED, 400, 600), (RUNNING, 600, 1000)]})
     RunPage(page, double.url, "r1").open("?tab=health")
-    canvas = page.get_by_test_id("timeline-canvas")
-    canvas.scroll_into_view_if_needed()
-    box = canvas.bounding_box()
-    assert box is not None
-    canvas.hover(position={"x": 44 + (box["width"] - 44) * 0.5, "y": 4 + 512 * 700.5 / 1024})
+    canvas = _at_rest(page, ranks=1024)
+    canvas.hover(position={"x": _x(canvas, 0.5), "y": 4 + 512 * 700.5 / 1024})
     hint = page.locator("#timeline").get_by_role("tooltip")
     for text in ("rank 700", "stalled", "node-87", "3m 20s"):
         expect(hint).to_contain_text(text)
@@ -241,21 +250,18 @@ def test_a_drag_shows_a_part_of_the_time(page: Page, double: CollectorDouble) ->
     _run(double, ranks=16)
     _timeline(double, 16, {7: [(RUNNING, 0, 400), (STALLED, 400, 600), (RUNNING, 600, 1000)]})
     RunPage(page, double.url, "r1").open("?tab=health")
-    canvas = page.get_by_test_id("timeline-canvas")
+    canvas = _at_rest(page, ranks=16)
     stalled = _colour(page, "stalled")
-    wait_until(lambda: stalled in _colours(canvas, 0.5), "the stall is painted in the middle", timeout_s=30)
+    wait_until(lambda: stalled in _colours(canvas, 0.5), "the stall is painted in the middle", timeout_s=60)
     assert stalled not in _colours(canvas, 0.05)
-    canvas.scroll_into_view_if_needed()
-    box = canvas.bounding_box()
-    assert box is not None
-    y, width = box["y"] + 50, box["width"] - 44
-    page.mouse.move(box["x"] + 44 + width * 0.42, y)
+    canvas.hover(position={"x": _x(canvas, 0.42), "y": 50})
     page.mouse.down()
-    page.mouse.move(box["x"] + 44 + width * 0.58, y, steps=4)
+    for share in (0.5, 0.58):
+        canvas.hover(position={"x": _x(canvas, share), "y": 50})
     page.mouse.up()
-    wait_until(lambda: stalled in _colours(canvas, 0.05), "the part is painted from side to side", timeout_s=30)
+    wait_until(lambda: stalled in _colours(canvas, 0.05), "the part is painted from side to side", timeout_s=60)
     page.get_by_test_id("timeline-window").get_by_text("all").click()
-    wait_until(lambda: stalled not in _colours(canvas, 0.05), "all of it is painted", timeout_s=30)
+    wait_until(lambda: stalled not in _colours(canvas, 0.05), "all of it is painted", timeout_s=60)
 
 
 def test_only_ranks_that_were_not_always_well_can_be_shown(page: Page, double: CollectorDouble) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 def _training(double: CollectorDouble, ranks: int = 2) -> None:
@@ -316,9 +316,7 @@ def test_the_tooltip_names_the_highest_and_the_lowest_rank(page: Page, double: C
     _training(double)
     chart = RunPage(page, double.url, "r1").open().chart("train/loss")
     chart.expect_drawn()
-    tooltip = chart.hover()
-    for text in ("mean", "max · rank 0", "min · rank 1"):
-        expect(tooltip).to_contain_text(text)
+    chart.expect_tooltip("mean", "max · rank 0", "min · rank 1")
 
 
 def test_values_that_are_not_finite_are_counted_and_leave_a_gap(page: Page, double: CollectorDouble) -> None:
@@ -335,8 +333,7 @@ def test_lines_show_one_per_rank_and_the_nearest_by_name(page: Page, double: Col
     run_page.mode("lines")
     chart = run_page.chart("train/loss")
     expect(chart.card).to_have_attribute("data-points", "400")
-    for number in range(4):
-        expect(chart.hover()).to_contain_text(f"rank {number}")
+    chart.expect_tooltip(*(f"rank {number}" for number in range(4)))
 
 
 def test_too_many_lines_are_a_sample_and_the_page_says_so(page: Page, double: CollectorDouble) -> None:
@@ -352,9 +349,10 @@ def test_a_drag_zooms_every_chart_at_a_finer_resolution(page: Page, double: Coll
     chart = run_page.chart("train/loss")
     chart.expect_drawn()
     with page.expect_request(lambda request: "step_min=" in request.url and "step_max=" in request.url):
-        chart.drag(0.25, 0.5)
+        chart.drag(0.25, 0.35, 0.5)
     expect(run_page.chart("train/lr").card).to_have_attribute("data-zoomed", "")
-    assert chart.points() < 40
+    # What was asked for without the zoom stands until the answer comes.
+    expect(chart.card).to_have_attribute("data-points", re.compile(r"^[1-3]\d$"))
     page.get_by_test_id("zoom-reset").click()
     expect(chart.card).to_have_attribute("data-points", "100")
 
