@@ -152,9 +152,12 @@ class Pace:
         allowed = announced_s + patience.stall_min_s if announced_s > 0 else None
         longest_s = max(self._told_s, self.longest_s.get(self.phase or _STEP, 0.0))
         if self.phase in ("", _STEP):
-            if self.moves < _STEPS_BEFORE_JUDGING:
+            if self.moves >= _STEPS_BEFORE_JUDGING:
+                usual = max(patience.stall_factor * self.step_s, _GAP_FACTOR * longest_s)
+            elif self._told_s:  # it has its pace from itself, and hangs before it was seen from here
+                usual = patience.stall_factor * self._told_s
+            else:
                 return allowed
-            usual = max(patience.stall_factor * self.step_s, _GAP_FACTOR * longest_s)
         elif self.phase == _INIT:
             return allowed
         else:

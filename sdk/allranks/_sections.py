@@ -34,6 +34,8 @@ IDLE_S = 15.0
 # Without a step for so long, the thread is looked at; so far up from where it is, which tells one place from another.
 LOOK_AFTER_S = 1.0
 MOST_FRAMES = 64
+# Its pace is known once it was seen to step so often, or has made so many steps.
+GAPS_OF_A_PACE, STEPS_OF_A_PACE = 3, 10
 # A thread that reads or writes as much in a second is at work; one that polls a file or a socket is far below.
 MOVING_BYTES_S = 1 << 20
 
@@ -133,6 +135,7 @@ class Sections:
         self._moved = (-1, 0)
         self._last_phase = _INIT
         self._longest_step_s = 0.0
+        self._first_step = self._gaps = 0
         # The functions that the training's thread was last seen in, and since when.
         self._place: int | None = None
         self._still_since = 0.0
@@ -167,7 +170,7 @@ class Sections:
         told: dict[str, Any] = {"phase": phase}
         if marks:
             told["marks"] = marks
-        longest = self._longest_step_s if phase == _STEP else self._longest(phase)
+        longest = self._longest_of_steps() if phase == _STEP else self._longest(phase)
         if longest:
             told["longest"] = round(longest, 3)
         left = self._expected_until - monotonic()
@@ -190,8 +193,10 @@ class Sections:
             if self._moved[0] < 0 <= moved[0]:
                 # What it took to begin is no step's; but where this thread began late, the first steps are among it.
                 self._write(moved[0] or -1, is_first=True)
+                self._first_step = moved[0]
             elif self._last_phase == _STEP:
                 self._longest_step_s = max(self._longest_step_s, now - self._moved_at)
+                self._gaps += 1
             self._moved, self._moved_at = moved, now
             self._place = None
         elif now - self._moved_at >= LOOK_AFTER_S:
@@ -262,6 +267,11 @@ class Sections:
         opened = thread.open[-1:] if thread is not None else []
         marks = thread.marks if thread is not None else 0
         return (str(opened[0][0]) if opened else _INIT if self._step() < 0 else _STEP), marks
+
+    def _longest_of_steps(self) -> float:
+        """The longest that it has gone without a step between two; 0 while it has made too few to tell."""
+        has_pace = self._gaps >= GAPS_OF_A_PACE or self._step() - self._first_step >= STEPS_OF_A_PACE
+        return self._longest_step_s if has_pace else 0.0
 
     def _longest(self, name: str) -> float:
         thread = self._threads.get(self._trainer)

@@ -321,6 +321,22 @@ def test_a_stuck_main_thread_of_100_ms_steps_is_stalled_within_15_s() -> None:
     assert rank.found[-1] == (State.RUNNING, "")
 
 
+def test_who_hangs_before_its_pace_was_seen_is_judged_by_what_it_says_of_it() -> None:
+    rank = _Rank(_ward())
+    rank.train(2)
+    rank.stand(19, longest_s=1.0)
+    assert rank.found == []
+    rank.stand(3, longest_s=1.0)
+    assert rank.found == [(State.STALLED, "still")]
+
+
+def test_who_says_nothing_of_its_pace_before_that_was_seen_is_not_judged() -> None:
+    rank = _Rank(_ward())
+    rank.train(2)
+    rank.stand(60)
+    assert rank.found == []
+
+
 def test_a_first_pause_in_which_the_training_gets_on_is_no_stall() -> None:
     rank = _Rank(_ward())
     rank.train(30)

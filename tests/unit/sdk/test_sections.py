@@ -144,6 +144,19 @@ def test_the_longest_gap_between_steps_is_known_to_the_rank_itself(clock: Clock)
     assert sections.status() == {"phase": "step", "longest": 30.0}
 
 
+def test_a_rank_that_has_made_too_few_steps_does_not_know_its_pace(clock: Clock) -> None:
+    sections, log = _made()
+    for step in (100, 101, 109):
+        clock.now += 1.0
+        log.step = step
+        sections.tick()
+        assert sections.status() == {"phase": "step"}
+    clock.now += 1.0
+    log.step = 110
+    sections.tick()
+    assert sections.status() == {"phase": "step", "longest": 1.0}
+
+
 def test_an_announcement_runs_out_and_ends_with_the_next_step(clock: Clock) -> None:
     sections, log = _made(5)
     sections.expect(60)
