@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from allranks._companions import RunPlace
+from allranks._place import RunPlace
 
 # What a captured process tells those that it starts: whose pipe they print into.
 BEHIND_VARIABLE = "ALLRANKS_CONSOLE_BEHIND"

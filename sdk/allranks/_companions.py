@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from allranks._loading import load
@@ -15,38 +13,12 @@ from allranks._warnings import warn_once
 if TYPE_CHECKING:
     from allranks._files import RunFiles
     from allranks._log import RankLog
+    from allranks._place import RunPlace
     from allranks._sections import Sections
     from allranks._settings import RunSettings
 
 # A rank says what surrounds it when the program has begun its work.
 _SURROUNDINGS_AFTER_S = 3.0
-
-
-@dataclass(frozen=True)
-class RunPlace:
-    """Where a companion works.
-
-    Attributes:
-        writer: the 16 bytes of the writer that it stands beside.
-        role: that writer's role.
-        directory: the run's directory, which may not exist yet.
-        spool_root: where this process's spools lie.
-        destination: `offline`, `embedded:HOME`, or a collector's URL.
-        env: the environment at `init`, for helpers.
-    """
-
-    run: str
-    project: str
-    host: str
-    rank: int
-    world_size: int
-    launch: str
-    writer: bytes
-    role: str
-    directory: Path
-    spool_root: Path
-    destination: str
-    env: Mapping[str, str] = field(repr=False)
 
 
 class Companion(Protocol):

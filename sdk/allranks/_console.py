@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from allranks._behind import BEHIND_VARIABLE, Behind, identity_of, rank_of
-from allranks._companions import RunPlace
 from allranks._loading import load
 from allranks._notebooks import is_notebook
+from allranks._place import RunPlace
 from allranks._signals import is_from_handler
 from allranks._streams import Captured, Pump, flush, key_of
 from allranks._tee import TeeProcess, library_path

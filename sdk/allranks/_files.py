@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from allranks._companions import RunPlace
 from allranks._loading import load
+from allranks._place import RunPlace
 from allranks._signals import is_from_handler
 from allranks._warnings import say, warn_once
 

@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from allranks._companions import RunPlace
+from allranks._place import RunPlace
 from allranks._warnings import warn_once
 from allranks_bus.collector_finder import OFFLINE
 from allranks_bus.files import outbox
@@ -51,21 +51,25 @@ class OutboxUser:
         self, pattern: str | os.PathLike[str], base_path: str | os.PathLike[str] | None, policy: str
     ) -> list[str]:
         """Notes what is to be saved; the names of what there is of it. Says what is wrong."""
-        whole, base, problem = _read_pattern(os.fspath(pattern), base_path, policy, self._place.directory)
+        try:
+            text, folder = os.fsdecode(pattern), None if base_path is None else os.fsdecode(base_path)
+        except TypeError:
+            warn_once("save:type", f"save({pattern!r:.80}): a path or a pattern is one text; nothing is saved")
+            return []
+        whole, base, problem = _read_pattern(text, folder, policy, self._place.directory)
         if problem:
-            warn_once(f"save:{pattern}", f"save({str(pattern)!r}): {problem}; nothing of it is saved")
+            warn_once(f"save:{text}", f"save({text!r}): {problem}; nothing of it is saved")
             return []
         names: list[str] = []
+        has_unfit = False
         for finding in expand(whole, base):
             if isinstance(finding, Unfit):
-                warn_once(f"save:{finding.path}", f"save({str(pattern)!r}): {finding.problem}")
+                has_unfit = True
+                warn_once(f"save:{finding.path}", f"save({text!r}): {finding.problem}")
             else:
                 names.append(finding.name)
-        if not names:
-            what = (
-                "it is a folder: save its files by FOLDER/**" if Path(pattern).is_dir() else "there is no such file"
-            )
-            warn_once(f"save:{pattern}", f"save({str(pattern)!r}): {what}")
+        if not (names or has_unfit):
+            warn_once(f"save:{text}", f"save({text!r}): {_why_nothing(Path(text))}")
         self._introduce()
         save = Save(whole, base, Policy(policy), self._user)
         # A program may ask for the same in each of a million steps.
@@ -147,9 +151,14 @@ class OutboxUser:
         return flushes
 
 
-def _read_pattern(
-    pattern: str, base_path: str | os.PathLike[str] | None, policy: str, directory: Path
-) -> tuple[str, str, str]:
+def _why_nothing(path: Path) -> str:
+    """Why a pattern means no file."""
+    if path.is_dir():
+        return "it is a folder: save its files by FOLDER/**"
+    return "it is no regular file" if path.exists() else "there is no such file"
+
+
+def _read_pattern(pattern: str, base_path: str | None, policy: str, directory: Path) -> tuple[str, str, str]:
     """The pattern and the folder that names are relative to, both absolute; and what is wrong, or nothing."""
     whole = Path(pattern).absolute()
     if policy not in {known.value for known in Policy}:

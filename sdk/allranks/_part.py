@@ -30,7 +30,7 @@ from allranks_bus.limits import WRITER_ID_BYTES
 
 # What only `init` and the end of a program need is imported by them: `import allranks` is in every program's start.
 if TYPE_CHECKING:
-    from allranks._companions import RunPlace
+    from allranks._place import RunPlace
     from allranks.facts import Facts
     from allranks.identity import Identity
     from allranks_bus.cgroups import OomCount
@@ -324,7 +324,7 @@ class RunPart:
         self._publisher = publisher
 
     def _place(self, root: Path) -> RunPlace:
-        from allranks._companions import RunPlace
+        from allranks._place import RunPlace
 
         return RunPlace(
             run=self.id,

@@ -20,8 +20,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from allranks._behind import Behind, identity_of
-from allranks._companions import RunPlace
 from allranks._loading import load
+from allranks._place import RunPlace
 from allranks._signals import is_from_handler
 from allranks._streams import key_of
 from allranks._warnings import warn_once

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from allranks import _console, _tee
 from allranks._behind import BEHIND_VARIABLE, Behind
-from allranks._companions import RunPlace
 from allranks._console import capture
+from allranks._place import RunPlace
 from allranks._settings import RunSettings
 from allranks._streams import key_of
 from allranks._wrap import WrappedConsole

@@ -20,8 +20,9 @@ from tests.support.waiting import wait_until
 from tests.unit.bus.conftest import free_tcp_address
 
 from allranks import _warnings
-from allranks._companions import Companion, RunPlace
+from allranks._companions import Companion
 from allranks._files import RunFiles
+from allranks._place import RunPlace
 from allranks_bus.files.outbox import START, USERS, find_outboxes, is_locked
 from allranks_bus.wire import Up
 
@@ -227,7 +228,7 @@ def test_a_shipper_that_is_killed_while_finish_waits_is_started_again(training: 
 def test_a_training_that_is_killed_right_after_the_write_is_covered(training: Training) -> None:
     """By what it has made before: whoever looks for orphans finds it."""
     code = (
-        "import os, signal, sys; from pathlib import Path; from allranks._companions import RunPlace\n"
+        "import os, signal, sys; from pathlib import Path; from allranks._place import RunPlace\n"
         "from allranks._files import RunFiles\n"
         "run, root = Path(sys.argv[1]), Path(sys.argv[2]); run.mkdir(parents=True)\n"
         "RunFiles(RunPlace('run-1', 'p', 'h', 0, 1, 'l', bytes(16), 'rank', run, root, sys.argv[3], {})).open()\n"
@@ -336,7 +337,11 @@ def test_a_folder_with_wildcards_in_its_name_is_meant_as_it_is(
         ("nothing-*", None, "live", "there is no such file"),
         (".", None, "live", "it is a folder"),
         ("a\0b", None, "live", "what no path has"),
-        (None, None, "live", "files of the run run-1 cannot be sent"),
+        ("/dev/null", None, "live", "it is no regular file"),
+        ("link", None, "live", "leads out of"),
+        (None, None, "live", "save(None): a path or a pattern is one text"),
+        (["a"], None, "live", "save(['a']): a path or a pattern is one text"),
+        ("a", 5, "live", "is one text"),
     ],
 )
 def test_what_cannot_be_saved_gives_one_warning(
@@ -349,6 +354,7 @@ def test_what_cannot_be_saved_gives_one_warning(
 ) -> None:
     """Never an exception."""
     files = training.files()
+    Path("link").symlink_to("/etc/passwd")
     for _ in range(2):
         assert files.save(pattern, base_path, policy) == []
     err = capsys.readouterr().err

@@ -16,7 +16,7 @@ from tests.support.spools import events_of
 
 from allranks import _warnings
 from allranks._behind import BEHIND_VARIABLE, Behind
-from allranks._companions import RunPlace
+from allranks._place import RunPlace
 from allranks._settings import RunSettings
 from allranks._streams import key_of
 from allranks._wrap import WrappedConsole, wrapped
