@@ -93,7 +93,7 @@ def sign_of_close(end: Mapping[str, Any]) -> tuple[Sign, dict[str, Any]]:
     exit_code, exception = end.get("exit_code"), end.get("exception")
     detail: dict[str, Any] = {"exit_code": exit_code}
     if isinstance(exception, Mapping) and exception:
-        reason = f"{exception.get('type')}: {exception.get('message')}"[:500]
+        reason = ": ".join(filter(None, (str(exception.get("type")), str(exception.get("message") or ""))))[:500]
         return Sign.CLOSED_BADLY, {**detail, "exception": exception, "reason": reason}
     if type(exit_code) is int and exit_code < 0:  # as subprocess has it: a wrapper tells of its command
         name = _signal_name(-exit_code)

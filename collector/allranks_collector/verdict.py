@@ -66,6 +66,7 @@ CRASH = Kind("crash", Class.OWN, 1, early_s=_SEEN_S)
 KILLED = Kind("killed", Class.OWN, 2, early_s=_SEEN_S)
 DEVICE_OOM = Kind("device-oom", Class.OWN, 3)
 DISK_FULL = Kind("disk-full", Class.OWN, 3)
+WORKER = Kind("worker", Class.OWN, 3)
 EXCEPTION = Kind("exception", Class.OWN, 3)
 EXIT = Kind("exit", Class.OWN, 4, early_s=_SEEN_S)
 ABORT = Kind("abort", Class.OPEN, 5, early_s=_SEEN_S)
@@ -77,13 +78,13 @@ CONNECTION = Kind("connection", Class.ECHO, 8, grace_s=5.0)
 COLLECTIVE = Kind("collective", Class.ECHO, 8, grace_s=60.0)
 TERMINATED = Kind("terminated", Class.ECHO, 8, early_s=_SEEN_S, grace_s=1.0)
 KINDS = (
-    *(OOM, CRASH, KILLED, DEVICE_OOM, DISK_FULL, EXCEPTION, EXIT),
+    *(OOM, CRASH, KILLED, DEVICE_OOM, DISK_FULL, WORKER, EXCEPTION, EXIT),
     *(ABORT, SILENT, GONE, HUNG, LEFT),
     *(CONNECTION, COLLECTIVE, TERMINATED),
 )
 _BY_NAME = {kind.name: kind for kind in KINDS}
 # Ends of a rank by itself, whoever is lost; a signal from elsewhere may be the launcher's, after a node was lost.
-_BY_ITSELF = frozenset({OOM, CRASH, DEVICE_OOM, DISK_FULL, EXCEPTION, EXIT})
+_BY_ITSELF = frozenset({OOM, CRASH, DEVICE_OOM, DISK_FULL, WORKER, EXCEPTION, EXIT})
 # What tells little by itself: its rank's last words tell more.
 _VAGUE = frozenset({EXIT, ABORT, GONE})
 
@@ -106,6 +107,8 @@ _WORDS: tuple[tuple[Kind, str], ...] = (
     (DEVICE_OOM, r"CUDA (error: )?out of memory|OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED|HIP out of memory"),
     (OOM, r"^MemoryError\b|DefaultCPUAllocator: can't alloc|cannot allocate memory|std::bad_alloc"),
     (DISK_FULL, r"No space left on device|Disk quota exceeded|unexpected pos \d+ vs \d+"),  # the last is torch.save's
+    (TERMINATED, r"DataLoader worker [^\n]* is killed by signal: (Terminated|Interrupt|Hangup)"),
+    (WORKER, r"DataLoader worker [^\n]*(is killed by signal|exited unexpectedly)"),
     (TERMINATED, r"SignalException|got signal: (15|2|1)\b|^KeyboardInterrupt"),
     (COLLECTIVE, r"watchdog caught collective|collective operation timeout|timeout at NCCL work"),
     (COLLECTIVE, r"NCCL operations have failed or timed out|socket timeout"),

@@ -21,33 +21,38 @@ _UUID_TAIL = 8
 # Marks below the lines of a traceback, and what faulthandler lists below a stack.
 _IDLE = re.compile(r"[\s^~]*|Extension modules: .*")
 
-# What helps most, by the kind of the first failure, and by the outcome where there is none.
+# What helps most, by the kind of the first failure, and by the outcome where there is none. A command is whole: it
+# can be copied as it stands.
 WHAT_TO_DO: Mapping[str, str] = {
     "oom": "give its host more memory, or let the ranks there use less",
     "crash": "look at its last lines for the native stack (PYTHONFAULTHANDLER=1), and at its host and device",
     "killed": "find who sent the signal: the scheduler, a person, or the host's own out-of-memory killer (dmesg)",
     "device-oom": "let it use less of its GPU's memory (a smaller batch, sharding), or see who else uses that GPU",
     "disk-full": "make room on the disk that its words name, or let it write elsewhere",
+    "worker": "give its host more memory, or more shared memory (/dev/shm), or let it use fewer or smaller workers",
     "exception": "look at its traceback and its last lines",
     "exit": "look at its last lines: it ended without an exception",
     "abort": "look at its last lines: a library gave up, perhaps for want of another rank",
     "silent": "look whether its host is up and reaches the collector",
-    "hung": "look at its whole stack: allranks stacks RUN --last --full",
+    "hung": "look at its whole stack: allranks stacks {run} --last --full",
     "left": "see why it had less to do than the others (uneven data, an early return), or let all end together",
     "gone": "look at its last lines: nobody saw its exit code",
     "connection": "look at the network of its host: no rank had failed before",
-    "collective": "no rank had failed before: ask the ranks where they stand next time (allranks stacks RUN)",
+    "collective": "no rank had failed before: ask the ranks where they stand next time (allranks stacks {run})",
     "terminated": "ask who sent the signal: a person, the launcher or the scheduler",
     "stopped": "nothing failed: a person, the launcher or the scheduler ended it, perhaps for its time limit",
-    "stalled": "ask the ranks where they stand: allranks stacks RUN",
-    "standing": "look at who stands elsewhere than the others: allranks stacks RUN --full",
+    "stalled": "ask the ranks where they stand: allranks stacks {run}",
+    "standing": "look at who stands elsewhere than the others: allranks stacks {run} --full",
     "running": "nothing",
-    "incomplete": "look at the hosts of those that are missing",
+    "incomplete": "look at the hosts of those that are missing, and at what they printed there",
     "finished": "nothing",
     "expected": "start the ranks, and look whether they reach the collector (allranks doctor)",
 }
-# What ranks end by for want of another.
-_IN_VAIN = frozenset({"connection", "collective"})
+# What ranks end by for want of another, and what they are ended by where a launcher loses one before it has come.
+_IN_VAIN: Mapping[str, str] = {
+    **dict.fromkeys(("connection", "collective"), "waited in vain, {who} the shortest"),
+    **dict.fromkeys(("gone", "terminated"), "were ended before their first step, {who} first"),
+}
 _DID: Mapping[str, str] = {
     "hung": "hung, and the run was ended for it",
     "left": "left too early",
@@ -68,26 +73,30 @@ def tell(answer: Mapping[str, Any]) -> list[str]:
     """The lines, of which the first is the verdict; of `queries.why`'s answer."""
     first, outcome = answer["first"], str(answer["outcome"])
     roll = " ".join(f"{said}." for said in (answer["roll_call"]["text"], *answer["roll_call"]["claims"]))
+
+    def to_do(key: str) -> str:
+        return f"{roll} To do: {WHAT_TO_DO[key].format(run=answer['run'])}"
+
     if first is not None:
         key = outcome if outcome == "stopped" and first["kind"] != "hung" else str(first["kind"])
         missing = answer["roll_call"]["missing"] if _is_in_vain(first) else []
-        if missing and outcome != "stopped":
+        if missing:
             key = "incomplete"
         return [
             _verdict(first, outcome, missing),
             _when(first),
             _last_words(first["last_lines"], first["words"]),
             _others(answer, [fate for fate in answer["followers"] if fate["rank"] not in first["lost"]]),
-            f"{roll} To do: {WHAT_TO_DO[key]}",
+            to_do(key),
         ]
     step = answer["last_step"]
     if answer["stalled"]:
         key = "standing" if answer["stands"] else "stalled"
         where = f"they stand: {answer['stands']}" if answer["stands"] else f"newest step: {step}"
-        return [_standing(answer["stalled"]), _one_line(where), f"{roll} To do: {WHAT_TO_DO[key]}"]
+        return [_standing(answer["stalled"]), _one_line(where), to_do(key)]
     key = "incomplete" if answer["roll_call"]["missing"] and outcome == "running" else outcome
     verdict = _HEALTHY[key].format(at="" if step is None else f" at step {step}")
-    return [verdict, f"{roll} To do: {WHAT_TO_DO[key]}"]
+    return [verdict, to_do(key)]
 
 
 def _verdict(first: Mapping[str, Any], outcome: str, missing: Sequence[Mapping[str, Any]]) -> str:
@@ -99,13 +108,14 @@ def _verdict(first: Mapping[str, Any], outcome: str, missing: Sequence[Mapping[s
     who = f"rank {first['rank']} on {first['host']} (pid {first['pid']}{_device(first)})"
     if missing:
         absent = _ranks([int(each["rank"]) for each in missing])
-        return _one_line(f"{absent} never came, and the others waited in vain, {who} the shortest: {first['cause']}")
+        others = _IN_VAIN[str(first["kind"])].format(who=who)
+        return _one_line(f"{absent} never came, and the others {others}: {first['cause']}")
     did = _DID.get(str(first["kind"]), _FIRST.get(outcome, "failed first"))
     return _one_line(f"{who} {did}: {first['cause']}")
 
 
 def _is_in_vain(first: Mapping[str, Any]) -> bool:
-    """Whether it has waited for others to come: whoever has made a step has met them all."""
+    """Whether it may have waited for others to come: whoever has made a step has met them all."""
     return first["last_step"] is None and first["kind"] in _IN_VAIN
 
 

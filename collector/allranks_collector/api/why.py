@@ -20,8 +20,8 @@ class FateAnswer(BaseModel):
     host: str | None
     pid: int | None
     kind: str = Field(
-        description="oom, crash, killed, device-oom, disk-full, exception, exit; abort, silent, gone, hung, left;"
-        " connection, collective, terminated"
+        description="oom, crash, killed, device-oom, disk-full, worker, exception, exit; abort, silent, gone, hung,"
+        " left; connection, collective, terminated"
     )
     cause: str = Field(description="what ended it, in one line")
     at: float | None = Field(description="in the collector's clock")

@@ -708,6 +708,15 @@ def test_a_run_is_what_its_ranks_make_it(states: list[str], expected: str) -> No
             Sign.CLOSED_BADLY,
             {"exit_code": None, "signal": "signal 999", "reason": "killed by signal 999"},
         ),
+        (
+            {"exception": {"type": "KeyboardInterrupt", "message": ""}},
+            Sign.CLOSED_BADLY,
+            {
+                "exit_code": None,
+                "exception": {"type": "KeyboardInterrupt", "message": ""},
+                "reason": "KeyboardInterrupt",
+            },
+        ),
     ],
 )
 def test_a_close_tells_how_it_ended(end: dict[str, Any], sign: Sign, detail: dict[str, Any]) -> None:

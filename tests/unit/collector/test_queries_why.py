@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from allranks_collector.queries import find_run, list_ranks
 from allranks_collector.queries.why import why
 from allranks_collector.testing import T0_NS, DatabaseBuilder
@@ -179,7 +181,7 @@ def test_a_run_that_is_not_complete_says_so_and_who_is_missing(
     assert (found["outcome"], found["first"], found["followers"]) == ("running", None, [])
     assert found["lines"] == [
         "not complete: running at step 7, and no rank has failed",
-        "15 of 16 present; missing 15 (on node-1). To do: look at the hosts of those that are missing",
+        "15 of 16 present; missing 15 (on node-1). To do: " + WHAT_TO_DO["incomplete"],
     ]
     assert found["roll_call"]["missing"] == [{"rank": 15, "host": "node-1"}]
 
@@ -192,7 +194,10 @@ def test_a_run_that_stands_still_names_who_is_furthest_behind(
         build.state(build.writer(run, rank, world_size=3, last_step=9 - (rank == 1)), "stalled", since_s=5.0)
     found = ask(cursor)
     assert found["outcome"] == "stalled"
-    assert found["lines"][1:] == ["newest step: 9", f"all 3 present. To do: {WHAT_TO_DO['stalled']}"]
+    assert found["lines"][1:] == [
+        "newest step: 9",
+        f"all 3 present. To do: {WHAT_TO_DO['stalled'].format(run=found['run'])}",
+    ]
     assert found["verdict"] == "stalled: ranks 0-2; furthest behind is rank 1 on host-a, at step 8"
 
 
@@ -220,7 +225,7 @@ def test_ranks_that_stand_still_are_told_with_where_they_stand(
     assert ask(cursor)["lines"] == [
         "stalled: ranks 0-2, all at step 9; rank 2 on host-a stands elsewhere than the others",
         "they stand: 2 (ranks 0-1) in step train.py:80 · rank 2 in step train.py:81",
-        f"all 3 present. To do: {WHAT_TO_DO['standing']}",
+        f"all 3 present. To do: {WHAT_TO_DO['standing'].format(run='run-1')}",
     ]
 
 
@@ -380,7 +385,7 @@ def test_a_run_that_hung_and_was_ended_names_who_stood_elsewhere(
         "rank 2 on host-a (pid 102, local rank 2) hung, and the run was ended for it:"
         " it stood in load d.py:4, and most others in all_reduce train.py:88"
     )
-    assert found["lines"][-1].endswith(WHAT_TO_DO["hung"])
+    assert found["lines"][-1].endswith("allranks stacks run-1 --last --full")
     build.state(writers[2], "running", since_s=70.0)
     build.state(writers[2], "dead", {"signal": "SIGTERM"}, since_s=80.0)
     assert ask(cursor)["first"]["kind"] == "terminated"  # it had gone on
@@ -428,3 +433,21 @@ def test_a_lost_node_is_named_with_its_ranks_also_once_they_are_taken_for_dead(
     assert (
         found["lines"][3] == "followed by ranks 0-1 after 30.0 s (RuntimeError: Connection closed by peer [10.0.0.1])"
     )
+
+
+@pytest.mark.parametrize(
+    ("end", "cause"),
+    [({"signal": "SIGTERM"}, "killed by SIGTERM"), ({}, "its process is gone, and nobody saw how")],
+)
+def test_a_rank_that_never_came_is_why_the_others_were_ended(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection, end: dict[str, Any], cause: str
+) -> None:
+    run = build.run("run-1")
+    for rank in (0, 1, 3):
+        build.state(build.writer(run, rank, world_size=4, pid=100), "dead", end, since_s=3.0 + rank)
+    found = ask(cursor)
+    assert found["verdict"] == (
+        "rank 2 never came, and the others were ended before their first step,"
+        f" rank 0 on host-a (pid 100, local rank 0) first: {cause}"
+    )
+    assert found["lines"][-1].endswith(WHAT_TO_DO["incomplete"])

@@ -438,6 +438,21 @@ def test_of_several_that_ended_well_before_one_that_needed_them_the_first_is_tol
 
 
 @pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("DataLoader worker (pid 7) is killed by signal: Killed. ", "worker"),
+        ("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that …", "worker"),
+        ("DataLoader worker (pid(s) 7, 8) exited unexpectedly", "worker"),
+        ("DataLoader worker (pid 7) is killed by signal: Terminated. ", "terminated"),
+    ],
+)
+def test_a_worker_that_dies_is_a_cause_unless_it_was_told_to_end(message: str, kind: str) -> None:
+    fate = fate_of(failed(0, 0.0, {"type": "RuntimeError", "message": message}))
+    assert fate is not None
+    assert fate.kind.name == kind
+
+
+@pytest.mark.parametrize(
     ("exception", "what"),
     [
         (
