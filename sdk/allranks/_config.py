@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, cast
@@ -116,6 +117,8 @@ def entries(values: Any) -> dict[Any, Any]:
         return dict(cast("Iterable[tuple[Any, Any]]", values))
     if hasattr(values, "__dict__") and not isinstance(values, type):
         return {name: value for name, value in vars(values).items() if not name.startswith("_")}
+    if dataclasses.is_dataclass(values) and not isinstance(values, type):  # with slots
+        return {field.name: getattr(values, field.name) for field in dataclasses.fields(values)}
     return dict(cast("Iterable[tuple[Any, Any]]", values))
 
 

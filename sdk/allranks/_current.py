@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from allranks import _exits, _loading, _warnings
+from allranks._config import entries
 from allranks._notebooks import is_notebook
 from allranks._run import Run
 from allranks._settings import RunSettings, run_settings
@@ -45,7 +46,7 @@ def init(
     name: str | None = None,
     id: str | None = None,  # noqa: A002  (the name that training people know)
     config: Any = None,
-    tags: Iterable[str] = (),
+    tags: Iterable[str] | None = (),
     notes: str | None = None,
     dir: str | None = None,  # noqa: A002
     mode: str | None = None,
@@ -84,20 +85,21 @@ def init(
     """
     if resume not in ("allow", "never"):
         raise SettingError("resume", resume, "allow or never", "init")
+    said = _told(id, project, group, name, notes, tags, dir, rank, world_size)
+    chosen = _entries(config)
     with _one_at_a_time():
         now = _current
         if now is not None and _goes_on(now) and not _takes_another_place(now, rank, world_size):
             if not now.is_begun:  # a Ctrl-C came in the middle of the last call
-                now.start(config)
+                now.start(chosen)
                 return now
-            _say_goes_on(now, {"id": id, "project": project, "group": group, "name": name})
-            if config is not None and id in (None, now.id):
-                now.config.update(config, allow_val_change=True)
+            _say_goes_on(now, {"id": said.id, "project": said.project, "group": said.group, "name": said.name})
+            if said.id in (None, now.id):
+                now.config.update(chosen, allow_val_change=True)
             return now
         settings = run_settings(os.environ, mode, url, console)
-        told = _Told(id, project, group, name, notes, tuple(map(str, tags)), dir, rank, world_size)
-        run = _taken_up(told, settings, is_implied=False)
-        run.start(config)
+        run = _taken_up(said, settings, is_implied=False)
+        run.start(chosen)
         return run
 
 
@@ -108,7 +110,7 @@ def imply(
     group: str | None = None,
     name: str | None = None,
     notes: str | None = None,
-    tags: Iterable[str] = (),
+    tags: Iterable[str] | None = (),
     dir: str | None = None,  # noqa: A002
     mode: str | None = None,
     url: str | None = None,
@@ -123,13 +125,13 @@ def imply(
     Raises:
         IdentityError, AddressError, SettingError: as `init`.
     """
+    said = _told(id, project, group, name, notes, tags, dir, rank, world_size)
     with _one_at_a_time():
         now = _current
         if now is not None and (_goes_on(now) or (now.is_started and not now.is_finished)):
             return now
         settings = run_settings(os.environ, mode, url, None)
-        told = _Told(id, project, group, name, notes, tuple(map(str, tags)), dir, rank, world_size)
-        run = _taken_up(told, settings, is_implied=True)
+        run = _taken_up(said, settings, is_implied=True)
         run.export()
         return run
 
@@ -147,6 +149,52 @@ class _Told:
     dir: str | None
     rank: int | None
     world_size: int | None
+
+
+def _told(
+    id: object,  # noqa: A002
+    project: object,
+    group: object,
+    name: object,
+    notes: object,
+    tags: object,
+    dir: object,  # noqa: A002
+    rank: int | None,
+    world_size: int | None,
+) -> _Told:
+    """The same as records have it: text, of whatever type the program has it (an experiment's number as its name).
+
+    Raises:
+        SettingError: there is no text to be made of it.
+    """
+    if isinstance(tags, str) or not isinstance(tags, Iterable):
+        tags = () if tags is None else (tags,)
+    if dir is not None and not isinstance(dir, str | os.PathLike):
+        raise SettingError("dir", dir, "a path", "init")
+    path = None if dir is None else os.fsdecode(dir)
+    return _Told(
+        *(_text(id), _text(project), _text(group), _text(name), _text(notes)),
+        tuple(map(str, tags)),
+        path,
+        rank,
+        world_size,
+    )
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _entries(config: Any) -> dict[Any, Any]:
+    """What the run is started with.
+
+    Raises:
+        SettingError: there are no names and values in it.
+    """
+    try:
+        return entries(config)
+    except (TypeError, ValueError):
+        raise SettingError("config", config, "a mapping or an argparse.Namespace", "init") from None
 
 
 def _taken_up(told: _Told, settings: RunSettings, *, is_implied: bool) -> Run:
@@ -283,7 +331,9 @@ def define_metric(name: str, step_metric: str | None = None, summary: str | None
         run.define_metric(name, step_metric, summary)
 
 
-def save(glob: str | os.PathLike[str], base_path: str | None = None, policy: str = "live") -> list[str]:
+def save(
+    glob: str | os.PathLike[str], base_path: str | os.PathLike[str] | None = None, policy: str = "live"
+) -> list[str]:
     """`Run.save` of the current run."""
     run = _acting()
     return run.save(glob, base_path, policy) if run is not None else []

@@ -70,7 +70,7 @@ def watch_child(end: Callable[[int], None], failed: _Told) -> None:
         error = sys.exc_info()[1]
         exit_code = int(error is not None)
         if isinstance(error, SystemExit):
-            exit_code = error.code if isinstance(error.code, int) else int(error.code is not None)
+            exit_code = code_of(error)
             # torch.multiprocessing makes one of whatever was raised.
             error = error.__context__ if exit_code else None
         if error is not None:
@@ -78,6 +78,11 @@ def watch_child(end: Callable[[int], None], failed: _Told) -> None:
         end(exit_code)
 
     util.Finalize(None, finalize, exitpriority=_AFTER_ALL)
+
+
+def code_of(end: SystemExit) -> int:
+    """What a process exits with that ends by this: 1 where it is a message."""
+    return end.code if isinstance(end.code, int) else int(end.code is not None)
 
 
 def look_for_a_program() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from allranks import _exits
 from allranks._ending import standing
 from allranks._log_any import log_any
 from allranks._part import RunPart
@@ -65,9 +66,10 @@ class Run(RunPart):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None and kind is not None:
+        exit_code = _exits.code_of(error) if isinstance(error, SystemExit) else None
+        if error is not None and kind is not None and exit_code is None:
             self.record_failure(kind, error, trace)
-        self.finish()
+        self.finish(exit_code)
 
     def log(self, data: Mapping[str, Any], step: int | None = None) -> None:
         """Keeps one event; it survives whatever happens to this process once this returns, in about 2 µs.
@@ -103,7 +105,9 @@ class Run(RunPart):
         how = {"step_metric": step_metric, "summary": summary}
         self._append(Kind.DEFINE, str(name), {key: str(value) for key, value in how.items() if value is not None})
 
-    def save(self, glob: str | os.PathLike[str], base_path: str | None = None, policy: str = "live") -> list[str]:
+    def save(
+        self, glob: str | os.PathLike[str], base_path: str | os.PathLike[str] | None = None, policy: str = "live"
+    ) -> list[str]:
         """Has files brought to the collector, beside all those in `run.dir`; waits for nothing, and never raises.
 
         Args:
@@ -120,7 +124,7 @@ class Run(RunPart):
         if files is None:
             warn_once("save", f"save({str(glob)!r}): nothing is kept of this run here, so no file is either")
             return []
-        return files.save(os.fspath(glob), base_path, policy)
+        return files.save(glob, base_path, policy)
 
     def watch(self, model: Any, log: str | None = "gradients", log_freq: int = 1000) -> None:
         """Keeps histograms of a torch module's gradients and parameters; never forces ranks into step.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import os
 import pickle
@@ -222,6 +223,14 @@ def test_log_after_finish_is_said_once_and_breaks_nothing(sdk_home: Path, capsys
     assert logged(spooled(sdk_home / "spool")) == []
 
 
+def test_save_of_what_is_no_path_is_said_and_raises_nothing(
+    sdk_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = offline()
+    assert run.save(None) == run.save(["a.pt"]) == run.save(b"a.pt") == []  # type: ignore[arg-type]
+    assert "save(None)" in capsys.readouterr().err
+
+
 def test_init_twice_gives_the_same_run(sdk_home: Path) -> None:
     run = offline()
     assert allranks.init(project="p", mode="offline") is run
@@ -268,9 +277,39 @@ def test_the_context_manager_records_the_exception_that_leaves_it(sdk_home: Path
     assert "1 / 0" in end[2]["exception"]["traceback"]
 
 
+@pytest.mark.parametrize(("code", "end"), [(0, 0), (None, 0), (5, 5), ("a message", 1)])
+def test_a_program_that_exits_within_the_context_manager_ends_with_its_exit_code(
+    sdk_home: Path, code: Any, end: int
+) -> None:
+    with pytest.raises(SystemExit), offline():
+        sys.exit(code)
+    assert spooled(sdk_home / "spool")[-1][2] == {"exit_code": end}
+
+
+def test_what_a_run_is_called_may_be_of_any_type_and_its_tags_may_be_one_or_none(sdk_home: Path) -> None:
+    run = allranks.init(5, id=7, name=3, group=("a", 1), notes=2.5, tags=None, dir=sdk_home / "d", mode="offline")  # type: ignore[arg-type]
+    run.finish()
+    allranks.init(mode="offline", tags="one").finish()
+    told = {event[2]["run"]: event[2] for event in of_kind(spooled(sdk_home / "spool"), Kind.OPEN)}
+    seven = told.pop("7")
+    assert [seven[key] for key in ("project", "name", "group", "notes", "tags")] == ["5", "3", "('a', 1)", "2.5", []]
+    assert [other["tags"] for other in told.values()] == [["one"]]
+
+
+def test_a_dataclass_with_slots_is_a_configuration(sdk_home: Path) -> None:
+    @dataclasses.dataclass(slots=True)
+    class Options:
+        lr: float = 0.1
+
+    assert dict(offline(config=Options()).config) == {"lr": 0.1}
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
+        ({"config": 5}, SettingError, "a mapping or"),
+        ({"config": [1, 2]}, SettingError, "a mapping or"),
+        ({"dir": 5}, SettingError, "a path"),
         ({"mode": "onlin"}, SettingError, "one of online, offline, disabled"),
         ({"url": "localhost:5571"}, AddressError, "it has no scheme"),
         ({"url": "http://x:1"}, AddressError, "'http' is no transport"),

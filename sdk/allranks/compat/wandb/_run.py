@@ -177,8 +177,7 @@ class Run(Facts):
         """Stores files with the run; see `allranks.Run.save`. Without arguments it has nothing to do."""
         if glob_str is None:
             return True
-        pattern = os.fspath(glob_str) if glob else _escaped(glob_str)
-        return self._run.save(pattern, None if base_path is None else os.fspath(base_path), policy)
+        return self._run.save(glob_str if glob else _escaped(glob_str), base_path, policy)
 
     def restore(
         self, name: str, run_path: str | None = None, replace: bool = False, root: str | None = None
