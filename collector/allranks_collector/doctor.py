@@ -107,7 +107,7 @@ def _reached(attempt: Reached) -> Finding:
         "collector",
         "fail",
         f"{attempt.target} does not answer: {attempt.problem}",
-        "look into collector.log in its home; allranks down, then allranks up starts it anew",
+        "is the address right? Its log says more (collector.log in its home); allranks down, then up, starts it anew",
     )
 
 

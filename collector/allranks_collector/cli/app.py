@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import typer
 
 from allranks_bus.errors import AllranksError
+from allranks_bus.http_client import Refused
 from allranks_bus.version import __version__
 from allranks_collector.cli import (
     alerts,
@@ -60,6 +63,10 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
 )
 
 
+# What a disk, a quota or a file's limit answers to those who print.
+_NOT_WRITTEN = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+
+
 def make_app() -> typer.Typer:
     """The commands as one typer application."""
     app = typer.Typer(
@@ -91,24 +98,45 @@ def run(argv: Sequence[str]) -> int:
     try:
         status = make_app()(args=list(argv), prog_name="allranks", standalone_mode=False)
         sys.stdout.flush()
-    except UsageError as error:
-        return _fail(str(error), 2)
     except AllranksError as error:
-        return _fail(str(error), 1)
+        return _fail(str(error), 2 if _is_usage(error) else 1)
     except BrokenPipeError:
-        # Whoever read us has gone (`| head`). The interpreter flushes stdout once more at exit: into nothing.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read us has gone (`| head`).
+        _let_stdout_go()
         return 1
     except (KeyboardInterrupt, typer.Abort):
         return 130
+    except OSError as error:
+        if error.filename is not None or error.errno not in _NOT_WRITTEN:
+            raise
+        _let_stdout_go()
+        return _fail(f"cannot write: {error.strerror}", 1)
     except Exception as error:
         # typer's own errors (wrong options and the like) bring their text and status; which classes they are
         # depends on its version.
         explain = getattr(error, "format_message", None)
         if explain is None:
             raise
-        return _fail(f"{explain()} (see allranks --help)", int(getattr(error, "exit_code", 2)))
+        command = getattr(getattr(error, "ctx", None), "command_path", "allranks")
+        return _fail(f"{explain()} (see {command} --help)", int(getattr(error, "exit_code", 2)))
     return status if isinstance(status, int) else 0
+
+
+def _is_usage(error: AllranksError) -> bool:
+    """Whether it is the user's words that make no sense: to us, to the collector, or to a query of the database."""
+    if isinstance(error, Refused):
+        return error.status == HTTPStatus.BAD_REQUEST
+    if isinstance(error, UsageError):
+        return True
+    # Heavy, and needed only here.
+    from allranks_collector.queries.select import BadQuery
+
+    return isinstance(error, BadQuery)
+
+
+def _let_stdout_go() -> None:
+    """The interpreter flushes stdout once more at exit: into nothing."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(text: str, status: int) -> int:

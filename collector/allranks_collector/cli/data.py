@@ -17,9 +17,12 @@ import typer
 
 from allranks_collector.cli.common import CommandError, Http, Json, RunName, UsageError
 from allranks_collector.cli.output import clean, console, print_json, ranks_table, runs_table
-from allranks_collector.cli.reader import open_reader
+from allranks_collector.cli.reader import check_attempt, open_reader
+from allranks_collector.health import State
 from allranks_collector.roll_call import Place, call_roll
+from allranks_collector.run_ends import ENDED_RUN
 
+_RUN_STATES = tuple(sorted({*(state.value for state in State), *ENDED_RUN}))
 _SPAN_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
@@ -51,6 +54,8 @@ def runs(
     json_: Json = False,
 ) -> None:
     """List the runs."""
+    if state is not None and state not in _RUN_STATES:
+        raise UsageError(f"--state {state!r} cannot be used: expected one of {', '.join(_RUN_STATES)}")
     found = open_reader(http, os.environ).runs(project=project, group=group, state=state, limit=limit)
     if json_:
         print_json(found)
@@ -68,6 +73,7 @@ def ranks(
 ) -> None:
     """List the ranks of a run, with their states and how they ended."""
     reader = open_reader(http, os.environ)
+    check_attempt(reader, run, attempt)
     found = reader.ranks(run, attempt)
     if json_:
         print_json(found)

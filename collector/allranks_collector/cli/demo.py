@@ -136,7 +136,7 @@ def _look(reader: RemoteReader, view: View) -> None:
 
 @contextlib.contextmanager
 def _display(view: View, *, quiet: bool) -> Any:
-    out = console()
+    out = console(redrawn=True)
     if quiet:
         yield lambda: None
     elif out.is_terminal:
@@ -175,6 +175,19 @@ def _report(view: View, url: str, status: int, log: BinaryIO, *, trouble: int | 
         if view.cause is not None:
             out.print("[bold]Cause:[/bold] ", end="")
             out.print(clean(view.cause), markup=False)
-        out.print(f"The run stays at {url}/runs/{view.run['id']}", markup=False)
+        out.print(f"Its page: {url}/runs/{view.run['id']}", markup=False)
+        idle_s = _idle_exit_s(url)
+        if idle_s is not None:
+            out.print(
+                f"Where nobody looks for {idle_s:g} s the collector ends; the run is kept, and allranks up shows it."
+            )
     if not as_asked:
         raise typer.Exit(1)
+
+
+def _idle_exit_s(url: str) -> float | None:
+    """After how long without writers and viewers the collector ends by itself; None: never, or nobody knows."""
+    with contextlib.suppress(AllranksError):
+        value = RemoteReader(url).status().get("settings", {}).get("idle_exit_s", {}).get("value")
+        return float(value) if isinstance(value, (int, float)) else None
+    return None

@@ -9,7 +9,7 @@ import typer
 
 from allranks_collector.cli.common import Http, Json, RunName
 from allranks_collector.cli.output import cell, show, table
-from allranks_collector.cli.reader import open_reader
+from allranks_collector.cli.reader import check_attempt, open_reader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,9 @@ def diff(
 
     And values that should agree (lr, loss_scale, and those of run.agree): the first step at which they do not.
     """
-    found = open_reader(http, os.environ).differences(run, attempt)
+    reader = open_reader(http, os.environ)
+    check_attempt(reader, run, attempt)
+    found = reader.differences(run, attempt)
     show(found, view, json_=json_)
 
 
@@ -44,10 +46,14 @@ def view(found: Mapping[str, Any]) -> list[RenderableType]:
     elif told:
         parts.append("Nothing differs in what the ranks said of their surroundings.")
     if found["compared"] and not found["diverged"]:
-        parts.append(f"{len(found['compared'])} values that should agree do: {_some(found['compared'])}.")
+        parts.append(f"{_agreed(len(found['compared']))}: {_some(found['compared'])}.")
     if told < ranks:
         parts.append(f"{told:,} of {ranks:,} ranks have said what surrounds them.")
     return [cell(part) if isinstance(part, str) and part else part for part in parts]
+
+
+def _agreed(count: int) -> str:
+    return "One value that should agree does" if count == 1 else f"{count} values that should agree do"
 
 
 def _some(names: list[str], most: int = 8) -> str:

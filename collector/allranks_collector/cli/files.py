@@ -128,7 +128,7 @@ def place(folder: Path, name: str) -> Path:
 
 def _bring(reader: Reader, run: str, places: Iterable[tuple[dict[str, Any], Path]], folder: Path) -> None:
     places = list(places)
-    err = console(stderr=True)
+    err = console(stderr=True, redrawn=True)
     progress = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -166,7 +166,7 @@ def watch(reader: Reader, run: str, found: dict[str, Any]) -> dict[str, Any]:
         DownloadColumn(binary_units=True),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
-        console=console(),
+        console=console(redrawn=True),
         transient=True,
     ) as progress:
         tasks: dict[tuple[str, str], TaskID] = {}

@@ -14,18 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from allranks_bus.errors import AllranksError
-from allranks_bus.http_client import Refused
 from allranks_collector.cli.common import CommandError, Http, Json, RunName, UsageError
 from allranks_collector.cli.data import span_s
-from allranks_collector.cli.output import clean
+from allranks_collector.cli.output import clean, error_line
 from allranks_collector.cli.reader import LocalReader, open_reader
 from allranks_collector.escapes import shown
 from allranks_collector.folding import Folder, fold_stream, origin
 from allranks_collector.run_ends import ENDED_RUN
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from allranks_collector.cli.reader import Reader
 
@@ -101,11 +99,11 @@ def logs(
     is_folded = fold if fold is not None else not (json_ or (rank or "").strip().isdecimal())
     told = fold_stream(found) if is_folded else found
     told_later = None if coming is None else _folded(coming) if is_folded else itertools.chain.from_iterable(coming)
-    with _nonsense_is_wrong_usage():
-        if json_:
-            _print_json(told, told_later)
-        else:
-            _print(told, told_later)
+    if json_:
+        _print_json(told, told_later)
+    elif not _print(told, told_later):
+        # Not among the lines, which a pipe may take.
+        error_line("no lines" + (" that fit" if any(wanted.values()) else ""))
 
 
 class RunLog:
@@ -185,20 +183,6 @@ def _step(text: str) -> int:
     return int(match[1])
 
 
-@contextlib.contextmanager
-def _nonsense_is_wrong_usage() -> Generator[None]:
-    """What the collector or the database cannot make sense of has been written so by the user."""
-    try:
-        yield
-    except AllranksError as error:
-        # Heavy, and needed only here.
-        from allranks_collector.queries.select import BadQuery
-
-        if isinstance(error, BadQuery) or (isinstance(error, Refused) and error.status == 400):
-            raise UsageError(str(error)) from None
-        raise
-
-
 def _folded(batches: Iterable[list[Line]]) -> Iterator[Line]:
     """What is followed, folded: each line waits for the next look, but no longer."""
     folder = Folder()
@@ -209,14 +193,18 @@ def _folded(batches: Iterable[list[Line]]) -> Iterator[Line]:
     yield from folder.pop()
 
 
-def _print(found: Iterable[Line], following: Iterable[Line] | None) -> None:
+def _print(found: Iterable[Line], following: Iterable[Line] | None) -> int:
+    """How many lines there were."""
+    count = 0
     colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     for lines in (found, following or ()):
         for line in lines:
             sys.stdout.write(f"{clean(origin(line))} {shown(line['text'], colours=colours)}\n")
+            count += 1
             if lines is following:
                 sys.stdout.flush()
         sys.stdout.flush()
+    return count
 
 
 def _print_json(found: Iterator[Line], following: Iterator[Line] | None) -> None:

@@ -31,7 +31,7 @@ def outboxes_in(places: Iterable[Path]) -> list[Found]:
 @contextmanager
 def bars() -> Generator[Bars]:
     """Where progress is shown: on a terminal's stderr, and else nowhere."""
-    err = console(stderr=True)
+    err = console(stderr=True, redrawn=True)
     with Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -1,7 +1,8 @@
 """What the commands print: tables for people, JSON for programs, and text from ranks made harmless.
 
 Colours follow rich: none where the output is no terminal or NO_COLOR is set. A table that goes into a pipe is as
-wide as it needs to be, and one row stays one line.
+wide as it needs to be, and one row stays one line. In a terminal what is long, names and reasons, is wrapped; where
+that is not enough a table is as in a pipe, and the terminal wraps its rows.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ from rich.text import Text
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from rich.console import RenderableType
+    from rich.console import ConsoleOptions, RenderableType, RenderResult
 
 PIPE_WIDTH = 1000
+# What is longer than this may be wrapped in a table. Numbers, states and ids are never: a column of single letters
+# can be read by nobody.
+WRAPPED_FROM = 15
 NOTHING = "–"
 STATE_STYLES = {
     "expected": "dim",
@@ -39,10 +43,15 @@ STATE_STYLES = {
 }
 
 
-def console(*, stderr: bool = False) -> Console:
-    """Where tables go: the standard output (or error) as it is now."""
-    probe = Console(stderr=stderr, highlight=False)
-    return probe if probe.is_terminal else Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
+def console(*, stderr: bool = False, redrawn: bool = False) -> Console:
+    """Where tables go: the standard output (or error) as it is now.
+
+    The terminal wraps what is too long for it; not so where a part of the screen is `redrawn`: its lines are counted.
+    """
+    probe = Console(stderr=stderr, highlight=False, soft_wrap=not redrawn)
+    if probe.is_terminal:
+        return probe
+    return Console(stderr=stderr, highlight=False, soft_wrap=not redrawn, width=PIPE_WIDTH)
 
 
 def print_json(data: object) -> None:
@@ -70,13 +79,32 @@ def state_cell(state: object) -> Text:
     return cell(state, STATE_STYLES.get(str(state), ""))
 
 
+class _Rows(Table):
+    """A table that is as wide as it needs to be where its columns cannot be as narrow as the terminal."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        between = 3 * (len(self.columns) - 1)
+        least = sum(column.min_width or 0 for column in self.columns) + between
+        width = options.max_width if least <= options.max_width else PIPE_WIDTH
+        return super().__rich_console__(console, options.update(max_width=width))
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[Text | object]], *, right: Sequence[str] = ()) -> Table:
     """A plain table; the columns named in `right` hold numbers. No header where no column has a name."""
-    made = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, show_header=any(columns))
-    for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    for row in rows:
-        made.add_row(*(entry if isinstance(entry, Text) else cell(entry) for entry in row))
+    made = _Rows(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, show_header=any(columns))
+    cells = [[entry if isinstance(entry, Text) else cell(entry) for entry in row] for row in rows]
+    for at, column in enumerate(columns):
+        longest = max((len(column), *(row[at].cell_len for row in cells)))
+        least = max(len(column), min(longest, WRAPPED_FROM))
+        made.add_column(
+            column,
+            justify="right" if column in right else "left",
+            overflow="fold",
+            min_width=least,
+            no_wrap=longest == least,
+        )
+    for row in cells:
+        made.add_row(*row)
     return made
 
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from allranks_bus.files.download import Content, copy_file, download_file
 from allranks_bus.home import home_dir, read_endpoint
 from allranks_bus.http_client import HttpClient, Params, segment
-from allranks_collector.cli.common import CommandError
+from allranks_collector.cli.common import CommandError, UsageError
 from allranks_collector.settings import load_settings
 
 if TYPE_CHECKING:
@@ -392,6 +392,20 @@ def open_reader(http: str | None, env: Mapping[str, str]) -> Reader:
     """The reader for what is stored: of the collector that answers, else of the database file."""
     url = find_collector(http, env)
     return LocalReader(load_settings({}, env)) if url is None else RemoteReader(url)
+
+
+def check_attempt(reader: Reader, run: str, attempt: int | None) -> None:
+    """A run that never had this attempt has no answer about it, not even an empty one.
+
+    Raises:
+        UsageError: so it is.
+    """
+    if attempt is None:
+        return
+    there = sorted(int(one["attempt"]) for one in reader.run(run)["attempts"])
+    if there and attempt not in there:
+        expected = f"{there[0]}" if len(there) == 1 else f"one of {', '.join(map(str, there))}"
+        raise UsageError(f"--attempt {attempt} cannot be used: expected {expected}: the run had no other")
 
 
 def _pages(page: Callable[[int, int], list[Json]], limit: int) -> list[Json]:

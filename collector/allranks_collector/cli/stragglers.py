@@ -9,7 +9,7 @@ import typer
 
 from allranks_collector.cli.common import Http, Json, RunName
 from allranks_collector.cli.output import cell, show, table
-from allranks_collector.cli.reader import open_reader
+from allranks_collector.cli.reader import check_attempt, open_reader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +30,9 @@ def stragglers(
     It is measured by run.section("data") and the like; sections in which ranks wait for each other (sync, barrier,
     all_reduce, all_gather, reduce_scatter, broadcast …) are not counted as work.
     """
-    found = open_reader(http, os.environ).stragglers(run, attempt)
+    reader = open_reader(http, os.environ)
+    check_attempt(reader, run, attempt)
+    found = reader.stragglers(run, attempt)
     show(found, view, json_=json_)
 
 

@@ -53,7 +53,7 @@ def top(
 ) -> None:
     """Show a run live: its ranks as a grid, its pace, its loss, who is behind, the last lines. q ends it."""
     watch = Watch(open_reader(http, os.environ), run)
-    out = console()
+    out = console(redrawn=True)
     if once or not out.is_terminal:
         seen = watch.look()
         width = out.width if out.is_terminal else PIPE_COLUMNS

@@ -9,7 +9,7 @@ import typer
 
 from allranks_collector.cli.common import Http, Json, RunName
 from allranks_collector.cli.output import cell, console, print_json
-from allranks_collector.cli.reader import open_reader
+from allranks_collector.cli.reader import check_attempt, open_reader
 
 _STYLES = {"failed": "bold red", "stopped": "yellow", "stalled": "bold yellow"}
 
@@ -21,7 +21,9 @@ def why(
     json_: Json = False,
 ) -> None:
     """Say which rank failed first and why, who followed, who is missing, and what to do."""
-    found = open_reader(http, os.environ).why(run, attempt)
+    reader = open_reader(http, os.environ)
+    check_attempt(reader, run, attempt)
+    found = reader.why(run, attempt)
     if json_:
         print_json(found)
         return

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from allranks_bus.http_client import Refused
 from allranks_collector import cli
 from allranks_collector.cli import app, data
 from allranks_collector.cli.common import CommandError
+from allranks_collector.queries.select import BadQuery
 from allranks_collector.settings import TABLE
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from allranks_bus.errors import AllranksError
 
 RUNS: list[dict[str, Any]] = [
     {
@@ -46,7 +50,7 @@ class Shelf:
         found = [run for run in RUNS if reference in (run["id"], run["name"])]
         if not found:
             raise CommandError(f"no run {reference}")
-        return found[0]
+        return found[0] | {"attempts": [{"attempt": number} for number in (1, 2, 3)]}
 
     def ranks(self, reference: str, attempt: int | None = None) -> list[dict[str, Any]]:
         self.run(reference)
@@ -124,6 +128,44 @@ def test_ranks_of_an_attempt(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("shelf")
+def test_an_attempt_that_never_was_is_wrong_usage_and_not_an_empty_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["ranks", "one", "--attempt", "4"]) == 2
+    assert capsys.readouterr().err == (
+        "allranks: --attempt 4 cannot be used: expected one of 1, 2, 3: the run had no other\n"
+    )
+
+
+@pytest.mark.usefixtures("shelf")
+def test_a_state_that_no_run_can_have_is_told_beside_those_that_it_can(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["runs", "--state", "done"]) == 2
+    told = capsys.readouterr().err
+    assert "'done'" in told
+    assert all(state in told for state in ("running", "finished", "failed", "killed", "preempted"))
+    assert cli.main(["runs", "--state", "killed"]) == 0
+
+
+@pytest.mark.parametrize(("words", "command"), [(["logs", "--no"], "allranks logs"), (["no"], "allranks")])
+def test_wrong_usage_names_the_help_of_its_command(
+    words: list[str], command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(words) == 2
+    assert f"(see {command} --help)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(Refused(400, "x=1"), 2), (Refused(409, "no"), 1), (BadQuery("x", 1, "2"), 2)]
+)
+def test_what_the_collector_or_a_query_cannot_make_sense_of_is_wrong_usage(
+    error: AllranksError, status: int, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_asked: object) -> None:
+        raise error
+
+    monkeypatch.setattr(shelf, "ranks", refuse)
+    assert cli.main(["ranks", "one"]) == status
+
+
+@pytest.mark.usefixtures("shelf")
 def test_export_to_stdout_and_to_a_file(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     assert cli.main(["export", "aaa", "metrics"]) == 0
     assert capfdbinary.readouterr().out == b"metrics jsonl\n"
@@ -187,6 +229,18 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     )
     os.close(write)
     assert done.stderr == b""
+
+
+def test_a_full_disk_behind_stdout_is_one_line(tmp_path: Path) -> None:
+    code = "import sys; from allranks_collector.cli import main; sys.exit(main(['collector', '--help']))"
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "HOME": str(tmp_path)},
+        )
+    assert (done.returncode, done.stderr) == (1, b"allranks: cannot write: No space left on device\n")
 
 
 @pytest.mark.usefixtures("shelf")

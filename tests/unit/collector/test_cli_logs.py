@@ -121,6 +121,9 @@ def test_without_a_collector_the_file_is_read_and_nothing_is_followed(
             build.line(build.writer(run, rank, role="console"), f"rank {rank}", second=rank)
     assert cli.main(["logs", "run-1", "--rank", "1-2", "--stream", "stdout"]) == 0
     assert capsys.readouterr().out == "host-a:1 rank 1\nhost-a:2 rank 2\n"
+    assert cli.main(["logs", "run-1", "--rank", "7"]) == 0
+    nothing = capsys.readouterr()
+    assert (nothing.out, nothing.err) == ("", "allranks: no lines that fit\n")
     assert cli.main(["logs", "run-1", "--follow"]) == 1
     assert "no collector runs" in capsys.readouterr().err
 

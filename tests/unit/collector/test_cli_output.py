@@ -31,6 +31,33 @@ def test_a_row_in_a_pipe_is_one_line(capsys: pytest.CaptureFixture[str]) -> None
     assert "x" * 300 in capsys.readouterr().out
 
 
+RANK = {
+    "rank": 17, "state": "unreachable", "last_step": 120_000, "host": "vm", "pid": 28961, "attempt": 1, "events": 194,
+    "reason": "rank 2 sent nothing for 30 s: it is stuck, or too slow",
+}  # fmt: skip
+
+
+def on_terminal(columns: int) -> list[str]:
+    """The lines of a table of one rank on a terminal of this width."""
+    console, stream = output.console(), io.StringIO()
+    console.file, console.width = stream, columns
+    console.print(output.ranks_table([RANK], 0.0))
+    return stream.getvalue().splitlines()
+
+
+def test_a_narrow_terminal_wraps_a_reason_and_no_state() -> None:
+    _header, _rule, first, *more = on_terminal(90)
+    assert {"17", "unreachable", "120000", "28961"} <= set(first.split())
+    assert more
+    assert all(len(line) <= 90 for line in (first, *more))
+
+
+def test_on_a_terminal_that_is_too_narrow_a_row_is_one_line_and_whole() -> None:
+    header, _rule, row = on_terminal(40)
+    assert header.split() == ["rank", "state", "step", "seen", "host", "pid", "attempt", "events", "why"]
+    assert str(RANK["reason"]) in row
+
+
 def test_nothing_is_a_dash() -> None:
     assert output.cell(None).plain == output.cell("").plain == "–"
     assert output.cell(0).plain == "0"
