@@ -20,7 +20,6 @@ from allranks_bus.limits import MAX_WORLD_SIZE
 from allranks_bus.records import MAX_PAYLOAD_BYTES
 
 MAX_NAME_BYTES = 1024
-MAX_KEYSET_NAMES = 65_536
 # bin 32 would need another layout; 8,191 doubles fill a bin 16. Wider events go as LOG.
 MAX_FAST_VALUES = 8_191
 

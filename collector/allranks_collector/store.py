@@ -190,11 +190,6 @@ class Store:
             root.close()
             raise
 
-    @property
-    def write_connection(self) -> duckdb.DuckDBPyConnection:
-        """The connection of the one writing thread. Prefer `transaction`, which also survives a full disk."""
-        return self._write
-
     @contextlib.contextmanager
     def cursor(self) -> Generator[duckdb.DuckDBPyConnection]:
         """A cursor for reading in this thread, while others write.

@@ -110,11 +110,6 @@ class Agenda:
         return sum(wish.found.state.size for wish in self._unsent.values())
 
     @property
-    def has_next(self) -> bool:
-        """True where a file is to be sent now, if there is room."""
-        return bool(self._queue)
-
-    @property
     def is_in_a_hurry(self) -> bool:
         """True while somebody waits."""
         return bool(self._flushes) or self._leaving_since is not None

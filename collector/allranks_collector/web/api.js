@@ -8,7 +8,7 @@ const ASK_TIMEOUT_MS = 120_000;
 export const RETRY_MS = 2_000;
 
 /** A request that failed: `status` is the HTTP status, or 0 when the collector did not answer at all. */
-export class ApiError extends Error {
+class ApiError extends Error {
   constructor(message, status) {
     super(message);
     this.name = "ApiError";

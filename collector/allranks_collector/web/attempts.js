@@ -1,7 +1,7 @@
 // A run's attempts as lineage, and where its time went. Pure functions.
 
 /** The parts of a run's time, best first: [field of `goodput`, what it is called, what it is]. */
-export const PARTS = [
+const PARTS = [
   ["productive_s", "productive", "steps that no attempt had reached before"],
   ["init_s", "init", "from each attempt's start to its first step"],
   ["stalled_s", "stalled", "without a step, until it went on"],

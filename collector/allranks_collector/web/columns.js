@@ -1,7 +1,7 @@
 // Which summary figures stand in the list of runs. Pure functions.
 
 const LIKELY = ["loss", "accuracy", "acc", "reward", "score", "perplexity", "error", "f1", "map", "mfu"];
-export const COLUMN_COUNT = 3;
+const COLUMN_COUNT = 3;
 
 /** All summary keys with a number, the most telling first.
  *

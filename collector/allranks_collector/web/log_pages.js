@@ -6,7 +6,7 @@ const FOLD_S = 10;
 // Rows that a line is compared with, back from the page's end.
 const FOLD_ROWS = 500;
 /** Browsers stop at 17 to 33 million pixels. */
-export const MOST_PX = 8_000_000;
+const MOST_PX = 8_000_000;
 
 const byTime = (a, b) => a.time - b.time || a.number - b.number;
 const ranksOf = (row) => row.ranks ?? [row.rank];

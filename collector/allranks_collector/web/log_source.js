@@ -16,7 +16,7 @@ const FOLDED_ROWS = 40;
 const linesIn = (rows) => rows.reduce((sum, row) => sum + linesOf(row), 0);
 
 /** Lines to ask for at once: where the ranks print alike, as many as fold to about as many rows. */
-export const pageSize = (fold, ranks) => (fold ? Math.min(MOST, Math.max(PAGE, FOLDED_ROWS * ranks)) : PAGE);
+const pageSize = (fold, ranks) => (fold ? Math.min(MOST, Math.max(PAGE, FOLDED_ROWS * ranks)) : PAGE);
 
 /** The lines of a run under these filters.
  *
@@ -201,7 +201,7 @@ export function logSource(run, filters, ranks, changed) {
 }
 
 /** A last page that has grown to twice its size ends there, and the next one begins. */
-export function grown(pages, size) {
+function grown(pages, size) {
   const last = pages.at(-1);
   if (last.end - last.start >= 2 * size) pages.push({ start: last.end, end: last.end, rows: [], height: 0 });
 }

@@ -7,7 +7,7 @@ const route = observable(read());
 addEventListener("popstate", () => route.set(read()));
 
 /** Goes to an address of this page. `replace` leaves no step in the history. */
-export function navigate(url, { replace = false } = {}) {
+function navigate(url, { replace = false } = {}) {
   if (url === location.pathname + location.search) return;
   history[replace ? "replaceState" : "pushState"](null, "", url);
   route.set(read());
