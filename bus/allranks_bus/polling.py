@@ -15,3 +15,10 @@ def wait_readable(fds: Iterable[int], timeout_s: float | None) -> list[int]:
     for fd in fds:
         poller.register(fd, select.POLLIN)
     return [fd for fd, _ in poller.poll(None if timeout_s is None else 1000 * timeout_s)]
+
+
+def wait_writable(fd: int) -> None:
+    """Waits until something can be written, or never again; as `wait_readable`."""
+    poller = select.poll()
+    poller.register(fd, select.POLLOUT)
+    poller.poll()

@@ -29,7 +29,7 @@ from allranks_bus import events
 from allranks_bus.events import Kind
 from allranks_bus.limits import WRITER_ID_BYTES
 from allranks_bus.sandbox import may_schedule
-from allranks_bus.tee.spec import BROKEN, CLOSED, DONE, FLUSH, FLUSHED, IN_VAIN, READY, SHARED, STREAMS, Spec
+from allranks_bus.tee.spec import BROKEN, CLOSED, DONE, FLUSH, FLUSHED, GONE, IN_VAIN, READY, SHARED, STREAMS, Spec
 
 if TYPE_CHECKING:
     from allranks._console_feed import Feed
@@ -205,7 +205,7 @@ class Console:
             cap_bytes=self._settings.spool_cap_bytes,
             limits=self._settings.console_limits,
             door=self._door,
-            streams=[stream.number for stream in self._streams],
+            streams=[stream.number for stream in self._streams if stream.is_open],
             behind=self._behind,
             destination=place.destination,
             run=place.run,
@@ -213,8 +213,8 @@ class Console:
             path=library_path(),
             opening=events.pack(Kind.OPEN, time.time_ns(), identity_of(place)),
         )
-        sources = {stream.number: stream.source for stream in self._streams}
-        originals = {stream.number: stream.original for stream in self._streams}
+        sources = {stream.number: stream.source for stream in self._streams if stream.is_open}
+        originals = {stream.number: stream.original for stream in self._streams if stream.is_open}
         self._starts += 1
         self._is_ready = False
         return TeeProcess(spec, sources, originals, place.env)
@@ -234,6 +234,9 @@ class Console:
                 self._hear(words)
             if self._is_over or self._is_closed.is_set():
                 break
+            if not any(stream.is_open for stream in self._streams):
+                self._has_given_up = True  # nobody reads any of them, and nobody can print into them
+                break
             if self._starts >= MAX_STARTS or not self._start_again():
                 self._give_up()
                 break
@@ -252,8 +255,12 @@ class Console:
             warn_once("console:shared", "what this rank prints is kept for the rank that started it too")
         for stream in self._streams:
             if BROKEN[stream.number] in words:
-                # A full disk, a reader that has gone: the program shall see that for itself, as it would have.
+                # A full disk: the program shall see that for itself, as it would have.
                 stream.give_back()
+            if GONE[stream.number] in words:
+                # Nobody reads it any more. So shall its children: nobody holds the other end of their pipe.
+                stream.give_back()
+                stream.close()
 
     def _start_again(self) -> bool:
         self._tee.close()

@@ -11,7 +11,7 @@ import tty
 from collections.abc import Mapping
 
 from allranks._tee import LOWEST_FD, close, lifted, pipe
-from allranks_bus.polling import wait_readable
+from allranks_bus.polling import wait_readable, wait_writable
 from allranks_bus.processes import boot_id
 
 _PIPE_BYTES = 256 * 1024
@@ -54,6 +54,11 @@ class Captured:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything can be read from it still."""
+        return self.source >= 0
 
     def begin(self) -> None:
         """Leads the stream through the pipe."""
@@ -120,9 +125,18 @@ class Pump:
                 part = b""
             if part:
                 with contextlib.suppress(OSError):  # what is behind it takes no more
-                    os.write(self._targets[source], part)
+                    _write_all(self._targets[source], part)
             else:
                 del self._targets[source]
+
+
+def _write_all(fd: int, part: bytes) -> None:
+    view = memoryview(part)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:  # somebody has made it so, for all who share it
+            wait_writable(fd)
 
 
 def flush() -> None:

@@ -398,6 +398,37 @@ def test_what_is_behind_a_stream_fails_as_without_us(home: Path, script: str, pr
         assert f"line {len(lines)}".startswith(lines[-1])
 
 
+_ENDLESS_CHILD = """
+import subprocess
+import allranks
+
+run = allranks.init(project="boring")
+print("first", flush=True)
+child = subprocess.Popen(["yes", "line"])
+run.log({"signal": -child.wait()})
+"""
+
+
+def test_a_child_that_prints_to_a_reader_that_has_gone_ends_as_without_us(home: Path) -> None:
+    """Nobody but SIGPIPE ends it."""
+    ended = _shell(home, "$TRAIN | head -3 > head", _ENDLESS_CHILD)
+    assert not ended.stderr
+    assert (home.parent / "shell" / "head").read_text() == "first\nline\nline\n"
+    with scenario.stored(home) as stored:
+        (run,) = stored.runs()
+        assert list(stored.values("signal").values()) == [[float(signal.SIGPIPE)]]
+        assert stored.lines(run)[0][:2] == ["first", "line"]
+
+
+def test_a_command_whose_reader_has_gone_ends_as_without_us(home: Path) -> None:
+    ended = _shell(home, f"{sys.executable} -m allranks.run_command -- yes | head -3 > head", "")
+    assert not ended.stderr
+    assert (home.parent / "shell" / "head").read_text() == "y\ny\ny\n"
+    with scenario.stored(home) as stored:
+        (run,) = stored.runs()
+        assert set(stored.lines(run)[0][:-1]) == {"y"}
+
+
 _NAMING = """
 import sys
 import allranks

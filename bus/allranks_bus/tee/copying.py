@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import threading
@@ -22,6 +23,10 @@ LINE_S = 0.02
 # it may be a last word, in a container that ends with it.
 CHUNK_BYTES = 32 * 1024
 GATHER_S = 0.02
+# What a file answers that may have room again: all who print go on. Anything else says that nobody reads any more.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Of what is printed to nobody so much is kept: what was on its way when the reader went.
+_REST_BYTES = 1024 * 1024
 # A disk that takes nothing must not fill the memory.
 MAX_HELD_BYTES = 4 * 1024 * 1024
 
@@ -101,8 +106,12 @@ class Copier(threading.Thread):
     A thread of its own, so that a terminal that is held up holds up nothing else. What is behind the stream comes
     first: it gets each read as a whole before anything is kept.
 
+    Where its reader has gone, it ends, and with it the pipe: whoever prints into that sees it, by SIGPIPE as a rule,
+    as without us. A child that prints without end would never end else.
+
     Args:
-        on_failed: called once, where what is behind the stream takes no more.
+        on_full: called once, where what is behind the stream takes no more.
+        on_gone: called where nobody reads any more; before the end.
         wake: called where `gathered` wants to be looked at, and at the end.
 
     Attributes:
@@ -111,22 +120,31 @@ class Copier(threading.Thread):
     """
 
     def __init__(
-        self, stream: int, gathered: Gathered, *, on_failed: Callable[[int], None], wake: Callable[[], None]
+        self,
+        stream: int,
+        gathered: Gathered,
+        *,
+        on_full: Callable[[int], None],
+        on_gone: Callable[[int], None],
+        wake: Callable[[], None],
     ) -> None:
         super().__init__(name=f"copier-{stream}", daemon=True)
         self.has_ended = False
         self.turn: threading.Lock | None = None
         self._stream = stream
         self._gathered = gathered
-        self._on_failed = on_failed
+        self._on_full = on_full
+        self._on_gone = on_gone
         self._wake = wake
         self._source, self._original = SOURCES[stream], ORIGINALS[stream]
         self._is_busy = False
-        self._has_failed = False
+        self._is_full = self._is_gone = False
 
     def run(self) -> None:
-        while self._copy_once():
+        while self._copy_once() and not self._is_gone:
             pass
+        if self._is_gone:
+            self._end_of_pipe()
         self.has_ended = True
         self._wake()
 
@@ -169,17 +187,30 @@ class Copier(threading.Thread):
                 self._wake()
         return part
 
+    def _end_of_pipe(self) -> None:
+        """Lets go of the pipe, once what stands in it is gathered."""
+        self._on_gone(self._stream)
+        rest = _REST_BYTES
+        while rest > 0 and _has_something(self._source) and (part := self._move()):
+            rest -= len(part)
+        # The number stays taken.
+        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        os.dup2(nothing, self._source, inheritable=False)
+        os.close(nothing)
+
     def _show(self, part: bytes) -> None:
         view = memoryview(part)
-        while view:
+        while view and not self._is_gone:
             try:
                 view = view[os.write(self._original, view) :]
             except BlockingIOError:  # somebody has made it so, for all who share it
                 select.select((), (self._original,), ())
-            except OSError:
-                if not self._has_failed:
-                    self._has_failed = True
-                    self._on_failed(self._stream)
+            except OSError as error:
+                if error.errno not in _FULL:
+                    self._is_gone = True
+                elif not self._is_full:
+                    self._is_full = True
+                    self._on_full(self._stream)
                 return
 
 

@@ -25,6 +25,7 @@ from allranks_bus.tee.spec import (
     FIRST_FREE,
     FLUSH,
     FLUSHED,
+    GONE,
     IN_VAIN,
     ORIGINALS,
     READY,
@@ -58,7 +59,13 @@ class Tee:
         self._keeper = Keeper(spec.root, spec.name, spec.opening, cap_bytes=spec.cap_bytes, limits=spec.limits)
         self._gathered = Gathered()
         self._copiers = [
-            Copier(stream, self._gathered, on_failed=lambda failed: _tell(BROKEN[failed]), wake=self._wake)
+            Copier(
+                stream,
+                self._gathered,
+                on_full=lambda full: _tell(BROKEN[full]),
+                on_gone=lambda gone: _tell(GONE[gone]),
+                wake=self._wake,
+            )
             for stream in spec.streams
         ]
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)

@@ -28,6 +28,7 @@ READY = b"r"
 FLUSHED = b"f"
 CLOSED = b"c"  # nobody can print any more, and the spool is complete
 BROKEN = {STDOUT: b"1", STDERR: b"2"}  # what is behind a stream takes no more: the process shall see that for itself
+GONE = {STDOUT: b"3", STDERR: b"4"}  # nobody is there any more who would take it: everybody who prints shall see that
 SHARED = b"s"  # what is behind the pipe of another rank could not be had: lines are kept for both
 
 _LENGTH = struct.Struct("<I")
