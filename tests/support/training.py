@@ -46,7 +46,7 @@ class Rank:
         """Its exit code, once it has ended by itself."""
         return self.process.wait(timeout_s)
 
-    def reach(self, events: int, *, timeout_s: float = 30.0) -> None:
+    def reach(self, events: int, *, timeout_s: float = _END_S) -> None:
         """Returns once so many calls of log() have returned."""
         wait_until(
             lambda: self.returned >= events or self._must_live(),

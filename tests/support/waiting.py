@@ -11,7 +11,7 @@ T = TypeVar("T")
 _LOOK_S = 0.01
 
 
-def wait_until(fact: Callable[[], T | None], what: str, *, timeout_s: float = 20.0) -> T:
+def wait_until(fact: Callable[[], T | None], what: str, *, timeout_s: float = 60.0) -> T:
     """What `fact` gives once it is true; fails the test with `what` where that takes longer than `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while True:

@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 
+from tests.support.pace import Pace
 from tests.support.progress import PHASE, STOP, Progress
 
 import allranks
@@ -51,17 +52,24 @@ def main(path: str, *hows: str) -> None:
     progress = Progress(Path(path))
     how = hows[int(os.environ["RANK"])]
     run = allranks.init(project="faults")
-    for step in range(2 * _STEPS):
-        if step == _STEPS:
-            if how == "announced":
-                allranks.expect(600)
-            with run.section("checkpoint") if how == "section" else contextlib.nullcontext():
-                progress.cells[PHASE] = PAUSING
-                while not progress.cells[STOP]:
-                    _wait(how)
-        run.log({"i": step}, step)
-        time.sleep(_STEP_S)
+    pace, step = Pace(run), 0
+    while not (pace.is_known and step >= _STEPS):
+        _step(run, step)
+        step += 1
+    if how == "announced":
+        allranks.expect(600)
+    with run.section("checkpoint") if how == "section" else contextlib.nullcontext():
+        progress.cells[PHASE] = PAUSING
+        while not progress.cells[STOP]:
+            _wait(how)
+    for later in range(step, step + _STEPS):
+        _step(run, later)
     run.finish()
+
+
+def _step(run: allranks.Run, step: int) -> None:
+    run.log({"i": step}, step)
+    time.sleep(_STEP_S)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.support.pace import Pace
 from tests.support.progress import PHASE, Progress
 from tests.support.waiting import wait_until
 
@@ -25,7 +26,7 @@ import allranks
 from allranks_bus.stack_signal import NUMBER, main_of
 
 STANDING = 1
-_STEPS, _STEP_S = 40, 0.05
+_STEP_S = 0.05
 
 
 def wait_for_work() -> None:
@@ -69,13 +70,12 @@ def main(path: str, *places: str) -> None:
         signal.signal(NUMBER, _own_handler)
     run = allranks.init(project="faults")
     begun, step = time.monotonic(), 0
-    # Long enough for the collector to learn its pace.
-    while time.monotonic() < begun + _STEP_S * _STEPS or not (_has_offer() or place == "own-handler-first"):
-        assert time.monotonic() < begun + 60.0, "the signal is not offered"
+    pace = Pace(run)
+    while not (pace.is_known and (_has_offer() or place == "own-handler-first")):
+        assert time.monotonic() < begun + 60.0, "the signal is not offered, or the collector is not heard"
         run.log({"i": step}, step)
         step += 1
         time.sleep(_STEP_S)
-    wait_until(lambda: run.status()["connected"], "the collector is heard", timeout_s=60.0)
     if place == "own-handler-later":
         signal.signal(NUMBER, _own_handler)
         wait_until(lambda: not _has_offer(), "the offer is withdrawn", timeout_s=60.0)
