@@ -8,7 +8,7 @@ import time
 import allranks
 from benchmarks.workers.lines import answer, arguments, await_word
 
-# Not in step with what looks for lines ten times a second.
+# Not in step with anything that looks for lines now and then.
 _PAUSE_S = (0.05, 0.25)
 
 

@@ -80,6 +80,7 @@ def is_locked(directory: StrPath) -> bool:
 
 
 def remove_segments(directory: StrPath) -> None:
+    """Removes the segments of a spool, as far as that can be; never raises."""
     with contextlib.suppress(OSError):
         for name in os.listdir(directory):
             if name.endswith(".seg"):
@@ -88,6 +89,7 @@ def remove_segments(directory: StrPath) -> None:
 
 
 def remove_directory(directory: StrPath) -> None:
+    """Removes the directory of a spool without segments, with its lock; one that holds anything else stays."""
     with contextlib.suppress(OSError):
         os.unlink(os.path.join(directory, LOCK))
     with contextlib.suppress(OSError):

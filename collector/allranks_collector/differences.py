@@ -113,6 +113,7 @@ class Divergence:
 
     @property
     def text(self) -> str:
+        """`62 ranks have 0.41 · rank 17 has 0.43`."""
         return sentence(self.groups)
 
 

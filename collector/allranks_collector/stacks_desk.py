@@ -28,7 +28,7 @@ from allranks_collector.store import Store, StoreError
 
 logger = logging.getLogger(__name__)
 
-# A rank hears twice a second, and its answer is stored within some tenths of one: who is silent for so long cannot
+# A rank hears every 0.7 s, and its answer is stored within some tenths of a second: who is silent for so long cannot
 # speak, and has not beaten either.
 ANSWER_S = 1.5
 # Who beats can speak: so much longer is waited for its answer, where there is little processor for it. It beats again

@@ -127,6 +127,7 @@ def lifted(fd: int) -> int:
 
 
 def close(fd: int) -> None:
+    """Closes a descriptor that may be closed already; below 0 there is none."""
     if fd >= 0:
         with contextlib.suppress(OSError):
             os.close(fd)

@@ -44,11 +44,13 @@ class Loss:
         return self.records > 0
 
     def add(self, body: bytes) -> None:
+        """Counts a piece that is not kept."""
         self.records += 1
         self.size += len(body)
         self.lines += body.count(b"\n")
 
     def join(self, other: Loss) -> None:
+        """Counts all of another loss too."""
         self.records += other.records
         self.size += other.size
         self.lines += other.lines

@@ -140,6 +140,7 @@ def send(url: str, title: str, body: str, kind: str) -> Answer:
 
 
 def main() -> int:
+    """Sends what stdin asks for; the exit code and a line on stdout say how that went."""
     asked = json.load(sys.stdin)
     answer = send(asked["url"], asked["title"], asked["body"], asked["type"])
     if not answer.problem:

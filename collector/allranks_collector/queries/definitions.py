@@ -24,6 +24,7 @@ class Definition:
     summary: str | None
 
     def fits(self, key: str) -> bool:
+        """Whether it is meant for this key."""
         if self.name.endswith("*"):
             return key.startswith(self.name[:-1])
         return key == self.name

@@ -31,6 +31,7 @@ class Samples:
         return len(self.labels)
 
     def take(self, index: NDArray[np.int64]) -> Samples:
+        """Those of these numbers, in this order."""
         return Samples(self.x[index], self.labels[index])
 
 

@@ -44,6 +44,7 @@ class Limit:
 
     @classmethod
     def of(cls, options: Options, steps_per_epoch: int) -> Limit:
+        """Where the command line has it end; after DEFAULT_SECONDS where that says nothing."""
         if options.epochs is not None:
             return cls(max(1, round(options.epochs * steps_per_epoch)), 0.0)
         if options.steps is not None:
