@@ -341,6 +341,7 @@ class Watch:
         self._places.leave(watched.run, watched.rank, watched.writer)
         self._clocks.forget(watched.writer)
         self._ooms.forget(watched.writer)
+        self._rivals.discard(watched.writer)
         self._watched.pop(watched.writer, None)
         self._by_id.pop(watched.id, None)
 

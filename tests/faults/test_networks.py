@@ -54,6 +54,14 @@ def _states(collector: CollectorProcess) -> list[str]:
     return [row["state"] for _, row in sorted(collector.ranks(RUN).items())]
 
 
+def _alerts(collector: CollectorProcess) -> list[str]:
+    """The rules of the alerts so far, by name; each must name the rank that it is about."""
+    about = {"unreachable": "rank 1 on node-2 ", "recovered": "rank 1 on node-2 ", "failed": "rank 2 on node-1 "}
+    told = [event["body"] for event in collector.get(f"/api/runs/{RUN}/events?kind=alerted")["events"]]
+    assert all(about[body["rule"]] in body["title"] for body in told), told
+    return sorted(body["rule"] for body in told)
+
+
 def _cut(
     network: Network, collector: CollectorProcess, cut: Callable[[Host], None], node: int, reached: Callable[[], bool]
 ) -> None:
@@ -69,6 +77,7 @@ def _cut(
 def test_who_is_cut_off_is_unreachable_blamed_for_nothing_and_comes_back_with_all_that_it_logged(home: Path) -> None:
     with _training(home, [0, 1, 0], ["finish", "finish", "raise"]) as (network, collector, ranks):
         _cut(network, collector, network.cut, 1, lambda: _states(collector) == ["running", "unreachable", "running"])
+        wait_until(lambda: _alerts(collector) == ["unreachable"], "it is an alert", timeout_s=60.0)
         ranks[2].progress.ask_to_stop()
         assert ranks[2].wait() == 1
         wait_until(lambda: _states(collector)[2] == "failed", "it has failed", timeout_s=60.0)
@@ -77,6 +86,8 @@ def test_who_is_cut_off_is_unreachable_blamed_for_nothing_and_comes_back_with_al
         ranks[1].reach(ranks[1].returned + 100)  # it trains on, wherever it is
         network.heal(network.nodes[1])
         wait_until(lambda: _states(collector)[1] == "running", "it is back", timeout_s=60.0)
+        told = ["failed", "recovered", "unreachable"]
+        wait_until(lambda: _alerts(collector) == told, "what became of whom is told once each", timeout_s=60.0)
         ranks[0].stop()
         ranks[1].stop()
         wait_until(lambda: _states(collector)[:2] == ["finished", "finished"], "they have finished", timeout_s=60.0)

@@ -6,12 +6,13 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from allranks_collector.alerts.rules import Facts, Group, Happening
 from allranks_collector.queries.select import RunRef
 from allranks_collector.queries.why import why
 from allranks_collector.store import Store
+from allranks_collector.verdict import LEFT
 
 if TYPE_CHECKING:
     import duckdb
@@ -56,7 +57,8 @@ def read_facts(store: Store, group: Group, met: Mapping[int, int]) -> tuple[Grou
         if not happenings or (group.causes and not causes):
             return None, None
         if not group.is_recovery and {one.rule.family for one in causes or happenings} == {"down"}:
-            first = _first_failure(cursor, RunRef(run, rows[0][0], rows[0][2]), len(causes or happenings))
+            first, cause = _first_failure(cursor, RunRef(run, rows[0][0], rows[0][2]))
+            facts = replace(facts, cause=cause)
             happenings, causes = _led_by(first, happenings), _led_by(first, causes)
         group = replace(group, happenings=happenings, causes=causes)
         row = known.get((causes or happenings)[0].writer or -1)
@@ -68,21 +70,25 @@ def read_facts(store: Store, group: Group, met: Mapping[int, int]) -> tuple[Grou
         return group, replace(facts, host=row[1], step=row[4], line=lines[0][0] if lines else "")
 
 
-def _first_failure(cursor: duckdb.DuckDBPyConnection, run: RunRef, count: int) -> Mapping[str, Any] | None:
-    """The rank that failed first, of several: they are seen to fall in another order than that in which they do."""
-    if count < 2:
-        return None
+def _first_failure(cursor: duckdb.DuckDBPyConnection, run: RunRef) -> tuple[int | None, str]:
+    """The rank that failed first, for they are seen to fall in another order than that in which they do.
+
+    And why they failed, in one line, where it is a rank that has not failed itself.
+    """
     try:
-        first: Mapping[str, Any] | None = why(cursor, run)["first"]
+        found = why(cursor, run, is_brief=True)
     except Exception:  # an alert that names another one first is better than none
         logger.exception("why the run %s has failed", run.id)
-        return None
-    return first
+        return None, ""
+    first = found["first"]
+    if first is None:
+        return None, ""
+    return first["rank"], found["verdict"] if first["kind"] == LEFT.name else ""
 
 
-def _led_by(first: Mapping[str, Any] | None, told: list[Happening]) -> list[Happening]:
+def _led_by(first: int | None, told: list[Happening]) -> list[Happening]:
     """The same happenings, with that of the first failure in front."""
-    return sorted(told, key=lambda one: first is None or one.rank != first["rank"])
+    return sorted(told, key=lambda one: first is None or one.rank != first)
 
 
 def is_old(at_ns: int) -> bool:

@@ -129,6 +129,7 @@ class Facts:
     Attributes:
         page: the address of the run's page.
         line: what the rank printed last.
+        cause: why ranks have failed, where that is none of those that are told of: one that ended well too early.
     """
 
     run_id: str
@@ -137,6 +138,7 @@ class Facts:
     host: str | None = None
     step: int | None = None
     line: str = ""
+    cause: str = ""
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,8 @@ def compose(group: Group, facts: Facts) -> Message:
         title = f"{run} sends data again"
     elif group.is_recovery:
         title = f"{run}: {_rank(told[0], facts)} is running again{_others(told)}"
+    elif facts.cause:
+        title = f"{run}{' has failed' if group.causes else ''}: {facts.cause}"
     elif group.causes:
         title = f"{run} has failed: {_said(told[0], facts)}{_others(told)}"
     elif first.rank is None:

@@ -164,6 +164,22 @@ async def test_who_failed_first_is_named_though_another_was_seen_first(
         assert told.titles == ["run r1: rank 3 on node-3 is dead (killed by SIGKILL), and 1 other"]
 
 
+async def test_who_ended_well_too_early_is_why_though_only_another_has_failed(
+    store: Store, build: DatabaseBuilder, ranks: tuple[int, list[int]]
+) -> None:
+    run, writers = ranks
+    build.state(writers[3], "finished", {"exit_code": 0}, since_s=10.0)
+    lost = {"exception": {"type": "RuntimeError", "message": "Connection closed by peer [10.0.0.1]"}}
+    build.state(writers[1], "failed", lost, since_s=12.0)
+    async with _desk(store, "a") as told:
+        told.desk.met(run, "r1", writers[1], 1)
+        told.desk.changed(run, writers[1], 1, "failed", "RuntimeError: Connection closed by peer [10.0.0.1]")
+        await _until(lambda: told.sent)
+        (title,) = told.titles
+        assert title.startswith("run r1: rank 3 on node-3 (")
+        assert title.endswith(") left too early: it finished while others still needed it")
+
+
 async def test_a_target_that_hangs_delays_nobody(store: Store, ranks: tuple[int, list[int]]) -> None:
     run, writers = ranks
     async with _desk(store, "hangs", "works", answer=lambda name: "hang" if name == "hangs" else "") as told:

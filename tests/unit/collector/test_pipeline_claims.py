@@ -11,9 +11,11 @@ import anyio
 import anyio.to_thread
 import pytest
 from tests.support.pipelines import Peer, ipc_address, peer, running
-from tests.support.writers import HandWriter, number, numbers
+from tests.support.writers import T0_NS, HandWriter, number, numbers
 
+from allranks_bus import events
 from allranks_bus.addresses import Address
+from allranks_bus.events import Kind
 from allranks_bus.wire import Refused
 from allranks_collector import queries, watch
 from allranks_collector.claims import Places
@@ -80,6 +82,26 @@ async def test_two_processes_at_one_rank_are_said_and_told_apart_and_the_other_r
     assert told["lines"][-1].startswith(f"all 2 present. {text}. ")
     assert [(curve["rank"], curve["value"]) for curve in curves] == [(0, [0.0]), (1, [1.0])]
     assert points == (3,)
+
+
+async def test_a_rival_that_has_closed_is_forgotten(
+    store: Store, address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "Places", partial(Places, same_s=0.2))
+    first, _, second = _three()
+    async with running(store, address) as pipeline:
+        with peer(address, first) as a, peer(address, second) as b:
+            for one in (a, b):
+                await one.meet()
+                one.send(one.writer.batch([one.writer.open()]))
+                await one.hear_position(1)
+            await _until(lambda: _events(store, "rank-claimed-twice"), a, b)
+            (event,) = _events(store, "rank-claimed-twice")
+            (rival,) = event["rivals"]
+            assert pipeline.watch.is_rival(rival)
+            b.send(second.batch([events.pack(Kind.CLOSE, T0_NS, {"exit_code": 1})], is_urgent=True))
+            await b.hear_position(2)
+            assert not pipeline.watch.is_rival(rival)
 
 
 async def test_who_came_first_is_known_to_the_next_collector(
