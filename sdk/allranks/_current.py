@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import threading
 from collections.abc import Generator, Iterable, Mapping
@@ -24,6 +25,9 @@ from allranks_bus.errors import SettingError
 
 if TYPE_CHECKING:
     from allranks.identity import Identity
+
+# Of what the program says of its run.
+_MAX_TEXT_CHARS, _MAX_TAGS, _MAX_TAG_CHARS = 64 * 1024, 256, 256
 
 _current: Run | None = None
 # Those that this process has: a child may begin a run of its own beside the one that it came with.
@@ -164,6 +168,8 @@ def _told(
 ) -> _Told:
     """The same as records have it: text, of whatever type the program has it (an experiment's number as its name).
 
+    Notes and tags are cut: nothing of a run could be kept whose first record is too large.
+
     Raises:
         SettingError: there is no text to be made of it.
     """
@@ -174,7 +180,7 @@ def _told(
     path = None if dir is None else os.fsdecode(dir)
     return _Told(
         *(_text(id), _text(project), _text(group), _text(name), _text(notes)),
-        tuple(map(str, tags)),
+        tuple(str(tag)[:_MAX_TAG_CHARS] for tag in itertools.islice(tags, _MAX_TAGS)),
         path,
         rank,
         world_size,
@@ -182,7 +188,7 @@ def _told(
 
 
 def _text(value: object) -> str | None:
-    return None if value is None else str(value)
+    return None if value is None else str(value)[:_MAX_TEXT_CHARS]
 
 
 def _entries(config: Any) -> dict[Any, Any]:

@@ -25,6 +25,7 @@ from allranks._settings import RunSettings
 from allranks._signals import is_from_handler
 from allranks._warnings import warn_once
 from allranks_bus import events, home
+from allranks_bus.errors import ProtocolError
 from allranks_bus.events import Kind
 from allranks_bus.limits import WRITER_ID_BYTES
 
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 EXIT_TIMEOUT_S = 0.1
 # ... but only this process can read what is on its device.
 DEVICE_TIMEOUT_S = 2.0
+# Of a name, in a warning.
+_MAX_TOLD_CHARS = 80
 # What a log is accompanied by: imported where a fork waits for it.
 _NEEDED = ("allranks._files", "allranks._console", "allranks._sections")
 
@@ -385,13 +388,33 @@ class RunPart:
     def _record(self, kind: Kind, changes: dict[str, Any]) -> None:
         """Appends a change of config or summary; before `init` they wait for it."""
         if not self._is_implied or self._log is not None:
-            self._append(kind, changes)
+            self._append_entries(kind, changes)
 
     def _record_settings(self) -> None:
         """Appends what config and summary were told before there was a log."""
         for kind, mapping in ((Kind.CONFIG, self.config), (Kind.SUMMARY, self.summary)):
             if mapping:
-                self._append(kind, dict(mapping))
+                self._append_entries(kind, dict(mapping))
+
+    def _append_entries(self, kind: Kind, entries_: dict[str, Any]) -> None:
+        """Appends a change in as many events as its size needs; an entry that is too large alone is named."""
+        try:
+            log = self._ready_log()
+            if log is not None:
+                log.append(events.pack(kind, time.time_ns(), entries_))
+        except ProtocolError as error:
+            items = list(entries_.items())
+            if len(items) == 1:
+                name = items[0][0][:_MAX_TOLD_CHARS]
+                warn_once(f"{kind.name}:{name}", f"{kind.name.lower()} {name!r} could not be kept: {error}")
+                return
+            half = len(items) // 2
+            self._append_entries(kind, dict(items[:half]))
+            self._append_entries(kind, dict(items[half:]))
+        except Exception as error:
+            if is_from_handler(error):
+                raise
+            warn_once(f"{kind.name}", f"a {kind.name.lower()} event could not be kept: {error}")
 
     def _append(self, kind: Kind, *fields: Any) -> None:
         """Appends an event that is not of the hot path; never raises."""

@@ -36,6 +36,8 @@ from .parents import ParentRun, own_parent, own_wrapper
 from .sources import find_source
 
 DEFAULT_PROJECT = "default"
+# A collector takes no longer ones.
+_MAX_NAME_CHARS = 1024
 _ID_LENGTH = 10  # of base32: 50 bits
 
 
@@ -120,9 +122,9 @@ def resolve(
             who = _join(env, facts, place, parent, given_id, dist, new_token, again)
     return replace(
         who,
-        project=project or env.get("ALLRANKS_PROJECT") or DEFAULT_PROJECT,
-        group=group or env.get("ALLRANKS_GROUP") or None,
-        name=name or env.get("ALLRANKS_NAME") or run_name(who.run),
+        project=(project or env.get("ALLRANKS_PROJECT") or DEFAULT_PROJECT)[:_MAX_NAME_CHARS],
+        group=(group or env.get("ALLRANKS_GROUP") or "")[:_MAX_NAME_CHARS] or None,
+        name=(name or env.get("ALLRANKS_NAME") or run_name(who.run))[:_MAX_NAME_CHARS],
         problems=problems + more,
     )
 

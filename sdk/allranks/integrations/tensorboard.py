@@ -31,7 +31,7 @@ LEFT_OUT: Mapping[str, str] = {
     "add_image_with_boxes": "images",
     "add_figure": "figures",
     "add_video": "videos",
-    "add_audio": "sound",
+    "add_audio": "sounds",
     "add_graph": "graphs of a model",
     "add_onnx_graph": "graphs of a model",
     "add_embedding": "embeddings",

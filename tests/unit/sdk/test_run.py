@@ -296,6 +296,29 @@ def test_what_a_run_is_called_may_be_of_any_type_and_its_tags_may_be_one_or_none
     assert [other["tags"] for other in told.values()] == [["one"]]
 
 
+def test_what_is_too_long_to_be_said_of_a_run_is_cut_and_costs_nothing_else(sdk_home: Path) -> None:
+    long = "x" * 5_000_000
+    run = allranks.init(long, name=long, group=long, notes=long, tags=[long] * 300, mode="offline")
+    run.log({"a": 1.0})
+    found = spooled(sdk_home / "spool")
+    (opening,) = of_kind(found, Kind.OPEN)
+    assert {len(opening[2][key]) for key in ("project", "name", "group")} == {1024}
+    assert len(opening[2]["notes"]) == 64 * 1024
+    assert logged(found) == [(0, {"a": 1.0})]
+
+
+def test_of_a_configuration_that_is_too_large_only_what_is_too_large_alone_is_left_out(
+    sdk_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = {f"text{number}": "y" * 60_000 for number in range(100)}
+    offline(config={**texts, "numbers": list(range(2**30, 2**30 + 1_000_000)), "lr": 0.1})
+    kept: dict[str, Any] = {}
+    for event in of_kind(spooled(sdk_home / "spool"), Kind.CONFIG):
+        kept |= event[2]
+    assert kept == {**texts, "lr": 0.1}
+    assert "config 'numbers' could not be kept" in capsys.readouterr().err
+
+
 def test_a_dataclass_with_slots_is_a_configuration(sdk_home: Path) -> None:
     @dataclasses.dataclass(slots=True)
     class Options:
