@@ -82,6 +82,7 @@ def test_the_tabs_title_names_the_run_and_its_state(page: Page, double: Collecto
 def test_an_unknown_run_is_told_in_the_collectors_words(page: Page, double: CollectorDouble) -> None:
     page.goto(f"{double.url}/runs/nope")
     expect(page.get_by_role("alert")).to_contain_text("no run nope")
+    expect(page.get_by_test_id("connection")).to_have_count(0)  # nothing here is waited for
 
 
 @pytest.mark.parametrize("path", ["/", "/runs/r1"])
@@ -157,6 +158,13 @@ def test_a_run_that_is_removed_says_so(page: Page, double: CollectorDouble) -> N
     double.state.runs = []
     double.emit("runs", run="r1", removed=True)
     expect(page.get_by_text("This run has been removed.")).to_be_visible()
+    expect(page.get_by_test_id("connection")).to_have_count(0)
+
+
+def test_an_address_with_an_attempt_that_never_was_shows_the_newest(page: Page, double: CollectorDouble) -> None:
+    _training(double)
+    RunPage(page, double.url, "r1").open("?attempt=9").expect_rank(1, "running")
+    assert {"attempt" in asked.params for asked in double.asked_for("/ranks")} == {False}
 
 
 def test_a_thousand_ranks_have_a_cell_each_within_the_window(page: Page, double: CollectorDouble) -> None:
@@ -203,6 +211,7 @@ def test_an_event_says_in_words_what_the_collector_keeps_by_numbers(page: Page, 
         "text": "rank 0 is claimed by 2 processes at once",
         "claims": [{"writer": 471}],
         "rivals": [471],
+        "targets": {},
     }
     double.state.events = [
         {"event": 1, "time": 1.0, "kind": "rank-claimed-twice", "rank": 0, "host": "h", "pid": 1, "body": body}
@@ -211,6 +220,7 @@ def test_an_event_says_in_words_what_the_collector_keeps_by_numbers(page: Page, 
     row = page.get_by_test_id("events").locator("tr[data-kind=rank-claimed-twice]").first
     expect(row).to_contain_text("rank 0 is claimed by 2 processes at once")
     expect(row).not_to_contain_text("471")
+    expect(row).not_to_contain_text("targets")
 
 
 def test_the_first_rank_to_fail_stands_before_its_victims(page: Page, double: CollectorDouble) -> None:

@@ -4,8 +4,8 @@ import { observable, useObservable } from "./observable.js";
 import { mayPass, RETRY_MS, streamUrl } from "./api.js";
 import { openStream } from "./stream.js";
 
-/** "connecting", "live" or "lost": how the page stands with the collector. */
-export const connection = observable("connecting");
+/** "connecting", "live" or "lost": how the page stands with the collector. "none" where it shows nothing that moves. */
+export const connection = observable("none");
 
 /** Fetched data that stays on screen while newer data is on its way.
  *
@@ -90,14 +90,21 @@ export function useThrottled(fn, intervalMs) {
 export function useStream(run, onEvent, onLive) {
   const handlers = useRef({ onEvent, onLive });
   handlers.current = { onEvent, onLive };
-  useEffect(() => openStream(
-    streamUrl(run),
-    (topic, data) => handlers.current.onEvent(topic, data),
-    (state) => {
-      connection.set(state);
-      if (state === "live") handlers.current.onLive();
-    },
-  ), [run]);
+  useEffect(() => {
+    connection.set("connecting");
+    const close = openStream(
+      streamUrl(run),
+      (topic, data) => handlers.current.onEvent(topic, data),
+      (state) => {
+        connection.set(state);
+        if (state === "live") handlers.current.onLive();
+      },
+    );
+    return () => {
+      close();
+      connection.set("none");
+    };
+  }, [run]);
 }
 
 const preferences = new Map();

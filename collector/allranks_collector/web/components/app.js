@@ -33,6 +33,7 @@ export function App() {
 function Connection() {
   const state = useObservable(connection);
   const words = { connecting: "connecting…", live: "live", lost: "reconnecting…" };
+  if (state === "none") return html`<span class="connection"></span>`;
   return html`<span class="connection" data-testid="connection" data-state=${state} role="status"
     title=${state === "lost" ? "The collector does not answer. What you see is the last that it said; this page goes on by itself." : undefined}>
     <i class="dot" aria-hidden="true"></i>${words[state]}</span>`;

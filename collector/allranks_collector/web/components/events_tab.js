@@ -34,9 +34,11 @@ const lineOf = (event) => `${event.kind} rank ${event.rank} ${event.host} ${even
 
 function bodyOf(body) {
   if (body === null || typeof body !== "object") return text(body);
-  return Object.entries(body).filter(([key, value]) => !BY_NUMBERS.has(key) && value !== null && value !== "")
+  return Object.entries(body).filter(([key, value]) => !BY_NUMBERS.has(key) && !isEmpty(value))
     .map(([key, value]) => html`<span class="pair" key=${key}><span class="dim">${key}</span> ${key === "exception" ? exceptionOf(value) : text(value)}</span>`);
 }
+
+const isEmpty = (value) => value === null || value === "" || (typeof value === "object" && Object.keys(value).length === 0);
 
 /** An exception by its type and message; its traceback, which is long, on demand. */
 function exceptionOf(exception) {

@@ -7,7 +7,7 @@ import { useResource } from "../store.js";
 import { Ago, Notice } from "./bits.js";
 
 const LIMIT = 200;
-const WIDTH = 320;
+const WIDTH = 360;
 const HEIGHT = 72;
 
 export function ObjectsTab({ run, keys, pulse, ranks }) {

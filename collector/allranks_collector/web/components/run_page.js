@@ -42,7 +42,8 @@ export function RunPage({ id, theme }) {
 
 function LoadedRun({ run, refresh, theme }) {
   const { query } = useRoute();
-  const attempt = query.attempt ?? "";
+  // An address may name an attempt that never was.
+  const attempt = run.attempts.some((one) => String(one.attempt) === query.attempt) ? query.attempt : "";
   const ranks = useResource(() => getRanks(run.id, attempt), [run.id, attempt]);
   const keys = useResource(() => getKeys(run.id), [run.id]);
   const files = useResource(() => getFiles(run.id), [run.id]);
