@@ -21,9 +21,10 @@ from allranks_bus.events import MAX_NAME_BYTES, METRICS_HEAD, METRICS_OVERHEAD_B
 from allranks_bus.limits import MAX_SECTION_CHARS, MAX_SECTIONS, MAX_SURROUNDINGS_BYTES
 from allranks_bus.records import HEADER, MAX_PAYLOAD_BYTES
 from allranks_collector import error_file
-from allranks_collector.ledger import Ledger, WriterBook, jsonable
+from allranks_collector.books import WriterBook
+from allranks_collector.ledger import Ledger
 from allranks_collector.line_rows import LineBuffer
-from allranks_collector.rows import PointBuffer
+from allranks_collector.rows import PointBuffer, jsonable
 from allranks_collector.stack_dumps import checked_threads, is_token
 
 # Below this many equal records in a row, arrays cost more than they save.

@@ -9,110 +9,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
 import numpy as np
 
-from allranks_bus import processes
 from allranks_bus.errors import ProtocolError
+from allranks_collector.books import Keyset, RunBook, WriterBook
 from allranks_collector.line_rows import final_lines, load_line_streams
 from allranks_collector.lines import LineStream
-from allranks_collector.rows import NewRows
+from allranks_collector.openings import (
+    MAX_IDENTITY_TEXT,
+    knowledge_of,
+    parent_of,
+    process_of,
+    role_of,
+    told_of_run,
+    wrapper_of,
+)
+from allranks_collector.rows import NewRows, jsonable
 from allranks_collector.store import Store
 
 # A hostile writer's names must not fill memory; an honest one's that has more is stored no further.
 MAX_SERIES_PER_WRITER = 100_000
-# What is kept in memory of an identity, for each writer.
-MAX_IDENTITY_TEXT = 1024
 _KEPT_TEXTS = ("project", "launch", "host")
 # What is numbered by the ledger, and in which table.
 _NUMBERED = (("run", "runs"), ("writer", "writers"), ("series", "series"), ("event", "events"), ("number", "lines"))
-# What a writer can be; who says anything else is taken for a rank. A rank's console has no state of its own.
-ROLES = ("rank", "child", "console")
-
-
-@dataclass
-class RunBook:
-    """A run: its number, and the launches that have been seen of it.
-
-    `told_by`: how well who has told its project and name so far knew them, by `_KNOWS`.
-    `told_ns`: when it was last renamed by its program. `starts`: when each launch began, as far as is known yet.
-    `worlds`: by launch, the sizes that its ranks give their world.
-    """
-
-    run: int
-    id: str
-    told_by: int = 0
-    told_ns: int = 0
-    starts: dict[str, int] = field(default_factory=dict[str, int])
-    attempts: dict[str, int] = field(default_factory=dict[str, int])
-    worlds: dict[str, set[int]] = field(default_factory=dict[str, "set[int]"])
-
-    def begin(self, launch: str, started_ns: int) -> bool:
-        """Takes in that a process of this launch has begun; True where that changes what is stored of the attempts.
-
-        Launches are counted by when they began: what the first one has left in its spools may come in last.
-        """
-        known = self.starts.get(launch)
-        if known is not None and started_ns >= known:
-            return False
-        before = dict(self.attempts)
-        self.starts[launch] = started_ns
-        self.attempts = {
-            each: number for number, each in enumerate(sorted(self.starts, key=self.starts.__getitem__), 1)
-        }
-        return known is not None or any(self.attempts[each] != number for each, number in before.items())
-
-
-@dataclass(frozen=True)
-class Keyset:
-    """A keyset of one writer, ready for use: the series of its names, as int32 and as their bytes."""
-
-    series: np.ndarray[Any, np.dtype[np.int32]]
-    series_bytes: bytes
-
-
-@dataclass
-class WriterBook:
-    """A writer: where it stands, and what its names and keysets mean."""
-
-    writer: int
-    id: bytes
-    run: RunBook
-    launch: str
-    rank: int
-    world_size: int
-    role: str
-    host: str
-    process: processes.ProcessIdentity
-    parent: str = ""
-    wrapper: tuple[int, int] | None = None
-    next_seq: int = 0
-    last_step: int | None = None
-    last_ns: int = 0
-    dropped: int = 0
-    is_closed: bool = False
-    # (key, kind) → series; and keyset number → keyset.
-    series: dict[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
-    keysets: dict[int, Keyset] = field(default_factory=dict[int, Keyset])
-    # By stream, what it prints.
-    streams: dict[int, LineStream] = field(default_factory=dict[int, LineStream])
-    # How often the record at `next_seq` has come broken; and when (monotonic) a RESEND from which seq was sent.
-    broken: int = 0
-    asked_again_at: float = float("-inf")
-    asked_again_seq: int = -1
-
-    @property
-    def is_console(self) -> bool:
-        """True where it keeps what a rank prints, and is no process that is watched."""
-        return self.role == "console"
-
-    @property
-    def attempt(self) -> int:
-        """The number of its launch, as it is known now."""
-        return self.run.attempts[self.launch]
 
 
 class Ledger:
@@ -165,7 +87,7 @@ class Ledger:
                 role,
                 host,
                 process_of(identity),
-                _parent_of(identity),
+                parent_of(identity),
                 wrapper_of(identity),
                 next_seq=seq,
                 last_step=step,
@@ -195,7 +117,7 @@ class Ledger:
         attempt = run.attempts[launch]
         if is_new:
             self.new.attempts.append((run.run, attempt, launch, run.starts[launch]))
-        role = identity["role"] if identity.get("role") in ROLES else "rank"
+        role = role_of(identity)
         book = WriterBook(
             self._number("writer"),
             id_,
@@ -206,7 +128,7 @@ class Ledger:
             role,
             identity["host"],
             process_of(identity),
-            _parent_of(identity),
+            parent_of(identity),
             wrapper_of(identity),
             last_ns=time_ns,
         )
@@ -335,7 +257,7 @@ class Ledger:
             if row is not None:
                 return self._run_book(cursor, row[0], run_id)
         book = self._runs[run_id] = RunBook(self._number("run"), run_id, _knowledge(identity))
-        self.new.runs.append((book.run, run_id, *_told_of_run(identity), time_ns))
+        self.new.runs.append((book.run, run_id, *told_of_run(identity), time_ns))
         return book
 
     def _tell(self, run: RunBook, identity: Mapping[str, Any]) -> None:
@@ -346,7 +268,7 @@ class Ledger:
         knowledge = _knowledge(identity)
         if is_renamed or knowledge > run.told_by:
             run.told_by = max(run.told_by, knowledge)
-            self._told.append((*_told_of_run(identity), run.run))
+            self._told.append((*told_of_run(identity), run.run))
 
     def _run_book(self, cursor: duckdb.DuckDBPyConnection, run: int, run_id: str) -> RunBook:
         book = self._runs.get(run_id)
@@ -366,7 +288,7 @@ class Ledger:
             ).fetchall()
             for launch, size in worlds:
                 book.worlds.setdefault(launch, set()).add(size)
-            book.told_by = max((_KNOWS[role == "console", is_implied] for role, is_implied in told), default=0)
+            book.told_by = max((knowledge_of(role, is_implied=is_implied) for role, is_implied in told), default=0)
         return book
 
     def _number(self, table: str) -> int:
@@ -375,25 +297,8 @@ class Ledger:
         return number
 
 
-# How well a writer knows what its run is called, by whether it is a console, and whether nobody has called `init` in
-# it: a console does not know the name, and may be heard first; a rank that never called it knows what others told.
-_KNOWS = {(False, False): 2, (False, True): 1, (True, False): 0, (True, True): 0}
-
-
 def _knowledge(identity: Mapping[str, Any]) -> int:
-    return _KNOWS[identity.get("role") == "console", identity.get("implied") is True]
-
-
-def _told_of_run(identity: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Project, group, name, notes and tags, as columns of `runs`."""
-    tags = identity.get("tags")
-    return (
-        identity["project"],
-        text_or_none(identity.get("group")),
-        text_or_none(identity.get("name")) or identity["run"],
-        text_or_none(identity.get("notes")),
-        json.dumps([tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []),
-    )
+    return knowledge_of(identity.get("role"), is_implied=identity.get("implied") is True)
 
 
 def _renumber(connection: duckdb.DuckDBPyConnection, book: RunBook) -> None:
@@ -435,51 +340,3 @@ def _load_names(cursor: duckdb.DuckDBPyConnection, books: Mapping[int, WriterBoo
 def _maximum(cursor: duckdb.DuckDBPyConnection, column: str, table: str) -> int:
     row = cursor.execute(f"SELECT coalesce(max({column}), 0) FROM {table}").fetchone()
     return int(row[0]) if row is not None else 0
-
-
-def process_of(identity: Mapping[str, Any]) -> processes.ProcessIdentity:
-    """The process that an identity names; what it does not tell is 0 or empty."""
-
-    def number(key: str) -> int:
-        value = identity.get(key)
-        return value if type(value) is int and 0 <= value < 2**63 else 0
-
-    boot_id = identity.get("boot_id")
-    return processes.ProcessIdentity(
-        number("pid"), number("pid_start"), boot_id if isinstance(boot_id, str) else "", number("pid_ns")
-    )
-
-
-def wrapper_of(identity: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Pid and start of the process that wraps this one and is the same rank of the run; None where none does."""
-    told = identity.get("wrapper")
-    if not isinstance(told, list | tuple) or len(told) != 2 or not all(type(one) is int for one in told):
-        return None
-    return told[0], told[1]
-
-
-def _parent_of(identity: Mapping[str, Any]) -> str:
-    """The writer, in hex, whose output a console keeps; empty where that is not told."""
-    parent = identity.get("parent")
-    parent = parent.hex() if isinstance(parent, bytes) else parent
-    return parent if isinstance(parent, str) and len(parent) <= MAX_IDENTITY_TEXT else ""
-
-
-def text_or_none(value: object) -> str | None:
-    """`value` where it is text."""
-    return value if isinstance(value, str) else None
-
-
-def jsonable(value: Any) -> Any:
-    """`value` as JSON can say it: bytes in hex, non-finite numbers as text, any key as text."""
-    if isinstance(value, Mapping):
-        return {str(key): jsonable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [jsonable(item) for item in value]
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return str(value)
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return str(value)

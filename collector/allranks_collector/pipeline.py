@@ -25,11 +25,12 @@ from allranks_bus.errors import ProtocolError, VersionMismatch
 from allranks_bus.sockets import CollectorSockets
 from allranks_bus.wire import Ack, Batch, Beat, Frame, Refused, unpack_up
 from allranks_collector.alerts.desk import AlertDesk
+from allranks_collector.commits import Committed, EventNote, Note, StateNote
 from allranks_collector.file_desk import FileDesk
 from allranks_collector.file_rows import remove_run
 from allranks_collector.files import FileStore
 from allranks_collector.health import ENDED, Change, Sign
-from allranks_collector.ingest import Committed, EventNote, Ingest, Note, StateNote
+from allranks_collector.ingest import Ingest
 from allranks_collector.pace import Patience
 from allranks_collector.stacks_desk import StacksDesk
 from allranks_collector.store import Store, StoreError

@@ -162,3 +162,18 @@ class PointBuffer:
         self._times: list[int] = []
         self._values: list[bytes] = []
         self._counts: list[int] = []
+
+
+def jsonable(value: Any) -> Any:
+    """`value` as JSON can say it: bytes in hex, non-finite numbers as text, any key as text."""
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return str(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(value)

@@ -22,7 +22,7 @@ import anyio.to_thread
 from allranks_bus.processes import ProcessIdentity
 from allranks_bus.wire import Command
 from allranks_collector.health import ENDED, State
-from allranks_collector.ledger import process_of
+from allranks_collector.openings import process_of
 from allranks_collector.stack_signals import NoStacks, signalled_stacks
 from allranks_collector.store import Store, StoreError
 

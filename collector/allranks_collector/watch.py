@@ -21,13 +21,14 @@ import anyio.to_thread
 
 from allranks_bus.processes import ProcessIdentity, is_alive, standing
 from allranks_bus.wire import Beat
+from allranks_collector.books import WriterBook
 from allranks_collector.claims import TWICE, Claim, Places, claimed_twice
 from allranks_collector.clocks import Clocks
+from allranks_collector.commits import ClockNote, EventNote, Note
 from allranks_collector.health import ENDED, Change, Condition, Sign, State, Ward, sign_of_close
-from allranks_collector.ingest import ClockNote, EventNote, Note
-from allranks_collector.ledger import WriterBook, process_of, wrapper_of
 from allranks_collector.liveness import wait_for_exit
 from allranks_collector.oom import OomWatch
+from allranks_collector.openings import process_of, wrapper_of
 from allranks_collector.pace import Patience, said_in
 from allranks_collector.queries.claims import claimants, rivals
 from allranks_collector.store import Store

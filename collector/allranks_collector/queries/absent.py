@@ -10,7 +10,7 @@ import json
 from typing import TYPE_CHECKING
 
 from allranks_bus import processes
-from allranks_collector.ledger import process_of
+from allranks_collector.openings import process_of
 
 if TYPE_CHECKING:
     import duckdb

@@ -18,7 +18,7 @@ import pytest
 from allranks_collector.alerts.desk import AlertDesk
 from allranks_collector.alerts.rules import CHOICES, DEFAULT_RULES, Message
 from allranks_collector.alerts.targets import Answer, Target
-from allranks_collector.ledger import jsonable
+from allranks_collector.rows import jsonable
 from allranks_collector.store import Store
 from allranks_collector.testing import SECOND_NS, T0_NS, DatabaseBuilder
 

@@ -19,8 +19,9 @@ from tests.support.writers import T0_NS, HandWriter, number
 from allranks_bus import events, records
 from allranks_bus.events import Kind
 from allranks_collector import decode
+from allranks_collector.books import WriterBook
 from allranks_collector.decode import Decoder, opening_of
-from allranks_collector.ledger import Ledger, WriterBook
+from allranks_collector.ledger import Ledger
 from allranks_collector.store import Store
 
 # Keyset 0 has one name, keyset 1 two, and so on.

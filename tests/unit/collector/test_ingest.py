@@ -15,7 +15,8 @@ from allranks_bus import events, records
 from allranks_bus.events import Kind
 from allranks_bus.wire import Ack, Batch, Refused
 from allranks_collector import decode, rows
-from allranks_collector.ingest import Committed, Ingest, StateNote
+from allranks_collector.commits import Committed, StateNote
+from allranks_collector.ingest import Ingest
 from allranks_collector.store import DiskFull, Store
 
 

@@ -12,7 +12,7 @@ from allranks_bus.errors import ProtocolError
 from allranks_bus.events import Kind
 from allranks_collector import ledger as ledgers
 from allranks_collector.ingest import Ingest
-from allranks_collector.ledger import Ledger, jsonable, process_of, wrapper_of
+from allranks_collector.ledger import Ledger
 from allranks_collector.store import Store
 
 
@@ -58,27 +58,6 @@ def test_a_writer_is_read_as_it_was_stored(store: Store) -> None:
     ledger.load([writer.name, b"unknown" + bytes(9)])
     assert list(ledger.writers) == [writer.name]
     assert ledger.writers[writer.name] == known
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (b"\x01\xff", "01ff"),
-        (float("nan"), "nan"),
-        ([float("-inf"), 1, None, True], ["-inf", 1, None, True]),
-        ({1: {b"k": (1, 2)}}, {"1": {"b'k'": [1, 2]}}),
-        (1 + 2j, "(1+2j)"),
-    ],
-)
-def test_any_value_can_be_said_in_json(value: Any, text: Any) -> None:
-    assert jsonable(value) == text
-
-
-@pytest.mark.parametrize("wild", [None, "1", -1, 2**63, 1.0, True, b"1", []])
-def test_an_identity_that_tells_no_process_names_none(wild: Any) -> None:
-    process = process_of({"pid": wild, "pid_start": wild, "boot_id": 5, "pid_ns": wild})
-    assert (process.pid, process.start, process.boot_id, process.pid_ns) == (0, 0, "", 0)
-    assert not process.is_visible
 
 
 def _told(store: Store) -> list[Any]:
@@ -133,11 +112,3 @@ def test_the_newest_name_that_the_program_chose_counts(store: Store) -> None:
         ingest.commit([writer.batch([renamed])])
     ingest.commit([first.batch([first.open(), number(1)])])  # a new segment of its spool, as it began
     assert [name for _, name in _told(store)] == ["c"]
-
-
-@pytest.mark.parametrize(
-    ("told", "wrapper"),
-    [([11, 22], (11, 22)), ([11], None), ("11", None), ([True, 2], None), ({}, None), (None, None)],
-)
-def test_what_a_writer_says_of_its_wrapper_may_be_anything(told: Any, wrapper: tuple[int, int] | None) -> None:
-    assert wrapper_of({"wrapper": told}) == wrapper

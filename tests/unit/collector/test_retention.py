@@ -7,7 +7,8 @@ import time
 import pytest
 from tests.support.writers import HandWriter
 
-from allranks_collector.ingest import Ingest, StateNote
+from allranks_collector.commits import StateNote
+from allranks_collector.ingest import Ingest
 from allranks_collector.retention import runs_to_remove
 from allranks_collector.store import Store
 

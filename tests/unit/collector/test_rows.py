@@ -10,7 +10,7 @@ import duckdb
 import numpy as np
 import pytest
 
-from allranks_collector.rows import NewRows, PointBuffer, columns_as
+from allranks_collector.rows import NewRows, PointBuffer, columns_as, jsonable
 from allranks_collector.store import Store
 
 
@@ -97,3 +97,17 @@ def test_rows_of_every_table_come_back_as_they_went_in(store: Store) -> None:
     with store.cursor() as cursor:
         for table, sample in _SAMPLES.items():
             assert cursor.execute(f"SELECT * FROM {table}").fetchall() == [sample, sample]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (b"\x01\xff", "01ff"),
+        (float("nan"), "nan"),
+        ([float("-inf"), 1, None, True], ["-inf", 1, None, True]),
+        ({1: {b"k": (1, 2)}}, {"1": {"b'k'": [1, 2]}}),
+        (1 + 2j, "(1+2j)"),
+    ],
+)
+def test_any_value_can_be_said_in_json(value: Any, text: Any) -> None:
+    assert jsonable(value) == text
