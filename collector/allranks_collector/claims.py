@@ -174,7 +174,8 @@ def world_told(
     earlier = [other for other in worlds if attempts.get(other, attempt) < attempt]
     before = max(earlier, key=attempts.__getitem__, default=None)
     sizes = [] if before is None else sorted(set(worlds[before]) - {1})
-    if before is None or not sizes or max(sizes) == size:
+    if before is None or not sizes or size in sizes:
         return None
-    text = f"attempt {attempt} has a world of {size}, attempt {attempts[before]} had one of {max(sizes)}"
+    had = " or ".join(map(str, sizes))
+    text = f"attempt {attempt} has a world of {size}, attempt {attempts[before]} had one of {had}"
     return SHRUNK, {"world_size": size, "before": max(sizes), "text": text}

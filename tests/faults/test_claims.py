@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import subprocess
 import sys
 import time
@@ -104,3 +106,46 @@ def test_a_program_that_starts_its_ranks_and_a_command_that_is_wrapped_are_not_a
         for program in (*programs, *commands):
             program.progress.ask_to_stop()
         assert [program.wait() for program in (*programs, *commands)] == [0, 0]
+
+
+def test_a_world_that_shrinks_after_a_loss_is_said_and_whole_and_who_disagreed_with_it_is_named(
+    collector: CollectorProcess,
+) -> None:
+    first = Job(collector.home, collector.url, env=_ONE_LAUNCH)
+    second = Job(collector.home, collector.url, env={**_ONE_LAUNCH, "TORCHELASTIC_RESTART_COUNT": "1"})
+
+    def why(attempt: int) -> dict[str, Any]:
+        found: dict[str, Any] = collector.get(f"/api/runs/{RUN}/why?attempt={attempt}")
+        return found
+
+    def states() -> list[str]:
+        return [row["state"] for _, row in sorted(collector.ranks(RUN).items())]
+
+    with contextlib.ExitStack() as stack:
+        # The last one was started with another number.
+        ranks = [first.start(rank, world, "finish", "0", "0.01") for rank, world in ((0, 3), (1, 3), (2, 4))]
+        for rank in ranks:
+            stack.callback(rank.kill)
+            rank.reach(50, timeout_s=_WITHIN_S)
+        wait_until(lambda: states()[:3] == ["running"] * 3, "all are known", timeout_s=_WITHIN_S)
+        ranks[2].kill()
+        for rank in ranks[:2]:
+            rank.process.send_signal(signal.SIGTERM)
+            rank.wait()
+        again = [second.start(rank, 2, "finish", "0", "0.01") for rank in range(2)]
+        for rank in again:
+            stack.callback(rank.kill)
+            rank.reach(50, timeout_s=_WITHIN_S)
+        wait_until(lambda: states() == ["running"] * 2, "the next attempt is complete", timeout_s=_WITHIN_S)
+        now, before = why(2), why(1)
+        assert (now["outcome"], now["roll_call"]["text"]) == ("running", "all 2 present")
+        assert now["roll_call"]["claims"] == ["attempt 2 has a world of 2, attempt 1 had one of 3 or 4"]
+        (disagreement,) = before["roll_call"]["claims"]
+        assert disagreement.startswith("ranks do not agree on the world's size: rank ")
+        assert (before["first"]["rank"], before["first"]["kind"]) == (2, "killed")
+        assert {fate["rank"] for fate in before["followers"]} == {0, 1}
+        for rank in again:
+            rank.stop()
+        wait_until(
+            lambda: collector.get(f"/api/runs/{RUN}")["state"] == "finished", "it has ended well", timeout_s=_WITHIN_S
+        )

@@ -131,6 +131,8 @@ def test_a_run_that_is_started_twice_is_one_event() -> None:
         ({"a": {8}}, 8, None, ""),
         ({"a": {8}}, 6, SHRUNK, "attempt 2 has a world of 6, attempt 1 had one of 8"),
         ({"a": {6}}, 8, SHRUNK, "attempt 2 has a world of 8, attempt 1 had one of 6"),
+        ({"a": {8, 6}}, 4, SHRUNK, "attempt 2 has a world of 4, attempt 1 had one of 6 or 8"),
+        ({"a": {8, 6}}, 6, None, ""),
         ({"b": {1}}, 8, None, ""),  # the program that started the ranks
         ({"b": {8}}, 1, None, ""),
         ({"a": {1}}, 8, None, ""),
