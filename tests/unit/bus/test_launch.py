@@ -24,7 +24,7 @@ from allranks_bus.home import read_endpoint
 from allranks_bus.launch import START_LOCK, CollectorDidNotStart, ensure_collector
 
 _ENSURE = Path(__file__).parent / "programs" / "ensure.py"
-_START_S = 40
+_START_S = 90
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from allranks_bus.spool_directory import LOCK, take_lock
 from allranks_bus.wire import Offer, Up
 
 MIB = 1024 * 1024
-_END_S = 30.0
+_END_S = 60.0
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_where_no_collector_answers_it_ends_and_leaves_the_outbox(box: Box) -> N
     began = time.monotonic()
     with box.shipper() as shipper:
         assert shipper.wait(_END_S) == 1
-    assert time.monotonic() - began < 15.0
+    assert time.monotonic() - began < _END_S
     assert (box.directory / "about.json").exists()
 
 

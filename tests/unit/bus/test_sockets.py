@@ -41,7 +41,7 @@ def _connected(kind: int, endpoint: str) -> Generator[zmq.Socket[bytes]]:
 
 async def _receive(sockets: CollectorSockets, count: int) -> list[list[Frame]]:
     messages: list[list[Frame]] = []
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while len(messages) < count:
             messages += await sockets.receive(_LIMIT)
     return messages
@@ -101,7 +101,7 @@ async def test_many_writers_under_load_lose_nothing(address: Address) -> None:
                 push.send_multipart((b"%d" % writer, b"%d" % number))
             # Over ipc, ZeroMQ loses what a peer has sent but not yet read when it closes (libzmq issue 4660); writers
             # close after the last ack.
-            everything_came.wait(30)
+            everything_came.wait(60)
 
     everything_came = threading.Event()
     seen: dict[bytes, list[int]] = {}
@@ -135,7 +135,7 @@ async def test_one_gulp_is_bounded(tcp_address: Address) -> None:
             for _ in range(10):
                 push.send_multipart((b"", bytes(1000)))
             gulps: list[int] = []
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 while sum(gulps) < 10:
                     gulps.append(len(await sockets.receive(2500)))
     assert max(gulps) <= 3
@@ -153,7 +153,7 @@ async def test_no_wake_up_is_lost(tcp_address: Address, monkeypatch: pytest.Monk
             for number in range(rounds):
                 for _ in range(1 + number % 3):
                     push.send(b"x")
-                if not answered.acquire(timeout=20):
+                if not answered.acquire(timeout=60):
                     return
 
     async with CollectorSockets(tcp_address.data, tcp_address.control) as sockets, anyio.create_task_group() as group:
@@ -187,7 +187,7 @@ async def test_only_the_named_writer_hears(address: Address) -> None:
         sockets.tell(other, Refused("nobody listens"))
         with _connected(zmq.SUB, address.control) as control:
             control.set(zmq.SUBSCRIBE, WRITER)
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 while not control.poll(0):  # until the subscription has arrived
                     sockets.tell(WRITER, Command("are you there", {}))
                     await anyio.sleep(0.005)
@@ -225,7 +225,7 @@ async def test_hostile_bytes_do_no_harm(tcp_address: Address, port: str) -> None
             push.send(b"before")
             assert await _receive(sockets, 1) == [[b"before"]]
             for content in hostile * 3:
-                stranger = opened.enter_context(socket.create_connection(where, timeout=5))
+                stranger = opened.enter_context(socket.create_connection(where, timeout=60))
                 with contextlib.suppress(OSError):
                     stranger.sendall(content)
             push.send(b"after")
@@ -252,7 +252,7 @@ _READY = b"\x04\x19\x05READY\x0bSocket-Type\x00\x00\x00\x03SUB"
 @contextlib.contextmanager
 def _subscriber(address: Address) -> Generator[socket.socket]:
     """A connection to the control socket that has shaken hands, by hand: it keeps to no rule from here on."""
-    with socket.create_connection(("127.0.0.1", address.port + 1), timeout=10) as peer:
+    with socket.create_connection(("127.0.0.1", address.port + 1), timeout=60) as peer:
         peer.sendall(_GREETING)
         told = b""
         while not told.endswith(b"\x03PUB"):
@@ -282,7 +282,7 @@ async def test_a_subscriber_of_another_implementation_hears(tcp_address: Address
             peer.sendall(b"\x00\x11\x01" + WRITER)
             peer.settimeout(0.02)
             told = b""
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 while WRITER not in told:
                     sockets.tell(WRITER, Refused("heard"))
                     await anyio.sleep(0)
@@ -348,9 +348,12 @@ async def test_close_does_not_wait_for_peers(address: Address) -> None:
     with _connected(zmq.SUB, address.control) as control:
         control.set(zmq.SUBSCRIBE, b"")
         control.set(zmq.RCVHWM, 1)
-        await anyio.sleep(0.1)
+        with anyio.fail_after(60):
+            while not control.poll(0):  # until the subscription has arrived
+                sockets.tell(WRITER, Refused("are you there"))
+                await anyio.sleep(0.005)
         for _ in range(1000):
             sockets.tell(WRITER, Refused("x" * 10_000))
         began = time.monotonic()
         sockets.close()
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < 20.0  # for ever, if it waited

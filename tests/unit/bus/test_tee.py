@@ -365,7 +365,7 @@ def test_descriptors_go_from_one_tee_to_another(tmp_path: Path) -> None:
     assert listener is not None
     with open(tmp_path / "out", "wb") as out, open(tmp_path / "err", "wb") as err:
         serving = _serve(listener, {STDOUT: out.fileno(), STDERR: err.fileno()})
-        found = handover.ask(door, 5.0)
+        found = handover.ask(door, 60.0)
         serving.join()
         listener.close()
         assert list(found) == [STDOUT, STDERR]
@@ -379,7 +379,7 @@ def test_descriptors_go_from_one_tee_to_another(tmp_path: Path) -> None:
 def test_where_nobody_answers_that_is_known_in_time() -> None:
     begun = time.monotonic()
     assert handover.ask(os.urandom(8).hex(), 0.05) == {}
-    assert time.monotonic() - begun < 5.0
+    assert time.monotonic() - begun < 20.0
 
 
 def test_two_cannot_listen_at_one_door() -> None:

@@ -147,4 +147,4 @@ async def test_a_crowd_is_bounded_and_what_does_not_fit_is_said() -> None:
             post.letter(str(number))
             await anyio.sleep(0)
         await _until(lambda: post.dispatch.counters.dropped)
-        assert "100 others wait for it" in {letter.answers["a"] for letter in post.answered}
+        await _until(lambda: "100 others wait for it" in {letter.answers["a"] for letter in post.answered})

@@ -471,12 +471,12 @@ async def test_a_stream_of_no_run_is_404(store: Store, live: StillLive, settings
 def test_a_stream_over_a_real_connection(store: Store, live: StillLive, settings: Settings) -> None:
     with serving(create_app(ApiContext(store, live, settings))) as url:
         address = url.removeprefix("http://")
-        viewer = http.client.HTTPConnection(address, timeout=20)
+        viewer = http.client.HTTPConnection(address, timeout=60)
         viewer.request("GET", "/api/stream?run=run-one")
         stream = viewer.getresponse()
         assert stream.readline() == b": allranks\n"  # it counts as a viewer from here on
         assert live.hub.viewers == 1
-        other = http.client.HTTPConnection(address, timeout=20)
+        other = http.client.HTTPConnection(address, timeout=60)
         other.request("DELETE", "/api/runs/run-one?force=true")
         assert other.getresponse().status == 200
         other.close()

@@ -25,7 +25,7 @@ from allranks_bus.spool_directory import find_spools
 from allranks_collector.drainer import Drainer
 from allranks_collector.store import Store
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 _REPOSITORY = Path(__file__).parents[3]
 
@@ -87,7 +87,7 @@ def test_two_drainers_of_one_spool_are_one(store: Store, address: Address, root:
     # Another process, because the spool's lock is a process's.
     command = [sys.executable, "-m", "tests.faults.programs.drain", str(root), str(address)]
     others = [subprocess.Popen(command, stdout=subprocess.PIPE, cwd=_REPOSITORY) for _ in range(2)]
-    told = [other.communicate(timeout=40)[0] for other in others]
+    told = [other.communicate(timeout=60)[0] for other in others]
     assert {b"0\n", b"1\n"} >= set(told)
     assert _steps(store) == list(range(5000))
     assert not directory.exists()
@@ -171,11 +171,11 @@ def test_the_drainer_finds_what_is_left_and_ends_when_it_is_told(store: Store, r
     async def look() -> None:
         async with anyio.create_task_group() as task_group:
             task_group.start_soon(drainer.run)
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 while len(_steps(store)) < 5:
                     await anyio.sleep(0.01)
             drainer.stop()
-        await drainer.last_look(10.0)
+        await drainer.last_look(60.0)
         done.set()
 
     anyio.run(look)

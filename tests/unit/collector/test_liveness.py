@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 _KERNEL = tuple(map(int, platform.release().split(".")[:2]))
 # Once its parent has asked, only PIDFD_GET_INFO tells how a process ended.
 _TELLS_OF_REAPED = _KERNEL >= (6, 15)
-_DEADLINE_S = 10.0
+_DEADLINE_S = 60.0
 
 Start = Callable[[str], "subprocess.Popen[bytes]"]
 

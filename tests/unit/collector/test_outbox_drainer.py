@@ -123,7 +123,7 @@ async def test_the_last_look_ends_in_time_and_leaves_no_shipper(address: Address
         box.write("a.ckpt", b"weights")
         box.make()
     drainer = OutboxDrainer((boxes[0].root,), address, accepts=lambda _: True)
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         await drainer.last_look(1.0)
     assert [shippers_of(box.directory) for box in boxes] == [[], []]
     assert not drainer.is_busy

@@ -26,7 +26,7 @@ from allranks_collector.pace import Patience
 from allranks_collector.pipeline import Pipeline
 from allranks_collector.store import DiskFull, Store
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
 
 _CLOSE = events.pack(Kind.CLOSE, T0_NS, {"exit_code": None})
 
@@ -49,7 +49,7 @@ def _states(store: Store) -> list[tuple[str, str | None]]:
 
 
 async def _until(fact: Callable[[], bool]) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while not await anyio.to_thread.run_sync(fact):
             await anyio.sleep(0.01)
 
@@ -315,7 +315,7 @@ async def test_a_death_that_is_seen_while_the_close_is_stored_does_not_come_afte
             yield connection
         if _states(store)[-1:] == [("failed", "ValueError: no")]:
             is_stored.set()
-            goes_on.wait(20)
+            goes_on.wait(60)
 
     async with running(store, address) as pipeline:
         with peer(address, writer) as one:
@@ -380,6 +380,12 @@ async def test_what_was_received_is_stored_at_the_end_also_of_a_writer_that_is_n
     assert _states(store) == [("running", None)]
 
 
+async def _beat_on(one: Peer) -> None:
+    while True:
+        await anyio.sleep(0.1)
+        one.beat(step=1)
+
+
 class _Gate:
     """Holds commits up for as long as it is closed."""
 
@@ -388,7 +394,7 @@ class _Gate:
         commit = pipeline.ingest.commit
 
         def held(*arguments: Any, **more: Any) -> Any:
-            assert self.open.wait(30)
+            assert self.open.wait(60)
             return commit(*arguments, **more)
 
         monkeypatch.setattr(pipeline.ingest, "commit", held)
@@ -413,7 +419,10 @@ async def test_what_is_pending_is_bounded_and_nobody_is_blamed_for_the_wait(
                 one.beat(step=1)
                 most = max(most, pipeline.pending_bytes)
             gate.open.set()
-            await one.hear_position(40_001)
+            async with anyio.create_task_group() as beating:
+                beating.start_soon(_beat_on, one)
+                await one.hear_position(40_001)
+                beating.cancel_scope.cancel()
     # The bound, and what one look at the sockets may bring.
     assert most < 100_000 + 5 * 1024 * 1024
     assert _steps(store) == list(range(40_000))

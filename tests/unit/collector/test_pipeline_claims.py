@@ -22,7 +22,7 @@ from allranks_collector.claims import Places
 from allranks_collector.queries.why import why
 from allranks_collector.store import Store
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def _events(store: Store, kind: str) -> list[dict[str, Any]]:
 
 
 async def _until(fact: Callable[[], object], *beating: Peer) -> None:
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         while not await anyio.to_thread.run_sync(fact):
             for one in beating:
                 one.beat(step=1)

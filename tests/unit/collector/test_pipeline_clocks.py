@@ -22,7 +22,7 @@ from allranks_collector.queries import find_run
 from allranks_collector.queries.why import why
 from allranks_collector.store import Store
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
 
 S = 10**9
 OFF_NS = 300 * S
@@ -40,7 +40,7 @@ def _rows(store: Store, statement: str) -> list[tuple[Any, ...]]:
 
 
 async def _until(fact: Callable[[], bool]) -> None:
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         while not await anyio.to_thread.run_sync(fact):
             await anyio.sleep(0.01)
 

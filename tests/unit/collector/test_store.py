@@ -159,7 +159,7 @@ def test_a_long_query_keeps_its_snapshot_while_commits_go_on(store: Store) -> No
         before = cursor.execute("SELECT count(*) FROM points").fetchone()
         writer = threading.Thread(target=add_points, args=(store, 500))
         writer.start()
-        writer.join(20)
+        writer.join(60)
         assert not writer.is_alive()
         assert cursor.execute("SELECT count(*) FROM points").fetchone() == before
     assert count(store) == 1500
@@ -210,12 +210,12 @@ def test_reopening_interrupts_the_queries_in_flight(store: Store) -> None:
 
     thread = threading.Thread(target=long_query)
     thread.start()
-    assert started.wait(10)
+    assert started.wait(60)
     with no_room_beyond(100_000), pytest.raises(DiskFull):
         store.checkpoint()
     assert count(store) == 20_000
-    assert ended.wait(10)
-    thread.join(10)
+    assert ended.wait(60)
+    thread.join(60)
 
 
 def test_a_query_beyond_the_memory_limit_says_so(path: Path) -> None:

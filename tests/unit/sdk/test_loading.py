@@ -33,7 +33,7 @@ from allranks import _loading
 allranks.init(project="p", mode="offline")
 started = threading.Event()
 threading.Thread(target=_loading.load, args=("slow_module",)).start()
-assert started.wait(20)
+assert started.wait(60)
 child = os.fork()
 if child == 0:
     import slow_module

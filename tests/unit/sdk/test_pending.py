@@ -115,7 +115,7 @@ def test_a_device_that_never_answers_does_not_hold_up_the_end(
     run.log({"lr": 0.1})
     began = time.monotonic()
     run.finish(timeout=0.1)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
     found = spooled(sdk_home / "spool")
     assert logged(found) == [(1, {"lr": 0.1})]
     ((_, _, dropped),) = of_kind(found, Kind.DROPPED)
@@ -202,7 +202,7 @@ def test_the_end_waits_for_a_thread_that_is_storing(device: Device) -> None:
     class SlowLog(FakeLog):
         def append_fields(self, time_ns: int, step: int, fields: Any) -> None:
             begun.set()
-            assert go_on.wait(10)
+            assert go_on.wait(60)
             super().append_fields(time_ns, step, fields)
 
     begun, go_on, log = threading.Event(), threading.Event(), SlowLog()
@@ -211,7 +211,7 @@ def test_the_end_waits_for_a_thread_that_is_storing(device: Device) -> None:
     device.run()
     storing = threading.Thread(target=pending.put, args=(1, Arrivals(sys.modules["torch"])))
     storing.start()
-    assert begun.wait(10)
+    assert begun.wait(60)
     ending = threading.Timer(0.05, go_on.set)
     ending.start()
     assert pending.finish(time.monotonic() + 10)
