@@ -1,7 +1,8 @@
 """How often the kernel has killed for want of memory in the control group of a process.
 
 Version 2 counts in `memory.events`, version 1 in `memory.oom_control`; a container sees its own group at the root of
-the mount. Imports neither pathlib nor re: a training's publisher uses it.
+the mount. In version 2 a group is counted with all below it, and where it has no count the nearest one above tells.
+Imports neither pathlib nor re: a training's publisher uses it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 
 MOUNT = "/sys/fs/cgroup"
 _MAX_BYTES = 4096
+_MAX_DEPTH = 32
 
 
 def find_oom_file(pid: int, *, mount: str = MOUNT, proc: str = "/proc") -> str | None:
@@ -18,7 +20,9 @@ def find_oom_file(pid: int, *, mount: str = MOUNT, proc: str = "/proc") -> str |
         hierarchy, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if hierarchy == "0":
-            places = (f"{mount}{path}/memory.events", f"{mount}/memory.events")
+            parts = [part for part in path.split("/") if part][:_MAX_DEPTH]
+            above = ("/".join(("", *parts[:depth])) for depth in range(len(parts), 0, -1))
+            places = (*(f"{mount}{group}/memory.events" for group in above), f"{mount}/memory.events")
         elif "memory" in controllers.split(","):
             places = (f"{mount}/memory{path}/memory.oom_control", f"{mount}/memory/memory.oom_control")
         else:
