@@ -321,6 +321,8 @@ def _of_exception(facts: RankFacts, exception: Mapping[str, Any]) -> Fate:
     told = f"{type_}: {message}"
     for kind, pattern in _PATTERNS:
         if pattern.search(told):
+            if kind is WORKER and facts.oom_kills:
+                return Fate(facts, OOM, f"{what} (oom_kill of its control group)")
             return Fate(facts, kind, what)
     if full := _AFTER_FULL.search(traceback):
         return Fate(facts, DISK_FULL, f"{full[0][:_TYPE_CHARS]}; then {what}")

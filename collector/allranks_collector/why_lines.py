@@ -28,7 +28,7 @@ WHAT_TO_DO: Mapping[str, str] = {
     "crash": "look at its last lines for the native stack (PYTHONFAULTHANDLER=1), and at its host and device",
     "killed": "find who sent the signal: the scheduler, a person, or the host's own out-of-memory killer (dmesg)",
     "device-oom": "let it use less of its GPU's memory (a smaller batch, sharding), or see who else uses that GPU",
-    "disk-full": "make room on the disk that its words name, or let it write elsewhere",
+    "disk-full": "make room on the disk that it writes to (checkpoints, caches), or let it write elsewhere",
     "worker": "give its host more memory, or more shared memory (/dev/shm), or let it use fewer or smaller workers",
     "exception": "look at its traceback and its last lines",
     "exit": "look at its last lines: it ended without an exception",
@@ -93,7 +93,10 @@ def tell(answer: Mapping[str, Any]) -> list[str]:
     if answer["stalled"]:
         key = "standing" if answer["stands"] else "stalled"
         where = f"they stand: {answer['stands']}" if answer["stands"] else f"newest step: {step}"
-        return [_standing(answer["stalled"]), _one_line(where), to_do(key)]
+        standing = _standing(answer["stalled"])
+        if answer["finished"] and not answer["stalled"][0]["held"]:
+            key, standing = "left", f"{standing}; {_have_finished(answer['finished'])}"
+        return [_one_line(standing), _one_line(where), to_do(key)]
     key = "incomplete" if answer["roll_call"]["missing"] and outcome == "running" else outcome
     verdict = _HEALTHY[key].format(at="" if step is None else f" at step {step}")
     return [verdict, to_do(key)]
@@ -185,6 +188,11 @@ def _standing(stalled: Sequence[Mapping[str, Any]]) -> str:
         odd = f"; {who} stands elsewhere than the others" if worst["odd"] else ""
         return _one_line(f"stalled: {ranks}, all {where}{odd}")
     return _one_line(f"stalled: {ranks}; furthest behind is {who}, {where}")
+
+
+def _have_finished(ranks: list[int]) -> str:
+    who, them = ("has", "it") if len(ranks) == 1 else ("have", "them")
+    return f"{_ranks(ranks)} {who} finished, and the others may wait for {them}"
 
 
 def _ranks(ranks: list[int]) -> str:

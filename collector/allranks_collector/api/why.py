@@ -92,6 +92,7 @@ class WhyAnswer(BaseModel):
         description="the ranks that stand still, the held ones first, then the furthest behind, then the odd ones"
     )
     stands: str = Field(description="where those do, in one line, as far as they have been asked since; else empty")
+    finished: list[int] = Field(description="the ranks that have ended well")
     last_step: int | None
     roll_call: RollCallAnswer
 

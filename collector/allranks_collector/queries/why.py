@@ -56,8 +56,8 @@ def why(
         five. `first`: the first failure, with what is known of it, its `metrics` and `last_lines`; None where there
         is none. `followers`: those after it, by time. `stalled`: the ranks that stand still, those that are held
         first, then the furthest behind. `stands`: where they do, in one line, as far as they have been asked since;
-        else empty. `roll_call`: how many are `present` of `world_size`, who is `missing`,
-        `text`, and `claims`: what is odd about who they say they are, one sentence each.
+        else empty. `finished`: the ranks that have ended well. `roll_call`: how many are `present` of `world_size`,
+        who is `missing`, `text`, and `claims`: what is odd about who they say they are, one sentence each.
     """
     attempt = newest_attempt(cursor, run) if attempt is None else attempt
     apart = rivals(cursor, [run.run])
@@ -114,6 +114,7 @@ def why(
             for facts in verdict.stalled
         ],
         "stands": stands["text"],
+        "finished": [each.rank for each in facts if each.state == "finished"],
         "last_step": max((row.last_step for row in writers.values() if row.last_step is not None), default=None),
         "roll_call": {
             "world_size": world,

@@ -201,6 +201,21 @@ def test_a_run_that_stands_still_names_who_is_furthest_behind(
     assert found["verdict"] == "stalled: ranks 0-2; furthest behind is rank 1 on host-a, at step 8"
 
 
+def test_who_has_finished_while_the_others_stand_still_is_told(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
+) -> None:
+    run = build.run("run-1")
+    for rank in range(3):
+        build.state(
+            build.writer(run, rank, world_size=3, last_step=9), "finished" if rank == 1 else "stalled", since_s=5.0
+        )
+    found = ask(cursor)
+    assert found["verdict"] == (
+        "stalled: ranks 0,2, all at step 9; rank 1 has finished, and the others may wait for it"
+    )
+    assert found["lines"][-1] == "all 3 present. To do: " + WHAT_TO_DO["left"]
+
+
 def test_ranks_that_stand_still_are_told_with_where_they_stand(
     store: Store, build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
 ) -> None:

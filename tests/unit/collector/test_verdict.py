@@ -452,6 +452,14 @@ def test_a_worker_that_dies_is_a_cause_unless_it_was_told_to_end(message: str, k
     assert fate.kind.name == kind
 
 
+def test_a_worker_that_the_kernel_kills_for_want_of_memory_is_told_so() -> None:
+    killed = {"type": "RuntimeError", "message": "DataLoader worker (pid 7) is killed by signal: Killed."}
+    fate = fate_of(replace(failed(0, 0.0, killed), oom_kills=1))
+    assert fate is not None
+    assert fate.kind.name == "oom"
+    assert fate.what.endswith("is killed by signal: Killed. (oom_kill of its control group)")
+
+
 @pytest.mark.parametrize(
     ("exception", "what"),
     [
