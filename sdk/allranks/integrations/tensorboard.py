@@ -91,6 +91,7 @@ class SummaryWriter:
         shared.open.append(self)
         self._prefix = _difference(shared.first_dir, log_dir)
         self._counts: dict[str, int] = {}
+        self._newest = 0  # of the steps that were given
         try:
             if log_dir is not None:
                 Path(log_dir).mkdir(parents=True, exist_ok=True)
@@ -136,7 +137,8 @@ class SummaryWriter:
         """Stores a number under `tag`.
 
         Args:
-            global_step: None counts the calls without one, for each tag: 0, 1, 2 … (TensorBoard puts them all at 0).
+            global_step: None counts the calls without one, for each tag: 0, 1, 2 … (TensorBoard puts them all at 0);
+                from the newest step on that was given, where there is one.
             walltime: Unix seconds; None means now.
         """
         self._log({tag: scalar_value}, tag, global_step, walltime)
@@ -222,8 +224,11 @@ class SummaryWriter:
 
     def _log(self, data: Mapping[str, Any], tag: str, step: Any, walltime: float | None) -> None:
         if step is None:
-            step = self._counts.get(tag, 0)
+            # Not before the steps that others give: what is said at the end of a training belongs there.
+            step = max(self._counts.get(tag, 0), self._newest)
             self._counts[tag] = step + 1
+        elif isinstance(step, int):
+            self._newest = max(self._newest, step)
         if self._prefix:
             data = {f"{self._prefix}/{name}": value for name, value in data.items()}
         time_ns = _nanoseconds(walltime)

@@ -88,6 +88,16 @@ def test_without_a_step_the_calls_of_each_tag_are_counted(sdk_home: Path) -> Non
     assert kept(sdk_home) == [(0, {"a": 1.0}), (1, {"a": 2.0}), (0, {"b": 3.0})]
 
 
+def test_what_comes_without_a_step_stands_at_the_newest_that_was_given(sdk_home: Path) -> None:
+    with SummaryWriter() as writer:
+        for step in (10, 20):
+            writer.add_scalar("a", 1.0, step)
+        writer.add_text("note", "good")
+        writer.add_hparams({"lr": 0.1}, {"best": 2.0})
+    assert [step for step, _ in kept(sdk_home)] == [10, 20, 20, 20]
+    assert kept(sdk_home)[-1] == (20, {"best": 2.0})
+
+
 def test_a_walltime_is_the_time_of_the_record(sdk_home: Path) -> None:
     with SummaryWriter() as writer:
         writer.add_scalar("a", 1.0, 5, walltime=1_700_000_000.5)
