@@ -82,6 +82,9 @@ KINDS = (
     *(ABORT, SILENT, GONE, HUNG, LEFT),
     *(CONNECTION, COLLECTIVE, TERMINATED),
 )
+_OF_A_LOST_PEER = frozenset({CONNECTION, COLLECTIVE})
+# A launcher ends the others so soon after one has gone.
+_LAUNCHER_NS = 60 * SECOND_NS
 _BY_NAME = {kind.name: kind for kind in KINDS}
 # Ends of a rank by itself, whoever is lost; a signal from elsewhere may be the launcher's, after a node was lost.
 _BY_ITSELF = frozenset({OOM, CRASH, DEVICE_OOM, DISK_FULL, WORKER, EXCEPTION, EXIT})
@@ -228,8 +231,8 @@ def judge(ranks: Iterable[RankFacts]) -> Verdict:
         if hung is not None and first.kind is not SILENT and first.kind not in _BY_ITSELF:
             first = hung
             followers = tuple(fate for fate in fates if fate.facts.rank != hung.facts.rank)
-        elif (left := _left(ranks, first)) is not None:
-            first, followers = left, tuple(fates)
+        elif (left := _left(ranks, first, fates)) is not None:
+            outcome, first, followers = "failed", left, tuple(fates)
         return Verdict(outcome, first, followers, stalled)
     states = {facts.state for facts in ranks}
     for state in ("running", "stalled", "expected", "finished"):
@@ -249,13 +252,19 @@ def _hung(ranks: Iterable[RankFacts]) -> Fate | None:
     return Fate(replace(found, at_ns=found.hung_ns, doubt_ns=0, early_ns=0), HUNG, what)
 
 
-def _left(ranks: Iterable[RankFacts], first: Fate) -> Fate | None:
-    """Who had ended well before others lost it: the first to go, where nothing else is known of them."""
-    if first.kind not in (CONNECTION, COLLECTIVE):
+def _left(ranks: Iterable[RankFacts], first: Fate, fates: Iterable[Fate]) -> Fate | None:
+    """Who had ended well before others lost it: the first to go, where nothing else is known of them.
+
+    A launcher that sees it go may end the others before they have all lost it.
+    """
+    if first.kind not in _OF_A_LOST_PEER and not (
+        first.kind is TERMINATED and any(fate.kind in _OF_A_LOST_PEER for fate in fates)
+    ):
         return None
+    since_ns = first.latest_ns - _LAUNCHER_NS if first.kind is TERMINATED else 0
     ended = (Fate(facts, LEFT, "") for facts in ranks if facts.state == "finished" and facts.at_ns is not None)
     left = sorted(
-        (fate for fate in ended if fate.earliest_ns <= first.latest_ns),
+        (fate for fate in ended if since_ns <= fate.earliest_ns <= first.latest_ns),
         key=lambda fate: (fate.at_ns, fate.facts.rank),
     )
     if not left:

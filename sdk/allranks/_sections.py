@@ -6,8 +6,8 @@ training's thread is in, so a long checkpoint is judged by earlier ones, and not
 
 Where no step has come for a while, beats also tell for how long that thread has been in the same functions: one that
 evaluates or compiles goes from one to the next, and one that waits for another rank, or for ever, does not. One that
-is in a single call for long, and moves bytes all the while (it saves a model), is seen to get on too, by the kernel's
-count. The processor's time tells nothing: who waits in a collective spins.
+is in a single call for long, and moves bytes all the while (it saves a model, or waits for a program that copies it),
+is seen to get on too, by the kernel's count. The processor's time tells nothing: who waits in a collective spins.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ MOST_FRAMES = 64
 GAPS_OF_A_PACE, STEPS_OF_A_PACE = 3, 10
 # A thread that reads or writes as much in a second is at work; one that polls a file or a socket is far below.
 MOVING_BYTES_S = 1 << 20
+MOST_CHILDREN = 32
+_COUNTS = (b"rchar:", b"wchar:", b"read_bytes:", b"write_bytes:")
 
 _INIT, _STEP = "init", "step"
 # A section under way: its name, when it began, and the seconds that sections within it took.
@@ -215,7 +217,7 @@ class Sections:
         self._place = place
         since_s = now - self._bytes_at
         if self._bytes is None or since_s >= LOOK_AFTER_S:
-            before, self._bytes, self._bytes_at = self._bytes, bytes_moved(self._task), now
+            before, self._bytes, self._bytes_at = self._bytes, bytes_moved(self._trainer, self._task), now
             if before is not None and (self._bytes or 0) - before >= MOVING_BYTES_S * since_s:
                 self._still_since = now
 
@@ -311,20 +313,48 @@ def _place_of(ident: int) -> int:
     return place
 
 
-def bytes_moved(task: int) -> int | None:
+def bytes_moved(ident: int, task: int) -> int | None:
     """The bytes that a thread of this process has read and written; None where the kernel does not tell.
 
+    With those of the programs that it has started, while it waits for one: a checkpoint that is copied elsewhere.
     Calls are counted when they return, pages on their way to a disk as they are dirtied: one call may take minutes.
     """
+    own = _bytes_in(f"/proc/self/task/{task}/io")
+    if own is None or not _waits_for_program(ident):
+        return own
+    children = _read(f"/proc/self/task/{task}/children").split()[:MOST_CHILDREN]
+    # A shell between them is waiting too.
+    below = [pid for child in children for pid in _read(f"/proc/{int(child)}/task/{int(child)}/children").split()]
+    return own + sum(_bytes_in(f"/proc/{int(pid)}/io") or 0 for pid in (*children, *below[:MOST_CHILDREN]))
+
+
+def _waits_for_program(ident: int) -> bool:
+    """Whether a thread is in `subprocess`: a few frames above are of a lock or a selector."""
+    frame = sys._current_frames().get(ident)  # pyright: ignore[reportPrivateUsage]  (documented)
+    for _ in range(4):
+        if frame is None:
+            return False
+        if frame.f_globals.get("__name__") == "subprocess":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _bytes_in(path: str) -> int | None:
+    fields = _read(path).split()
+    counts = dict(zip(fields[::2], fields[1::2], strict=False))
+    return sum(int(counts.get(name, 0)) for name in _COUNTS) if counts else None
+
+
+def _read(path: str) -> bytes:
+    """The beginning of a file of /proc; nothing where it cannot be read."""
     try:
-        fd = os.open(f"/proc/self/task/{task}/io", os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return None
+        return b""
     try:
-        fields = os.read(fd, 1024).split()
+        return os.read(fd, 4096)
     except OSError:
-        return None
+        return b""
     finally:
         os.close(fd)
-    counts = dict(zip(fields[::2], fields[1::2], strict=False))
-    return sum(int(counts.get(name, 0)) for name in (b"rchar:", b"wchar:", b"read_bytes:", b"write_bytes:"))

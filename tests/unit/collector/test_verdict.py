@@ -164,6 +164,14 @@ STORIES: dict[str, tuple[list[RankFacts], int, str]] = {
         [failed(0, 600.0, TIMEOUT), failed(1, 600.1, TIMEOUT), left(2, 0.0)],
         *(2, "left"),
     ),
+    "a rank that ends well, and the launcher ends those that have not lost it yet": (
+        [failed(0, 1.2, PEER), left(1, 0.0), told(2, 1.1), told(3, 1.1)],
+        *(1, "left"),
+    ),
+    "a rank that ended well long before the launcher was told to end the others": (
+        [failed(0, 600.1, PEER), left(1, 0.0), dead(2, 600.0, signal="SIGTERM")],
+        *(2, "terminated"),
+    ),
     "a rank that ends well after the others have lost each other": (
         [failed(0, 0.0, PEER), failed(1, 0.1, PEER), left(2, 1.0)],
         *(0, "connection"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from typing import Any
 
 import pytest
+from tests.support.waiting import wait_until
 
 from allranks import _sections
 from allranks._sections import Sections
@@ -342,7 +344,7 @@ def test_who_moves_bytes_in_one_call_gets_on_and_who_polls_does_not(
 ) -> None:
     moved = [7_000_000]
 
-    def bytes_moved(_task: int) -> int:
+    def bytes_moved(_ident: int, _task: int) -> int:
         return moved[0]
 
     monkeypatch.setattr(_sections, "bytes_moved", bytes_moved)
@@ -368,7 +370,7 @@ def test_who_moves_bytes_in_one_call_gets_on_and_who_polls_does_not(
 
 
 def test_a_kernel_that_does_not_count_bytes_tells_nothing(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    def bytes_moved(_task: int) -> None:
+    def bytes_moved(_ident: int, _task: int) -> None:
         return None
 
     monkeypatch.setattr(_sections, "bytes_moved", bytes_moved)
@@ -383,13 +385,47 @@ def test_a_kernel_that_does_not_count_bytes_tells_nothing(clock: Clock, monkeypa
     trainer.go(None)
 
 
+def _moved_here() -> int | None:
+    return _sections.bytes_moved(threading.get_ident(), threading.get_native_id())
+
+
 def test_the_kernel_counts_what_a_thread_reads() -> None:
-    task = threading.get_native_id()
-    before = _sections.bytes_moved(task)
+    before = _moved_here()
     with open("/dev/zero", "rb") as zero:
         zero.read(3_000_000)
-    after = _sections.bytes_moved(task)
+    after = _moved_here()
     assert before is not None
     assert after is not None
     assert 3_000_000 <= after - before < 4_000_000
-    assert _sections.bytes_moved(2**30) is None
+    assert _sections.bytes_moved(0, 2**30) is None
+
+
+_COPY = "head -c 3000000 /dev/zero >/dev/null; echo done; read line"
+
+
+@pytest.mark.parametrize("command", [_COPY, f"sh -c '{_COPY}'; true"], ids=["its child", "a shell's child"])
+def test_a_program_that_a_thread_waits_for_moves_bytes_for_it(command: str) -> None:
+    copied, go = threading.Event(), threading.Event()
+    started: list[tuple[int, int, subprocess.Popen[bytes]]] = []
+
+    def train() -> None:
+        with subprocess.Popen(["sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+            started.append((threading.get_ident(), threading.get_native_id(), program))
+            assert program.stdout is not None
+            assert program.stdout.readline() == b"done\n"
+            copied.set()
+            go.wait(60)  # not for the program: what that does is nothing to this thread
+            program.wait(60)
+
+    trainer = threading.Thread(target=train, daemon=True)
+    trainer.start()
+    assert copied.wait(60)
+    ((ident, task, program),) = started
+    beside = _sections.bytes_moved(ident, task)
+    assert beside is not None
+    assert beside < 3_000_000
+    go.set()
+    wait_until(lambda: (_sections.bytes_moved(ident, task) or 0) >= beside + 3_000_000, "it is seen", timeout_s=60.0)
+    assert program.stdin is not None
+    program.stdin.close()
+    trainer.join(60)
