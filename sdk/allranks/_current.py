@@ -384,7 +384,7 @@ def status() -> dict[str, Any]:
     return {} if _current is None else _current.status()
 
 
-def finish(exit_code: int | None = None, timeout: float = 5.0) -> None:
+def finish(exit_code: int | None = None, timeout: float | None = 5.0) -> None:
     """`Run.finish` of the current run; nothing where there is none."""
     if _current is not None:
         _current.finish(exit_code, timeout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -31,6 +32,17 @@ def describe(kind: type[BaseException], error: BaseException, trace: TracebackTy
         "message": message[:_MAX_TRACEBACK_CHARS],
         "traceback": lines[-_MAX_TRACEBACK_CHARS:],
     }
+
+
+def plain_code(exit_code: Any) -> int | None:
+    """What a program calls its exit code, as a record has it: 1 for whatever is no number of a sane size."""
+    if exit_code is None:
+        return None
+    try:
+        number = operator.index(exit_code)
+    except TypeError:
+        return int(bool(exit_code))
+    return number if -(2**31) <= number < 2**32 else 1
 
 
 def end_map(exit_code: int | None, failure: Mapping[str, str] | None) -> dict[str, Any]:

@@ -19,8 +19,8 @@ def log_any(log: RankLog, data: object, step: object, time_ns: int | None = None
         time_ns: when it was, where that is not now.
     """
     flat = values.flatten(data)
-    for key, reason in flat.problems:
-        warn_once(f"value:{key}", f"log(): {key!r} is not stored: {reason}")
+    for key, problem in flat.problems:
+        warn_once(f"value:{key}", f"log(): {key!r}: {problem}")
     given = _whole_step(step)
     is_counted = given is None
     at = log.next_step() if given is None else given
@@ -48,6 +48,8 @@ def _whole_step(step: object) -> int | None:
             if is_from_handler(error):
                 raise
         # The `repr` of anything else may raise, or be long.
-        what = repr(step) if type(step) in (str, float) else f"a {type(step).__name__}"
-        warn_once("step", f"log(): step must be a whole number, not {what[:80]}; the next one is used")
+        what = repr(step)[:80] if type(step) in (str, float) else f"a {type(step).__name__}"
+        if type(step) is int:
+            what = "one beyond 64 bits"
+        warn_once("step", f"log(): step must be a whole number, not {what}; the next one is used")
     return None

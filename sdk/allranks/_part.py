@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from allranks._config import Config, Summary, entries, plain
-from allranks._ending import FINISH_TIMEOUT_S, describe, end_log, end_map, say_where, standing
+from allranks._ending import FINISH_TIMEOUT_S, describe, end_log, end_map, plain_code, say_where, standing
 from allranks._loading import load, undisturbed
 from allranks._log import RankLog
 from allranks._opening import destination_of, open_log, open_map, scheduler_of, wrapper_of
@@ -201,7 +201,7 @@ class RunPart:
         """The program has gone on after the exception that was recorded."""
         self._failure = None
 
-    def finish(self, exit_code: int | None = None, timeout: float = FINISH_TIMEOUT_S) -> None:
+    def finish(self, exit_code: int | None = None, timeout: float | None = FINISH_TIMEOUT_S) -> None:
         """Ends this process's part of the run: waits until all is stored, but no longer than `timeout` seconds.
 
         What is not stored by then stays in the spool; one line says where.
@@ -216,7 +216,7 @@ class RunPart:
             else:
                 if exit_code is None and self._failure is None and sys.exc_info()[0] is None:
                     exit_code = 0
-                self._end(exit_code, timeout)
+                self._end(plain_code(exit_code), FINISH_TIMEOUT_S if timeout is None else timeout)
 
     def finish_at_exit(self, exit_code: int | None = None, *, waits: bool = True) -> None:
         """`finish` for a program that did not call it, or was interrupted in it.
@@ -313,18 +313,24 @@ class RunPart:
         log = self._log
         if log is None:
             return
-        self._companions.join(log, self._place(log.directory.parent), self.settings)
-        publisher = Publisher(
-            log,
-            self._writer,
-            self._beat,
-            self._companions.tick,
-            self.settings.address,
-            self.settings.env,
-            is_offline=self.settings.mode == "offline",
-        )
-        publisher.start()
-        self._publisher = publisher
+        try:
+            self._companions.join(log, self._place(log.directory.parent), self.settings)
+            publisher = Publisher(
+                log,
+                self._writer,
+                self._beat,
+                self._companions.tick,
+                self.settings.address,
+                self.settings.env,
+                is_offline=self.settings.mode == "offline",
+            )
+            publisher.start()
+            self._publisher = publisher
+        except Exception as error:  # a job that may have no more threads, or files
+            if is_from_handler(error):
+                raise
+            why = f"{type(error).__name__}: {error}"
+            warn_once("publisher", f"nothing is sent from here ({why}); events are kept in {log.directory}")
 
     def _place(self, root: Path) -> RunPlace:
         from allranks._place import RunPlace

@@ -36,7 +36,7 @@ class Flat:
 
     Attributes:
         others: text, and objects as protocol.md §5 has them.
-        problems: a name, and why its value is not stored, or not all of it.
+        problems: a name, and in words that its value is not stored, or not all of it, and why.
         on_device: what must not be waited for.
     """
 
@@ -80,10 +80,12 @@ def flatten(data: object) -> Flat:
             work.add_mapping("", data, 0)
         else:
             work.flat.problems.append(("data", f"log() takes a dict of names and values, not a {_type_name(data)}"))
+    except Unstorable as error:
+        work.flat.problems.append(("data", str(error)))
     except Exception as error:
         if is_from_handler(error):
             raise
-        work.flat.problems.append(("data", _reason(error)))
+        work.flat.problems.append(("data", f"it cannot be read: {_reason(error)}"))
     return work.flat
 
 
@@ -108,7 +110,8 @@ class _Flattening:
                     self._add(prefix, key, value, depth)
                 elif not self._is_full:
                     self._is_full = True
-                    raise Unstorable(f"more than {MAX_VALUES:,} values in one call: the rest is left out")
+                    problem = f"more than {MAX_VALUES:,} values in one call: the rest is left out"
+                    self.flat.problems.append((prefix.rstrip("/") or "data", problem))
         finally:
             self._open.discard(id(mapping))
 
@@ -123,11 +126,11 @@ class _Flattening:
             name = self._checked_name(name)
             self._store(name, convert(value) if (found := _tensors.on_device(value)) is None else found, value)
         except Unstorable as error:
-            self.flat.problems.append((name, str(error)))
+            self.flat.problems.append((name, f"it is not stored: {error}"))
         except Exception as error:  # an object of the user's raised: its value only is lost
             if is_from_handler(error):
                 raise
-            self.flat.problems.append((name, _reason(error)))
+            self.flat.problems.append((name, f"it is not stored: {_reason(error)}"))
 
     def _store(self, name: str, value: float | str | dict[str, Any] | OnDevice, given: object) -> None:
         flat = self.flat

@@ -223,6 +223,35 @@ def test_log_after_finish_is_said_once_and_breaks_nothing(sdk_home: Path, capsys
     assert logged(spooled(sdk_home / "spool")) == []
 
 
+@pytest.mark.parametrize(
+    ("given", "stored"), [(True, 1), (2**70, 1), ("failed", 1), ("", 0), (-9, -9), (np.int64(3), 3)]
+)
+def test_an_exit_code_of_any_type_ends_a_run(sdk_home: Path, given: Any, stored: int) -> None:
+    offline().finish(given, timeout=None)
+    assert spooled(sdk_home / "spool")[-1][2] == {"exit_code": stored}
+
+
+def test_a_job_that_may_start_no_thread_keeps_its_events_and_is_told_so(
+    sdk_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fails)
+    run = offline(config={"lr": 1})
+    run.log({"a": 1.0})
+    run.finish()
+    found = spooled(sdk_home / "spool")
+    assert logged(found) == [(0, {"a": 1.0})]
+    assert [event[2] for event in of_kind(found, Kind.CONFIG)] == [{"lr": 1}]
+    assert "can't start new thread" in capsys.readouterr().err
+
+
+def test_a_step_that_is_too_large_is_told_as_that(sdk_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    offline().log({"a": 1.0}, step=2**64)
+    assert "beyond 64 bits" in capsys.readouterr().err
+
+
 def test_save_of_what_is_no_path_is_said_and_raises_nothing(
     sdk_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -395,7 +395,7 @@ def test_a_name_whose_text_raises_is_a_problem() -> None:
 
 
 def test_an_empty_name_is_a_problem() -> None:
-    assert flatten({"": 1, "ok": 2}) == Flat({"ok": 2.0}, {}, [("", "the name is empty")])
+    assert flatten({"": 1, "ok": 2}) == Flat({"ok": 2.0}, {}, [("", "it is not stored: the name is empty")])
 
 
 def test_a_name_is_cut_at_its_bytes_and_said_so() -> None:
@@ -417,7 +417,7 @@ def test_a_dict_that_holds_itself_ends_and_costs_nothing_beside_it() -> None:
     data["y"] = 2
     flat = flatten(data)
     assert flat.numbers == {"x": 1.0, "y": 2.0}
-    assert flat.problems == [("me", "the dict holds itself")]
+    assert flat.problems == [("me", "it is not stored: the dict holds itself")]
 
 
 def test_one_dict_in_two_places_is_no_recursion() -> None:
@@ -439,8 +439,7 @@ def test_dicts_nested_too_deep_are_a_problem() -> None:
 def test_the_number_of_values_is_bounded() -> None:
     flat = flatten({"many": EndlessMapping(), "late": 1})
     assert len(flat.numbers) == MAX_VALUES
-    assert len(flat.problems) == 1
-    assert f"{MAX_VALUES:,}" in flat.problems[0][1]
+    assert flat.problems == [("many", f"more than {MAX_VALUES:,} values in one call: the rest is left out")]
 
 
 def test_a_dict_subclass_is_read_as_the_dict_it_is() -> None:
