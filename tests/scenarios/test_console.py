@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
-import struct
-import subprocess
 import sys
-import termios
 from itertools import chain
 from pathlib import Path
 
 import pytest
 from tests.support import scenario
 from tests.support.collector import clean_environment
-from tests.support.waiting import wait_until
+from tests.support.terminals import in_terminal
 
 # From Python 3.12 on a fork warns of threads, as the publisher is one.
 _QUIET = {"PYTHONWARNINGS": "ignore::DeprecationWarning"}
@@ -144,38 +138,13 @@ def test_a_terminal_stays_one_and_shows_the_same_bytes(home: Path) -> None:
     directory = home.parent / "terminal"
     directory.mkdir()
     (directory / "train.py").write_text(_TERMINAL)
-    keyboard, screen = pty.openpty()
-    fcntl.ioctl(screen, termios.TIOCSWINSZ, struct.pack("4H", 30, 77, 0, 0))
-    shown = b""
-    with subprocess.Popen(
-        [sys.executable, "train.py"],
-        env=clean_environment(home),
-        cwd=directory,
-        stdin=screen,
-        stdout=screen,
-        stderr=screen,
-        start_new_session=True,
-    ) as process:
-        os.close(screen)
-        os.set_blocking(keyboard, False)
-
-        def sees(words: bytes) -> bool:
-            nonlocal shown
-            try:
-                shown += os.read(keyboard, 4096)
-            except BlockingIOError:
-                pass
-            except OSError:  # EIO: nobody has the terminal open any more
-                return True
-            return words in shown
-
-        wait_until(lambda: sees(b"two\r\n"), "it prints", timeout_s=60)
-        fcntl.ioctl(keyboard, termios.TIOCSWINSZ, struct.pack("4H", 30, 99, 0, 0))
-        wait_until(lambda: sees(b"99\r\n"), "it prints to the end", timeout_s=60)
-        assert process.wait(30) == 0
-    os.close(keyboard)
+    command = [sys.executable, "train.py"]
+    with in_terminal(command, env=clean_environment(home), cwd=directory, size=(30, 77)) as terminal:
+        terminal.await_shown(b"two\r\n")
+        terminal.resize(30, 99)
+        assert terminal.await_end() == 0
     # In the order in which it was printed, to whichever stream.
-    assert shown == b"True True 77\r\n\rone\rtwo\r\nresized\r\n99\r\n"
+    assert terminal.shown == b"True True 77\r\n\rone\rtwo\r\nresized\r\n99\r\n"
     with scenario.stored(home) as stored:
         (run,) = stored.runs()
         assert stored.lines(run) == {0: ["True True 77", "two", "resized"]}

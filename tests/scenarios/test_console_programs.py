@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
-import pty
 import re
-import select
 import shutil
-import struct
 import subprocess
 import sys
-import termios
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +16,7 @@ import pyte
 from tests.support import scenario
 from tests.support.collector import clean_environment
 from tests.support.stored import Stored
+from tests.support.terminals import in_terminal
 from tests.support.waiting import wait_until
 
 _ALLRANKS = Path(sys.executable).with_name("allranks")
@@ -47,38 +41,16 @@ class Shown:
 def _in_terminal(home: Path, program: str, *, is_without: bool = False) -> Shown:
     """Runs a program to its end in a terminal of its own, of ROWS × COLUMNS."""
     env = {name: text for name, text in clean_environment(home).items() if name not in _NOT_OF_A_TERMINAL}
-    keyboard, screen = pty.openpty()
-    fcntl.ioctl(screen, termios.TIOCSWINSZ, struct.pack("4H", ROWS, COLUMNS, 0, 0))
     directory = home.parent / ("terminal-without" if is_without else "terminal")
     directory.mkdir()
     shutil.copy(scenario.PROGRAMS / program, directory / "train.py")
     if is_without:
         shutil.copytree(scenario.WITHOUT, directory / "allranks")
-    with subprocess.Popen(
-        [sys.executable, *scenario.SCRIPT],
-        env={**env, "TERM": "xterm-256color"},
-        cwd=directory,
-        stdin=screen,
-        stdout=screen,
-        stderr=screen,
-        start_new_session=True,
-    ) as process:
-        os.close(screen)
-        sent = _read_to_the_end(keyboard)
-        assert process.wait(30) == 0, sent[-4000:]
-    os.close(keyboard)
-    return Shown(sent, directory)
-
-
-def _read_to_the_end(keyboard: int) -> bytes:
-    """All that is sent to a terminal until nobody has it open any more."""
-    sent = b""
-    deadline = time.monotonic() + scenario.DEADLINE_S
-    with contextlib.suppress(OSError):  # EIO is the end
-        while select.select([keyboard], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            sent += os.read(keyboard, 65536)
-        raise AssertionError(f"it did not end in {scenario.DEADLINE_S:g} s: {sent[-4000:]!r}")
-    return sent
+    command = [sys.executable, *scenario.SCRIPT]
+    env["TERM"] = "xterm-256color"
+    with in_terminal(command, env=env, cwd=directory, size=(ROWS, COLUMNS)) as terminal:
+        assert terminal.await_end(timeout_s=scenario.DEADLINE_S) == 0, terminal.shown[-4000:]
+    return Shown(terminal.shown, directory)
 
 
 def _seen(stored: Stored, stream: str = "stdout") -> list[str]:

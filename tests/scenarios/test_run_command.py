@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
-import pty
 import signal
 import subprocess
 import sys
-import termios
 from collections.abc import Generator
 from pathlib import Path
 
@@ -17,6 +13,7 @@ import pytest
 from tests.support import scenario
 from tests.support.collector import clean_environment
 from tests.support.stored import Stored
+from tests.support.terminals import in_terminal
 from tests.support.waiting import wait_until
 
 _ALLRANKS = Path(sys.executable).with_name("allranks")
@@ -147,35 +144,12 @@ print("interrupts:", count)
 
 def test_ctrl_c_reaches_the_command_once(home: Path) -> None:
     """The terminal sends it to both."""
-    keyboard, screen = pty.openpty()
-
-    def take_terminal() -> None:
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-    with subprocess.Popen(
-        _command(home, sys.executable, "-c", _COUNTING),
-        env=clean_environment(home),
-        stdin=screen,
-        stdout=screen,
-        stderr=screen,
-        start_new_session=True,
-        preexec_fn=take_terminal,
-    ) as process:
-        os.close(screen)
-        os.set_blocking(keyboard, False)
-        shown = b""
-
-        def sees(words: bytes) -> bool:
-            nonlocal shown
-            with contextlib.suppress(BlockingIOError):
-                shown += os.read(keyboard, 4096)
-            return words in shown
-
-        wait_until(lambda: sees(b"up\r\n"), "the command is up", timeout_s=_END_S)
-        os.write(keyboard, b"\x03")
-        wait_until(lambda: sees(b"interrupts: 1\r\n"), "it has been interrupted once", timeout_s=_END_S)
-        assert process.wait(_END_S) == 0
-    os.close(keyboard)
+    command = _command(home, sys.executable, "-c", _COUNTING)
+    with in_terminal(command, env=clean_environment(home), takes_keys=True) as terminal:
+        terminal.await_shown(b"up\r\n")
+        terminal.type(b"\x03")
+        assert terminal.await_end() == 0
+    assert b"interrupts: 1\r\n" in terminal.shown
     with _stored(home) as (stored, run):
         assert stored.lines(run)[0][-1] == "interrupts: 1"
 
