@@ -45,6 +45,8 @@ def _why_once_all_ended(collector: CollectorProcess) -> dict[str, Any]:
         ("kill", 2, "killed", "killed by SIGKILL"),
         ("segfault", 0, "crash", "killed by SIGSEGV"),
         ("_exit-3", 3, "exit", "exited with code 3"),
+        ("leave", 1, "left", "it finished while others still needed it"),
+        ("finish-and-_exit-3", 2, "left", "it finished while others still needed it"),
     ],
 )
 def test_who_goes_without_a_word_is_named_before_its_peers_that_lost_it(

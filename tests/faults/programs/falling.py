@@ -40,6 +40,15 @@ def _exit() -> None:
     os._exit(3)
 
 
+def _leave() -> None:
+    sys.exit(0)
+
+
+def _finish_first() -> None:
+    allranks.finish()
+    os._exit(3)
+
+
 def _hang() -> None:
     time.sleep(_DEADLINE_S)
 
@@ -49,6 +58,8 @@ ENDINGS: dict[str, Callable[[], object]] = {
     "raise": _raise,
     "segfault": _segfault,
     "_exit-3": _exit,
+    "leave": _leave,
+    "finish-and-_exit-3": _finish_first,
     "hang": _hang,
 }
 
