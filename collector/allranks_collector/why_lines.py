@@ -58,7 +58,7 @@ _DID: Mapping[str, str] = {
     "left": "left too early",
 }
 _FIRST: Mapping[str, str] = {
-    "stopped": "was stopped, and others with it",
+    "stopped": "was stopped",
     "unreachable": "is not heard any more",
 }
 _HEALTHY: Mapping[str, str] = {
@@ -83,7 +83,7 @@ def tell(answer: Mapping[str, Any]) -> list[str]:
         if missing:
             key = "incomplete"
         return [
-            _verdict(first, outcome, missing),
+            _verdict(first, outcome, missing, answer["followers"]),
             _when(first),
             _last_words(first["last_lines"], first["words"]),
             _others(answer, [fate for fate in answer["followers"] if fate["rank"] not in first["lost"]]),
@@ -102,7 +102,12 @@ def tell(answer: Mapping[str, Any]) -> list[str]:
     return [verdict, to_do(key)]
 
 
-def _verdict(first: Mapping[str, Any], outcome: str, missing: Sequence[Mapping[str, Any]]) -> str:
+def _verdict(
+    first: Mapping[str, Any],
+    outcome: str,
+    missing: Sequence[Mapping[str, Any]],
+    followers: Sequence[Mapping[str, Any]],
+) -> str:
     if first["lost"]:
         ranks = _ranks(first["lost"])
         if outcome == "unreachable":
@@ -114,7 +119,8 @@ def _verdict(first: Mapping[str, Any], outcome: str, missing: Sequence[Mapping[s
         others = _IN_VAIN[str(first["kind"])].format(who=who)
         return _one_line(f"{absent} never came, and the others {others}: {first['cause']}")
     did = _DID.get(str(first["kind"]), _FIRST.get(outcome, "failed first"))
-    return _one_line(f"{who} {did}: {first['cause']}")
+    others = ", and others with it" if did == _FIRST["stopped"] and followers else ""
+    return _one_line(f"{who} {did}{others}: {first['cause']}")
 
 
 def _is_in_vain(first: Mapping[str, Any]) -> bool:

@@ -61,8 +61,10 @@ def runs(
         print_json(found)
     elif found:
         console().print(runs_table(found, time.time()))
+    elif project or group or state:
+        console().print("No runs that fit.")
     else:
-        console().print("No runs.")
+        console().print("No runs yet: allranks.init() in a program begins one, and allranks demo shows one.")
 
 
 def ranks(

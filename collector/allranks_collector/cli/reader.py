@@ -240,6 +240,8 @@ class LocalReader:
     ) -> list[Json]:
         from allranks_collector.queries.runs import list_runs
 
+        if not self._settings.database.exists():
+            return []
         with self._cursor() as cursor:
 
             def page(offset: int, count: int) -> list[Json]:

@@ -164,7 +164,8 @@ def test_what_is_not_there_is_said(local: LocalReader, settings: Settings, tmp_p
     nowhere = LocalReader(
         Settings(home=tmp_path, database=tmp_path / "none", spool=settings.spool, files=settings.files)
     )
-    for ask in (nowhere.runs, lambda: nowhere.remove("x")):
+    assert nowhere.runs() == []
+    for ask in (lambda: nowhere.run("x"), lambda: nowhere.remove("x")):
         with pytest.raises(StoreMissing):
             ask()
     assert not (tmp_path / "none").exists()

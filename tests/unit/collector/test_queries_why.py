@@ -466,3 +466,17 @@ def test_a_rank_that_never_came_is_why_the_others_were_ended(
         f" rank 0 on host-a (pid 100, local rank 0) first: {cause}"
     )
     assert found["lines"][-1].endswith(WHAT_TO_DO["incomplete"])
+
+
+@pytest.mark.parametrize(("ranks", "did"), [(1, "was stopped"), (2, "was stopped, and others with it")])
+def test_a_rank_that_was_stopped_alone_has_no_others(
+    cursor: duckdb.DuckDBPyConnection, build: DatabaseBuilder, ranks: int, did: str
+) -> None:
+    run = build.run()
+    for rank in range(ranks):
+        build.state(
+            build.writer(run, rank, world_size=ranks), "failed", {"signal": "SIGTERM"}, since_s=9.0 + rank / 100
+        )
+    found = ask(cursor)
+    assert found["outcome"] == "stopped"
+    assert f" {did}: killed by SIGTERM" in found["verdict"]
