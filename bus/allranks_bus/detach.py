@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import runpy
+import signal
 import sys
 
 
 def main() -> None:
-    """Forks; the parent ends, the child runs the module."""
+    """Forks; the parent ends, the child runs the module, and takes the signals that its starter has blocked."""
     if os.fork():
         os._exit(0)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     module = sys.argv[1]
     sys.argv = sys.argv[1:]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -206,6 +206,7 @@ class Console:
             limits=self._settings.console_limits,
             door=self._door,
             streams=[stream.number for stream in self._streams if stream.is_open],
+            modes={stream.number: stream.modes for stream in self._streams if stream.modes},
             behind=self._behind,
             destination=place.destination,
             run=place.run,

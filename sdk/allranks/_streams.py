@@ -7,12 +7,12 @@ import fcntl
 import os
 import sys
 import termios
-import tty
 from collections.abc import Mapping
 
 from allranks._tee import LOWEST_FD, close, lifted, pipe
 from allranks_bus.polling import wait_readable, wait_writable
 from allranks_bus.processes import boot_id
+from allranks_bus.tee.modes import input_modes
 
 _PIPE_BYTES = 256 * 1024
 _PUMP_BYTES = 64 * 1024
@@ -30,6 +30,7 @@ class Captured:
         numbers: of the descriptors that are led through it.
         original: a descriptor of what was there before.
         source: the end from which the tee reads.
+        modes: how the terminal takes input; empty where there is none.
 
     Raises:
         OSError: the stream is closed, or no pipe or pty can be had.
@@ -39,12 +40,13 @@ class Captured:
         self.number = number
         self.numbers = (number,) if beside is None else (number, beside)
         self.original = self.source = self._target = -1
+        self.modes = ""
         try:
             self.original = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, LOWEST_FD)
             self.is_terminal = os.isatty(number)
             if self.is_terminal:
                 self.source, self._target = map(lifted, os.openpty())
-                tty.setraw(self._target)  # the terminal behind it does all that a terminal does
+                self._add_nothing()
                 self.follow_size()
             else:
                 self.source, self._target = pipe()
@@ -66,6 +68,13 @@ class Captured:
             os.dup2(self._target, number)
         target, self._target = self._target, -1
         close(target)
+
+    def _add_nothing(self) -> None:
+        """Makes the pty as the terminal behind it, which does to what is printed all that is to be done to it."""
+        modes = termios.tcgetattr(self.original)
+        modes[1] &= ~termios.OPOST
+        termios.tcsetattr(self._target, termios.TCSANOW, modes)
+        self.modes = input_modes(self._target)
 
     def give_back(self) -> None:
         """Leads the stream to where it went before; not where the program has put something else there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import pty
@@ -9,6 +10,8 @@ import re
 import signal
 import subprocess
 import sys
+import termios
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -89,7 +92,7 @@ def test_after_too_many_killed_tees_the_console_is_given_back(home: Path) -> Non
         wait_until(lambda: len(program.stdout) > seen + 200_000, "printing goes on")
         assert not _tees(home)
         program.process.send_signal(signal.SIGTERM)
-        program.process.wait(20)
+        program.process.wait(60)
     # The moment of giving back may let lines change places, and no more.
     numbers = _numbers(program.stdout)
     assert len(set(numbers)) == len(numbers)
@@ -249,7 +252,7 @@ def test_last_words_do_not_wait_for_orphans(home: Path, drains: str) -> None:
 def test_without_any_collector_a_tee_gives_up_in_time_and_leaves_everything(home: Path) -> None:
     with nobody_listens() as url, scenario.started(home, _LAST_WORDS, "_exit", env={"ALLRANKS_URL": url}) as program:
         assert program.process.wait(60) == 3
-        wait_until(lambda: not processes.with_home(home), "its tee has ended", timeout_s=30)
+        wait_until(lambda: not processes.with_home(home), "its tee has ended")
     assert len(list((home / "spool").glob("*/*.seg"))) == 2
 
 
@@ -499,6 +502,60 @@ def test_a_terminal_that_has_gone_is_met_as_without_us(home: Path) -> None:
         assert stored.one(keys) == errno.EIO
 
 
+_CURSES = """
+import curses
+import allranks
+
+allranks.init(project="boring")
+
+def draw(window):
+    window.addstr("ready")
+    window.refresh()
+    return window.getch()
+
+print("key", curses.wrapper(draw))
+print("line", input("now: "))
+"""
+
+
+def test_a_program_on_the_whole_screen_gets_its_keys_one_by_one_and_unseen(home: Path) -> None:
+    directory = home.parent / "curses"
+    directory.mkdir()
+    (directory / "train.py").write_text(_CURSES)
+    keyboard, screen = pty.openpty()
+    before = termios.tcgetattr(screen)
+    with subprocess.Popen(
+        [sys.executable, "train.py"],
+        env={**clean_environment(home), "TERM": "xterm"},
+        cwd=directory,
+        stdin=screen,
+        stdout=screen,
+        stderr=screen,
+        start_new_session=True,
+    ) as process:
+        os.set_blocking(keyboard, False)
+        shown = b""
+
+        def sees(words: bytes) -> bool:
+            nonlocal shown
+            with contextlib.suppress(BlockingIOError):
+                shown += os.read(keyboard, 4096)
+            return words in shown
+
+        for words, typed in ((b"ready", b"q"), (b"now: ", b"on\r"), (b"line on", b"")):
+            wait_until(partial(sees, words), f"{words!r} is shown", timeout_s=60)
+            os.write(keyboard, typed)
+        assert process.wait(60) == 0
+    assert b"readyq" not in shown
+    assert b"key 113\r\n" in shown
+    assert termios.tcgetattr(screen) == before
+    os.close(screen)
+    os.close(keyboard)
+    with scenario.stored(home) as stored:
+        (run,) = stored.runs()
+        assert stored.lines(run)[0][-2:] == ["key 113", "now: line on"]
+
+
 _DAEMON = """
 import os
 import allranks
@@ -662,7 +719,7 @@ def test_a_tee_is_small_is_nobodys_child_minds_no_signal_and_ends_with_its_rank(
         ended = program.wait()
     ended.must_be_well()
     # Gone, and no zombie either.
-    wait_until(lambda: not Path(f"/proc/{tee}").exists(), "its tee is gone", timeout_s=30)
+    wait_until(lambda: not Path(f"/proc/{tee}").exists(), "its tee is gone")
     with scenario.stored(home) as stored:
         (run,) = stored.runs()
         assert stored.lines(run)[0][-1] == "flooded"
@@ -701,7 +758,7 @@ def test_a_reader_that_stands_still_holds_up_its_own_stream_alone(home: Path) ->
         wait_until(lambda: "done" in (directory / "stderr").read_text(), "stderr goes on")
         assert process.stdout is not None
         assert process.stdout.read() == b"x" * 4_000_000 + b"\n"
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     with scenario.stored(home) as stored:
         (run,) = stored.runs()
         assert stored.lines(run, "stderr")[0][:-1] == [f"line {at}" for at in range(20)]

@@ -12,6 +12,12 @@ from collections.abc import Callable, Sequence
 from allranks_bus.tee.limits import Loss
 from allranks_bus.tee.spec import ORIGINALS, SOURCES
 
+TYPE_CHECKING = False  # as typing has it, which is slow to load
+if TYPE_CHECKING:
+    from allranks_bus.tee.modes import Modes
+
+# While a program has its terminal in other modes, the end of that is looked for so often: it need not be printed.
+LOOK_S = 0.02
 # One read: what a killed tee can lose of what somebody would have seen.
 READ_BYTES = 64 * 1024
 # Between two reads: else each write of the program would be a change of process, where there is no core to spare.
@@ -112,6 +118,7 @@ class Copier(threading.Thread):
     Args:
         on_full: called once, where what is behind the stream takes no more.
         on_gone: called where nobody reads any more; before the end.
+        modes: of the terminal behind it, where there is one.
         wake: called where `gathered` wants to be looked at, and at the end.
 
     Attributes:
@@ -127,6 +134,7 @@ class Copier(threading.Thread):
         on_full: Callable[[int], None],
         on_gone: Callable[[int], None],
         wake: Callable[[], None],
+        modes: Modes | None = None,
     ) -> None:
         super().__init__(name=f"copier-{stream}", daemon=True)
         self.has_ended = False
@@ -137,6 +145,7 @@ class Copier(threading.Thread):
         self._on_gone = on_gone
         self._wake = wake
         self._source, self._original = SOURCES[stream], ORIGINALS[stream]
+        self._modes = modes
         self._is_busy = False
         self._is_full = self._is_gone = False
 
@@ -150,11 +159,18 @@ class Copier(threading.Thread):
 
     def has_copied_all(self) -> bool:
         """True where everything that has been printed is copied: in this order, for it is busy before it reads."""
-        return self.has_ended or not (_has_something(self._source) or self._is_busy)
+        if self.has_ended:
+            return True
+        if _has_something(self._source) or self._is_busy:
+            return False
+        self._follow_modes()
+        return True
 
     def _copy_once(self) -> bool:
-        select.select((self._source,), (), ())
+        while not _has_something(self._source, self._patience_s()):
+            self._follow_modes()
         self._is_busy = True
+        self._follow_modes()
         if self.turn is None:
             part = self._move()
         else:
@@ -163,6 +179,13 @@ class Copier(threading.Thread):
         self._is_busy = False
         time.sleep(PAUSE_S if part else 0.0)
         return bool(part)
+
+    def _patience_s(self) -> float | None:
+        return LOOK_S if self._modes is not None and self._modes.are_changed else None
+
+    def _follow_modes(self) -> None:
+        if self._modes is not None:
+            self._modes.follow()
 
     def _move_line(self) -> bytes:
         """Moves what there is, and the rest of its last line where that comes at once; what was read last."""
@@ -221,6 +244,6 @@ def turn_of(streams: Sequence[int]) -> threading.Lock | None:
     return threading.Lock() if len(files) < len(behind) else None
 
 
-def _has_something(fd: int, timeout_s: float = 0.0) -> bool:
-    """Whether there is anything to read, an end included; waits for it so long."""
+def _has_something(fd: int, timeout_s: float | None = 0.0) -> bool:
+    """Whether there is anything to read, an end included; waits for it so long, None for ever."""
     return bool(select.select((fd,), (), (), timeout_s)[0])

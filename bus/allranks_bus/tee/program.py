@@ -35,6 +35,10 @@ from allranks_bus.tee.spec import (
     Spec,
 )
 
+TYPE_CHECKING = False  # as typing has it, which is slow to load
+if TYPE_CHECKING:
+    from allranks_bus.tee.modes import Modes
+
 # What the interpreter is started with: it sees nothing of the user's but what PATH names.
 BOOT = "import sys; sys.path[:0] = sys.argv[1].split(':'); from {module} import main; main()"
 # How long the tee of a rank whose pipe this rank prints into may take to start.
@@ -65,6 +69,7 @@ class Tee:
                 on_full=lambda full: _tell(BROKEN[full]),
                 on_gone=lambda gone: _tell(GONE[gone]),
                 wake=self._wake,
+                modes=_modes(stream, spec.modes.get(stream)),
             )
             for stream in spec.streams
         ]
@@ -205,6 +210,15 @@ class Tee:
     def _wake(self) -> None:
         with contextlib.suppress(OSError):
             os.write(self._wake_write, b".")
+
+
+def _modes(stream: int, first: str | None) -> Modes | None:
+    if first is None:
+        return None
+    # Of no use where there is no terminal, as mostly.
+    from allranks_bus.tee.modes import Modes
+
+    return Modes(SOURCES[stream], ORIGINALS[stream], first)
 
 
 def _has_left_spools(root: str) -> bool:

@@ -43,6 +43,7 @@ class Spec:
         limits: of what it keeps.
         door: the name under which other tees ask it for its originals.
         streams: those that it reads.
+        modes: for each stream that is a terminal's, its `input_modes` at first.
         behind: for each stream whose original is the pipe of another tee, the door of that one.
         destination: where its spool is meant to go; a URL, `embedded:HOME` or `offline`.
         run, launch: whose spools it ships besides its own, once it is on its own.
@@ -59,6 +60,7 @@ class Spec:
         limits: Limits,
         door: str,
         streams: Sequence[int],
+        modes: Mapping[int, str],
         behind: Mapping[int, str],
         destination: str,
         run: str,
@@ -72,6 +74,7 @@ class Spec:
         self.limits = limits
         self.door = door
         self.streams = tuple(streams)
+        self.modes = dict(modes)
         self.behind = dict(behind)
         self.destination = destination
         self.run = run
@@ -88,7 +91,9 @@ class Spec:
         sizes = (self.cap_bytes, self.limits.rate, self.limits.burst, self.limits.most)
         texts = (
             *(self.root, self.name.hex(), ",".join(map(str, sizes)), self.door),
-            ",".join(f"{stream}={self.behind.get(stream, '')}" for stream in self.streams),
+            ",".join(
+                f"{stream}={self.behind.get(stream, '')}={self.modes.get(stream, '')}" for stream in self.streams
+            ),
             *(self.destination, self.run, self.launch, os.pathsep.join(self.path)),
         )
         body = b"\0".join((*map(os.fsencode, texts), self.opening))
@@ -107,15 +112,16 @@ class Spec:
         *texts, opening = _read_exactly(fd, length).split(b"\0", 9)
         root, name, sizes, door, streams, destination, run, launch, path = map(os.fsdecode, texts)
         cap_bytes, rate, burst, most = map(int, sizes.split(","))
-        behind = {int(stream): other for stream, _, other in (told.partition("=") for told in streams.split(","))}
+        told = [one.split("=") for one in streams.split(",")]
         return cls(
             root=root,
             name=bytes.fromhex(name),
             cap_bytes=cap_bytes,
             limits=Limits(rate, burst, most),
             door=door,
-            streams=tuple(behind),
-            behind={stream: other for stream, other in behind.items() if other},
+            streams=[int(stream) for stream, _, _ in told],
+            modes={int(stream): modes for stream, _, modes in told if modes},
+            behind={int(stream): door for stream, door, _ in told if door},
             destination=destination,
             run=run,
             launch=launch,

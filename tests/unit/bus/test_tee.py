@@ -39,6 +39,7 @@ def _spec(root: Path, **other: object) -> Spec:
         "limits": Limits(1, 2, 3),
         "door": "door",
         "streams": (STDOUT, STDERR),
+        "modes": {STDOUT: "1.2.3"},
         "behind": {STDERR: "another"},
         "destination": "tcp://host:5571",
         "run": "r",
