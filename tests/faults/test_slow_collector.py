@@ -13,7 +13,7 @@ from tests.support.training import RUN, Job, Rank
 from tests.support.waiting import wait_until
 
 MIB = 1024 * 1024
-_EVENTS = 200_000
+_EVENTS, _PART = 200_000, 10_000
 # What Python and its libraries take, DuckDB's memory, what is pending, and one commit's arrays.
 _MEMORY_BYTES = 700 * MIB
 _SETTINGS = {"ALLRANKS_MEMORY_LIMIT_MB": "256", "ALLRANKS_HEARTBEAT_TIMEOUT_S": "2"}
@@ -24,9 +24,13 @@ def _spool_bytes(collector: CollectorProcess) -> int:
 
 
 def _rate(rank: Rank, events: int) -> float:
-    begun_at, returned = time.monotonic(), rank.returned
-    rank.reach(returned + events)
-    return (rank.returned - returned) / (time.monotonic() - begun_at)
+    """Its events a second, in the best of many parts: whatever else the machine does comes and goes."""
+    best = 0.0
+    for _ in range(0, events, _PART):
+        begun_at, returned = time.monotonic(), rank.returned
+        rank.reach(returned + _PART)
+        best = max(best, (rank.returned - returned) / (time.monotonic() - begun_at))
+    return best
 
 
 def test_a_collector_that_stands_still_for_a_while_costs_only_spool(

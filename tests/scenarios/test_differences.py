@@ -82,10 +82,11 @@ def test_what_differs_is_told_and_the_run_is_seen_while_it_goes(home: Path) -> N
         def have_told() -> bool:
             with contextlib.suppress(AssertionError, OSError):
                 found: dict[str, Any] = scenario.ask(home, "/api/runs/the-run/differences")
-                return bool(found["told"] == 2 and len(found["diverged"]) == 2)
+                printed = scenario.ask(home, "/api/runs/the-run/logs")["lines"]
+                return bool(found["told"] == 2 and len(found["diverged"]) == 2 and len(printed) == 2)
             return False
 
-        wait_until(have_told, "both ranks have said what surrounds them", timeout_s=90)
+        wait_until(have_told, "both ranks have said what surrounds them, and that they are here", timeout_s=90)
         top = allranks(home, "top", "the-run", "--once")
         live = on_a_terminal(home, "top", "the-run", until="2 running")
         (program.directory / "stop").touch()

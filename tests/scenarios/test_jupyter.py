@@ -167,7 +167,7 @@ def test_what_a_cell_prints_is_shown_beneath_it_and_kept_while_there_is_a_run(
     async def shows_all(notebook: Notebook) -> None:
         shown = await notebook.run(prints)
         printed, stderr = shown.printed, shown.stderr
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         # A thread of the kernel reads what children print, and may come to it in the next cell.
         while not ("child\n" in printed and "child too\n" in stderr) and time.monotonic() < deadline:
             shown = await notebook.run("pass")
