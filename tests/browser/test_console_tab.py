@@ -30,8 +30,6 @@ HOSTILE = (
 )
 MANY = 1_000_000
 
-pytestmark = pytest.mark.timeout(240)
-
 
 def _run(double: CollectorDouble, ranks: int = 2) -> None:
     double.state.runs = [run("r1", world_size=ranks, ranks_seen=ranks)]

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 WORLD_SIZE = 4
 RUN = "live-run"
 
-pytestmark = pytest.mark.timeout(240)
-
 
 class Bench:
     """A collector and four ranks, each a process of its own.

@@ -6,7 +6,6 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-import pytest
 from playwright.sync_api import expect
 from tests.browser.double import CREATED, rank, run, stack, stack_group
 from tests.browser.pages import RunPage
@@ -30,8 +29,6 @@ STATES = ["expected", "running", "stalled", "unreachable", "dead", "failed", "fi
 EXPECTED, RUNNING, STALLED, DEAD = (STATES.index(name) for name in ("expected", "running", "stalled", "dead"))
 SECOND_NS = 10**9
 FROM_NS = round(CREATED) * SECOND_NS
-
-pytestmark = pytest.mark.timeout(240)
 
 
 def _run(double: CollectorDouble, ranks: int = 64, state: str = "running") -> None:

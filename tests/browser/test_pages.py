@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 
-pytestmark = pytest.mark.timeout(240)
-
 
 def _training(double: CollectorDouble, ranks: int = 2) -> None:
     double.state.runs = [run("r1", name="first", world_size=ranks, ranks_seen=ranks)]

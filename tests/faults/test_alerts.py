@@ -25,8 +25,6 @@ from tests.support.writers import HandWriter
 from allranks_bus import events
 from allranks_bus.events import Kind
 
-pytestmark = pytest.mark.timeout(180)
-
 _WITHIN_S = 60.0
 _CLI = "import sys; from allranks_collector.cli import main; sys.exit(main())"
 

@@ -9,14 +9,11 @@ import sys
 import time
 from typing import Any
 
-import pytest
 from tests.support.collector import CollectorProcess, clean_environment
 from tests.support.training import RUN, Job
 from tests.support.waiting import wait_until
 
 from allranks_collector.claims import SAME_S
-
-pytestmark = pytest.mark.timeout(180)
 
 _WITHIN_S = 60.0
 _CLI = "import sys; from allranks_collector.cli import main; sys.exit(main())"

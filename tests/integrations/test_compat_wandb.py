@@ -17,8 +17,6 @@ from tests.support.waiting import wait_until
 
 from allranks import Client
 
-pytestmark = pytest.mark.timeout(240)
-
 # The line that changes.
 IMPORT = "import allranks.compat.wandb as wandb"
 

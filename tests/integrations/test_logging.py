@@ -6,13 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 from tests.support import scenario
 from tests.support.collector import CollectorProcess
 
 from allranks import Client
-
-pytestmark = pytest.mark.timeout(120)
 
 SCRIPT = """
 import logging, logging.config, logging.handlers, os, queue, threading

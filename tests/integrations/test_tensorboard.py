@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from tests.support import scenario
 from tests.support.collector import CollectorProcess
 
 from allranks import Client
-
-pytestmark = pytest.mark.timeout(120)
 
 SCRIPT = """
 import numpy as np

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-pytestmark = pytest.mark.timeout(240)
 
 RUN = "import sys; from allranks_collector.cli import main; sys.exit(main())"
 

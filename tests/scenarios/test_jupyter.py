@@ -11,8 +11,6 @@ from tests.support import scenario
 from tests.support.collector import clean_environment
 from tests.support.notebook import Notebook, in_notebook
 
-pytestmark = pytest.mark.timeout(200)
-
 
 @pytest.fixture
 def env(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, str]:

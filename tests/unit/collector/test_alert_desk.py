@@ -22,7 +22,7 @@ from allranks_collector.rows import jsonable
 from allranks_collector.store import Store
 from allranks_collector.testing import SECOND_NS, T0_NS, DatabaseBuilder
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.anyio
 
 _HOUR_NS = 3_600_000_000_000
 _WITHIN_S = 60.0

@@ -14,7 +14,7 @@ from allranks_collector.alerts.dispatch import Dispatch, Letter, Outcome
 from allranks_collector.alerts.rules import RULES, Happening, Message
 from allranks_collector.alerts.targets import Answer, Target
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.anyio
 
 _WITHIN_S = 60.0
 _DOWN = Answer("no route")

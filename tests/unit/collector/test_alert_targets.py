@@ -20,8 +20,6 @@ from allranks_collector.alerts.deliver import inward
 from allranks_collector.alerts.rules import Message
 from allranks_collector.alerts.targets import Answer, Target, deliver, targets_of
 
-pytestmark = pytest.mark.timeout(120)
-
 _MESSAGE = Message("r1", "dead", "ERROR", "run r1: rank 1 is dead", "step 7\nhttp://here", 1)
 _DEADLINE_S = 60.0
 

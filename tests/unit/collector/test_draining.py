@@ -25,8 +25,6 @@ from allranks_bus.spool_directory import find_spools
 from allranks_collector.drainer import Drainer
 from allranks_collector.store import Store
 
-pytestmark = pytest.mark.timeout(240)
-
 _REPOSITORY = Path(__file__).parents[3]
 
 

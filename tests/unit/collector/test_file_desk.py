@@ -26,7 +26,7 @@ from allranks_collector.files import FileStore
 from allranks_collector.store import Store
 from allranks_collector.turns import MAX_LARGE, WINDOW_BYTES
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.anyio
 
 T = TypeVar("T")
 BODY = random.Random(1).randbytes(3 * CHUNK_BYTES + 17)

@@ -16,7 +16,7 @@ from allranks_bus.addresses import Address
 from allranks_collector.outbox_drainer import OutboxDrainer
 from allranks_collector.store import Store
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture

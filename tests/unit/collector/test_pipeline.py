@@ -26,7 +26,7 @@ from allranks_collector.pace import Patience
 from allranks_collector.pipeline import Pipeline
 from allranks_collector.store import DiskFull, Store
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.anyio
 
 _CLOSE = events.pack(Kind.CLOSE, T0_NS, {"exit_code": None})
 

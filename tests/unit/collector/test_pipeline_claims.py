@@ -22,7 +22,7 @@ from allranks_collector.claims import Places
 from allranks_collector.queries.why import why
 from allranks_collector.store import Store
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture

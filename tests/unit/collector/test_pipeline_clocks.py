@@ -22,7 +22,7 @@ from allranks_collector.queries import find_run
 from allranks_collector.queries.why import why
 from allranks_collector.store import Store
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.anyio
 
 S = 10**9
 OFF_NS = 300 * S

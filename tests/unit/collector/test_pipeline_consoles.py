@@ -13,7 +13,7 @@ from allranks_bus import events
 from allranks_bus.events import Kind
 from allranks_collector.store import Store
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.anyio
 
 _LINE = events.pack(Kind.CONSOLE, T0_NS, 1, b"epoch 3\n")
 

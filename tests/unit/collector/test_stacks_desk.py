@@ -27,7 +27,7 @@ from allranks_collector.stacks_desk import StacksDesk
 from allranks_collector.store import Store
 from allranks_collector.testing import DatabaseBuilder
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.anyio
 
 _THREADS = [{"name": "MainThread", "id": 1, "main": True, "frames": [["train.py", 88, "step"]]}]
 
