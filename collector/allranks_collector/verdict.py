@@ -291,6 +291,11 @@ def signal_kind(end: str) -> Kind | None:
     return _SIGNALS.get(name, KILLED) if name is not None and name.startswith(("SIG", "signal ")) else None
 
 
+def exception_kind(told: str) -> Kind | None:
+    """What an exception is evidence of by its words, `type: message`; None where these say nothing of it."""
+    return next((kind for kind, pattern in _PATTERNS if pattern.search(told)), None)
+
+
 def is_vague(facts: RankFacts) -> bool:
     """Whether last words are asked for: how the rank ended is known, and tells little by itself."""
     fate = fate_of(facts)
@@ -327,12 +332,11 @@ def _of_exception(facts: RankFacts, exception: Mapping[str, Any]) -> Fate:
     traceback = str(exception.get("traceback") or "")[-_TRACE_CHARS:]
     line = without_source(next(iter(message.strip().splitlines()), ""))
     what = f"{type_}: {line}" if line else type_
-    told = f"{type_}: {message}"
-    for kind, pattern in _PATTERNS:
-        if pattern.search(told):
-            if kind is WORKER and facts.oom_kills:
-                return Fate(facts, OOM, f"{what} (oom_kill of its control group)")
-            return Fate(facts, kind, what)
+    kind = exception_kind(f"{type_}: {message}")
+    if kind is WORKER and facts.oom_kills:
+        return Fate(facts, OOM, f"{what} (oom_kill of its control group)")
+    if kind is not None:
+        return Fate(facts, kind, what)
     if full := _AFTER_FULL.search(traceback):
         return Fate(facts, DISK_FULL, f"{full[0][:_TYPE_CHARS]}; then {what}")
     # Only where it arose there itself: the last frames are the innermost.

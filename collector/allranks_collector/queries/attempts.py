@@ -134,7 +134,7 @@ def _how(row: WriterRow) -> str | None:
     told = row.told
     exception = told.get("exception")
     if isinstance(exception, dict) and exception.get("type"):
-        return str(exception["type"])
+        return f"{exception['type']}: {exception.get('message') or ''}"[:500]
     how = told.get("signal") or told.get("exit_code")
     return str(how) if how is not None else "unknown" if row.state == "failed" else None
 

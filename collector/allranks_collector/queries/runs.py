@@ -32,7 +32,8 @@ _RANKS_NOW = f"""
         QUALIFY row_number() OVER (PARTITION BY run, rank ORDER BY world_size > 1 DESC, writer DESC) = 1),
     stated AS (
         SELECT writer, state, since_ns, CASE WHEN state IN ('dead', 'failed') THEN coalesce(
-            detail->>'$.exception.type', detail->>'signal', detail->>'exit_code',
+            (detail->>'$.exception.type') || ': ' || coalesce(left(detail->>'$.exception.message', 500), ''),
+            detail->>'signal', detail->>'exit_code',
             CASE state WHEN 'failed' THEN 'unknown' END) END AS how
         FROM states WHERE writer IN (SELECT writer FROM now)
         QUALIFY states.rowid = max(states.rowid) OVER (PARTITION BY writer))"""

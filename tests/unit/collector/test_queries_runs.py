@@ -124,6 +124,9 @@ def test_a_runs_state_comes_from_its_ranks(
     assert queries.list_runs(cursor, state="expected")["total"] == 0
 
 
+_LOST_PEER = {"type": "RuntimeError", "message": "[pair.cc:553] Connection closed by peer [10.0.0.1]:17304."}
+
+
 @pytest.mark.parametrize(
     ("ends", "scheduler", "expected"),
     [
@@ -136,6 +139,11 @@ def test_a_runs_state_comes_from_its_ranks(
         ([("dead", {"exit_code": 3})], None, "failed"),
         ([("failed", {"exception": {"type": "KeyboardInterrupt"}}), ("dead", {"signal": "SIGINT"})], None, "killed"),
         ([("failed", {"exception": {"type": "a.b.SignalException"}})], "slurm", "preempted"),
+        ([("failed", {"exception": {"type": "KeyboardInterrupt", "message": ""}})], "slurm", "killed"),
+        ([("dead", {"signal": "SIGTERM"}), ("failed", {"exception": _LOST_PEER})], "slurm", "preempted"),
+        ([("dead", {"signal": "SIGKILL"}), ("failed", {"exception": _LOST_PEER})], None, "killed"),
+        ([("dead", {}), ("failed", {"exception": _LOST_PEER})], None, "dead"),
+        ([("failed", {"exception": _LOST_PEER}), ("finished", {"exit_code": 0})], None, "failed"),
         ([("failed", {"exit_code": "three"})], None, "failed"),
         ([("dead", {"signal": "SIGSEGV"}), ("dead", {"signal": "SIGTERM"})], None, "failed"),
         (
