@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 
-@dataclass(frozen=True)
+# Nobody compares or prints it, and `init` waits for each method that a dataclass is given.
+@dataclass(frozen=True, eq=False, repr=False)
 class RunPlace:
     """Where a companion of a run works.
 
@@ -31,4 +32,4 @@ class RunPlace:
     directory: Path
     spool_root: Path
     destination: str
-    env: Mapping[str, str] = field(repr=False)
+    env: Mapping[str, str]
