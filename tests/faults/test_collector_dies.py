@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from tests.support.waiting import wait_until
 
 _KILLS = 3
 _RANKS = 3
-# No call of log() may hang; on a machine that is shared, a process may wait long for its turn.
-HANG_S = 1.0
+# No call of log() may hang. Where the machine is so busy that a process waits long for its turn, a collector takes as
+# much longer to come back: a call that waited for that would take all of the time.
+HANG_S, HANG_SHARE = 1.0, 0.5
 
 
 def _log_more(ranks: list[Rank], events: int) -> None:
@@ -28,12 +30,15 @@ def test_a_collector_that_is_killed_and_started_again_stores_every_event_once(
     collector: CollectorProcess, measured: Callable[[str, object], None]
 ) -> None:
     with Job(collector.home, collector.url).ranks(_RANKS, "finish") as ranks:
+        outages_s: list[float] = []
         for _ in range(_KILLS):
             stored = collector.get("/api/collector")["events"]
             wait_until(lambda: collector.get("/api/collector")["events"] > stored, "it stores events")  # noqa: B023
             collector.kill()
+            killed_at = time.monotonic()
             _log_more(ranks, 10_000)
             collector.start()
+            outages_s.append(time.monotonic() - killed_at)
         for rank in ranks:
             rank.progress.ask_to_stop()
         for rank in ranks:
@@ -43,7 +48,7 @@ def test_a_collector_that_is_killed_and_started_again_stores_every_event_once(
         assert_all_stored(collector.database, RUN, ranks)
         slowest_s = max(rank.progress.slowest_s for rank in ranks)
         measured("slowest_log_s", slowest_s)
-        assert slowest_s <= HANG_S
+        assert slowest_s <= max(HANG_S, HANG_SHARE * min(outages_s))
     with stored_in(collector.database) as stored_:
         assert stored_.events("opened") == _RANKS
         assert stored_.events("gap") == 0
