@@ -220,7 +220,14 @@ class Run(RunPart):
     def url(self) -> str | None:
         """The address of the run's page; None while no collector of this machine is known."""
         publisher = self._publisher
-        return f"{publisher.http}/runs/{self.id}" if publisher is not None and publisher.http else None
+        if publisher is None:
+            return None
+        http = publisher.http
+        if http is None and self.settings.mode == "online" and self.settings.address is None:
+            # Right after `init` it is asked for here, and has not been looked for there.
+            endpoint = home.read_endpoint(home.home_dir(self.settings.env))
+            http = None if endpoint is None else endpoint.http
+        return f"{http}/runs/{self.id}" if http else None
 
     def status(self) -> dict[str, Any]:
         """How this process stands with its collector, as far as is known here; never waits.

@@ -22,10 +22,13 @@ from tests.support.waiting import wait_until
 
 import allranks
 from allranks import _current
+from allranks._publisher import Publisher
 from allranks._run import Run
 from allranks.identity import IdentityError
+from allranks_bus import processes
 from allranks_bus.errors import AddressError, SettingError
 from allranks_bus.events import Kind
+from allranks_bus.home import Endpoint, write_endpoint
 from allranks_bus.spool_reader import SpoolReader
 
 
@@ -42,6 +45,18 @@ def test_numbers_are_kept_with_steps_that_count_by_themselves(sdk_home: Path) ->
         (1, {"loss": 2.5, "acc": 0.0}),
         (2, {"loss": 1.0, "acc": 0.0}),
     ]
+
+
+def test_the_address_of_the_page_is_known_at_once_where_a_collector_runs(
+    sdk_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    me = processes.current()
+    write_endpoint(
+        sdk_home, Endpoint("tcp://127.0.0.1:1", "http://127.0.0.1:2", me.pid, me.start, "0" * 32, "0.1.0", 1.0)
+    )
+    monkeypatch.setattr(Publisher, "start", lambda _publisher: None)  # it is still to look
+    run = allranks.init(project="p")
+    assert run.url == f"http://127.0.0.1:2/runs/{run.id}"
 
 
 def test_a_given_step_is_kept_and_counted_on_from(sdk_home: Path) -> None:
