@@ -388,7 +388,10 @@ def _is_stopped(first: Fate, followers: tuple[Fate, ...], count: int) -> bool:
     """Whether those who started the ranks ended them, and nothing else had happened."""
     if first.kind is not TERMINATED:
         return False
-    return count == 1 or any(fate.kind is TERMINATED and fate.earliest_ns <= first.latest_ns for fate in followers)
+    if followers and all(fate.kind is TERMINATED for fate in followers):
+        return True  # one node is told so long after another
+    by_then = first.latest_ns + round(TERMINATED.grace_s * SECOND_NS)
+    return count == 1 or any(fate.kind is TERMINATED and fate.earliest_ns <= by_then for fate in followers)
 
 
 def _behind(facts: RankFacts) -> tuple[bool, int, bool, int]:

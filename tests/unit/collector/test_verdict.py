@@ -314,6 +314,9 @@ def test_the_table_has_each_kind_once_and_every_echo_has_a_grace() -> None:
 def test_ranks_that_are_ended_together_are_stopped() -> None:
     assert judge([told(0, 0.0), told(1, 0.05), told(2, 0.06)]).outcome == "stopped"
     assert judge([told(0, 0.0)]).outcome == "stopped"
+    assert judge([told(0, 0.0), told(1, 0.9), failed(2, 0.9, PEER)]).outcome == "stopped"
+    assert judge([told(0, 0.0), told(1, 20.0)]).outcome == "stopped"
+    assert judge([told(0, 0.0), told(1, 20.0), failed(2, 0.1, PEER)]).outcome == "failed"
     assert judge([told(0, 0.0), alive(1)]).outcome == "failed"
 
 
