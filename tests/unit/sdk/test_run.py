@@ -54,7 +54,11 @@ def test_the_address_of_the_page_is_known_at_once_where_a_collector_runs(
     write_endpoint(
         sdk_home, Endpoint("tcp://127.0.0.1:1", "http://127.0.0.1:2", me.pid, me.start, "0" * 32, "0.1.0", 1.0)
     )
-    monkeypatch.setattr(Publisher, "start", lambda _publisher: None)  # it is still to look
+
+    def stay(_publisher: Publisher) -> None:
+        """It is still to look."""
+
+    monkeypatch.setattr(Publisher, "start", stay)
     run = allranks.init(project="p")
     assert run.url == f"http://127.0.0.1:2/runs/{run.id}"
 
