@@ -30,6 +30,7 @@ def main() -> None:
         limits=Limits(),
         door=os.urandom(16).hex(),
         streams=(STDOUT,),
+        modes={},
         behind={},
         destination="offline",
         run="tee",

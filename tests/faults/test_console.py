@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import pty
 import re
 import signal
 import subprocess
 import sys
-import termios
-from functools import partial
 from pathlib import Path
 
 import pytest
 from tests.support import processes, scenario
 from tests.support.collector import CollectorProcess, clean_environment, nobody_listens
 from tests.support.stored import stored_in
+from tests.support.terminals import in_terminal
 from tests.support.waiting import wait_until
 
 from allranks_bus.processes import parent_of
@@ -478,22 +475,10 @@ def test_a_terminal_that_has_gone_is_met_as_without_us(home: Path) -> None:
     directory = home.parent / "nohup"
     directory.mkdir()
     (directory / "train.py").write_text(_NOHUP)
-    keyboard, screen = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "train.py"],
-        env=clean_environment(home),
-        cwd=directory,
-        stdin=screen,
-        stdout=screen,
-        stderr=screen,
-        start_new_session=True,
-    ) as process:
-        os.close(screen)
-        shown = b""
-        while b"line 5" not in shown:
-            shown += os.read(keyboard, 4096)
-        os.close(keyboard)
-        assert process.wait(60) == 0
+    with in_terminal([sys.executable, "train.py"], env=clean_environment(home), cwd=directory) as terminal:
+        terminal.await_shown(b"line 5")
+        terminal.hang_up()
+        assert terminal.process.wait(60) == 0
     assert not processes.left_with_home(home) or scenario.collectors(home)
     with scenario.stored(home) as stored:
         (run,) = stored.runs()
@@ -522,35 +507,18 @@ def test_a_program_on_the_whole_screen_gets_its_keys_one_by_one_and_unseen(home:
     directory = home.parent / "curses"
     directory.mkdir()
     (directory / "train.py").write_text(_CURSES)
-    keyboard, screen = pty.openpty()
-    before = termios.tcgetattr(screen)
-    with subprocess.Popen(
-        [sys.executable, "train.py"],
-        env={**clean_environment(home), "TERM": "xterm"},
-        cwd=directory,
-        stdin=screen,
-        stdout=screen,
-        stderr=screen,
-        start_new_session=True,
-    ) as process:
-        os.set_blocking(keyboard, False)
-        shown = b""
-
-        def sees(words: bytes) -> bool:
-            nonlocal shown
-            with contextlib.suppress(BlockingIOError):
-                shown += os.read(keyboard, 4096)
-            return words in shown
-
-        for words, typed in ((b"ready", b"q"), (b"now: ", b"on\r"), (b"line on", b"")):
-            wait_until(partial(sees, words), f"{words!r} is shown", timeout_s=60)
-            os.write(keyboard, typed)
-        assert process.wait(60) == 0
-    assert b"readyq" not in shown
-    assert b"key 113\r\n" in shown
-    assert termios.tcgetattr(screen) == before
-    os.close(screen)
-    os.close(keyboard)
+    env = {**clean_environment(home), "TERM": "xterm"}
+    with in_terminal([sys.executable, "train.py"], env=env, cwd=directory) as terminal:
+        terminal.await_shown(b"ready")
+        assert terminal.modes() != terminal.modes_at_first
+        terminal.type(b"q")
+        terminal.await_shown(b"now: ")
+        terminal.type(b"on\r")
+        assert terminal.await_end() == 0
+        assert terminal.modes() == terminal.modes_at_first
+    assert b"readyq" not in terminal.shown
+    assert b"key 113\r\n" in terminal.shown
+    assert terminal.shown.endswith(b"line on\r\n")
     with scenario.stored(home) as stored:
         (run,) = stored.runs()
         assert stored.lines(run)[0][-2:] == ["key 113", "now: line on"]

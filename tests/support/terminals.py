@@ -23,12 +23,18 @@ class Terminal:
     Attributes:
         process: the program.
         shown: all that has come so far, as it was sent.
+        modes_at_first: its `modes` before the program began.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], keyboard: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], keyboard: int, modes_at_first: list[object]) -> None:
         self.process = process
         self.shown = b""
+        self.modes_at_first = modes_at_first
         self._keyboard = keyboard
+
+    def modes(self) -> list[object]:
+        """What the terminal does with keys and words, as termios says it."""
+        return termios.tcgetattr(self._keyboard)
 
     def await_shown(self, words: bytes, *, timeout_s: float = _DEADLINE_S) -> None:
         """Returns when these words have come."""
@@ -50,6 +56,12 @@ class Terminal:
     def resize(self, rows: int, columns: int) -> None:
         """Gives its window another size."""
         fcntl.ioctl(self._keyboard, termios.TIOCSWINSZ, _size(rows, columns))
+
+    def hang_up(self) -> None:
+        """Closes the terminal under the program."""
+        if self._keyboard >= 0:
+            os.close(self._keyboard)
+            self._keyboard = -1
 
     def _read(self, deadline: float) -> bool:
         """Takes what comes next; False at the end."""
@@ -78,6 +90,7 @@ def in_terminal(
     """
     keyboard, screen = pty.openpty()
     fcntl.ioctl(screen, termios.TIOCSWINSZ, _size(*size))
+    modes: list[object] = termios.tcgetattr(screen)
 
     def take_terminal() -> None:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -93,11 +106,12 @@ def in_terminal(
         preexec_fn=take_terminal if takes_keys else None,
     ) as process:
         os.close(screen)
+        terminal = Terminal(process, keyboard, modes)
         try:
-            yield Terminal(process, keyboard)
+            yield terminal
         finally:
             process.kill()
-            os.close(keyboard)
+            terminal.hang_up()
 
 
 def _size(rows: int, columns: int) -> bytes:
