@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 import sys
 import termios
 from collections.abc import Mapping
@@ -47,7 +48,8 @@ class Captured:
             if self.is_terminal:
                 self.source, self._target = map(lifted, os.openpty())
                 self._add_nothing()
-                self.follow_size()
+                with contextlib.suppress(OSError):
+                    self._takes_size()
             else:
                 self.source, self._target = pipe()
                 with contextlib.suppress(OSError):  # more than this user may have
@@ -69,6 +71,14 @@ class Captured:
         target, self._target = self._target, -1
         close(target)
 
+    def _takes_size(self) -> bool:
+        """Whether the size of the terminal is another one; from then on the pty has it too."""
+        size = fcntl.ioctl(self.original, termios.TIOCGWINSZ, bytes(8))
+        if size == fcntl.ioctl(self.source, termios.TIOCGWINSZ, bytes(8)):
+            return False
+        fcntl.ioctl(self.source, termios.TIOCSWINSZ, size)
+        return True
+
     def _add_nothing(self) -> None:
         """Makes the pty as the terminal behind it, which does to what is printed all that is to be done to it."""
         modes = termios.tcgetattr(self.original)
@@ -84,12 +94,12 @@ class Captured:
                     os.dup2(self.original, number)
 
     def follow_size(self) -> None:
-        """Gives the pty the size of the terminal behind it."""
+        """Gives the pty the size of the terminal behind it, and tells the programs there, as the kernel does."""
         if self.is_terminal:
             with contextlib.suppress(OSError, ValueError):  # closed meanwhile
-                size = fcntl.ioctl(self.original, termios.TIOCGWINSZ, bytes(8))
-                if size != fcntl.ioctl(self.source, termios.TIOCGWINSZ, bytes(8)):
-                    fcntl.ioctl(self.source, termios.TIOCSWINSZ, size)
+                # What the kernel has told them was too early: they have asked the pty, which had the old size.
+                if self._takes_size() and os.tcgetpgrp(self.original) == os.getpgrp():
+                    os.killpg(os.getpgrp(), signal.SIGWINCH)
 
     def holds_anything(self) -> bool:
         """Whether anything that was printed has not been read yet."""

@@ -148,3 +148,29 @@ def test_a_terminal_stays_one_and_shows_the_same_bytes(home: Path) -> None:
     with scenario.stored(home) as stored:
         (run,) = stored.runs()
         assert stored.lines(run) == {0: ["True True 77", "two", "resized"]}
+
+
+_REDRAWN = """
+import os, signal, time
+import allranks
+
+allranks.init(project="boring")
+told = []
+signal.signal(signal.SIGWINCH, lambda *_: told.append(os.get_terminal_size(1).columns))
+print("ready", flush=True)
+while told[-1:] != [99]:
+    time.sleep(0.01)
+"""
+
+
+def test_who_draws_anew_when_its_terminal_is_resized_sees_the_new_size(home: Path) -> None:
+    directory = home.parent / "terminal"
+    directory.mkdir()
+    (directory / "train.py").write_text(_REDRAWN)
+    command = [sys.executable, "train.py"]
+    with in_terminal(command, env=clean_environment(home), cwd=directory, takes_keys=True) as terminal:
+        terminal.await_shown(b"ready")
+        terminal.resize(30, 99)
+        assert terminal.await_end() == 0
+    with scenario.stored(home) as stored:
+        assert stored.runs()
