@@ -275,7 +275,11 @@ class RunPart:
                     with undisturbed():
                         has_joined = self._join()
                     if not has_joined:
-                        warn_once("no run", "log() was called before init(): nothing is kept")
+                        warn_once(
+                            "no run",
+                            "log() was called before init(): nothing is kept (a spawned process is handed its run, "
+                            "as an argument, or calls init() for one of its own)",
+                        )
         return self._log
 
     def _join(self) -> bool:

@@ -197,6 +197,18 @@ class AllranksLogger(Logger):
         """Nothing: images are not stored, which is said once."""
         _leave_out("images", "log_image")
 
+    def log_audio(self, key: str, *_args: Any, **_kwargs: Any) -> None:
+        """Nothing: sounds are not stored, which is said once."""
+        _leave_out("sounds", "log_audio")
+
+    def log_video(self, key: str, *_args: Any, **_kwargs: Any) -> None:
+        """Nothing: videos are not stored, which is said once."""
+        _leave_out("videos", "log_video")
+
+    def log_html(self, key: str, *_args: Any, **_kwargs: Any) -> None:
+        """Nothing: pages are not stored, which is said once."""
+        _leave_out("pages", "log_html")
+
     def watch(self, model: Any, log: str | None = "gradients", log_freq: int = 100, log_graph: bool = False) -> None:
         """Keeps histograms of the model's gradients and parameters in every rank, from the start of the run on;
         arguments as of `Run.watch`."""

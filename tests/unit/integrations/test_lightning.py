@@ -207,6 +207,9 @@ def test_text_is_stored_and_what_is_not_says_so_once(sdk_home: Path, capsys: pyt
     for _ in range(2):
         logger.log_table("table", columns=["a"], data=[[1]])
         logger.log_image("image", [None])
+        logger.log_audio("audio", [None], sample_rate=[1])
+        logger.log_video("video", [None])
+        logger.log_html("html", ["<b>"])
         logger.log_graph(Line(), torch.zeros(1))
         logger.watch(Line(), log_graph=True)
     assert kept(sdk_home) == [(1, {"sample": "once upon a time"}), (2, {"samples": "prompt\tscore\na\t1\nb\t2"})]
@@ -214,6 +217,9 @@ def test_text_is_stored_and_what_is_not_says_so_once(sdk_home: Path, capsys: pyt
     assert [line.partition(": ")[2] for line in said] == [
         "log_table: tables are not stored",
         "log_image: images are not stored",
+        "log_audio: sounds are not stored",
+        "log_video: videos are not stored",
+        "log_html: pages are not stored",
         "log_graph: graphs of a model are not stored",
     ]
 
