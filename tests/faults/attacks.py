@@ -283,10 +283,10 @@ def http_garbage(attacker: Attacker) -> None:
             peer.sendall(request)
     for path in ("/api/runs/x/files/%2e%2e/%2e%2e/allranks.duckdb", "/api/runs/hostile/files/" + "a/" * 2000):
         with contextlib.suppress(urllib.error.URLError, OSError):
-            urllib.request.urlopen(attacker.http + path, timeout=10).close()
+            urllib.request.urlopen(attacker.http + path, timeout=60).close()
     for path in ("/api/runs/%00", "/static/../../../etc/passwd", "/api/runs/x/metrics?key=" + "k" * 5000, "/%ff"):
         with contextlib.suppress(urllib.error.URLError, OSError):
-            urllib.request.urlopen(attacker.http + path, timeout=10).close()
+            urllib.request.urlopen(attacker.http + path, timeout=60).close()
 
 
 ATTACKS: tuple[Callable[[Attacker], None], ...] = (

@@ -68,7 +68,7 @@ def url() -> Iterator[str]:
 
 @pytest.fixture
 def client(url: str) -> HttpClient:
-    return HttpClient(url, timeout_s=10)
+    return HttpClient(url, timeout_s=60)
 
 
 @contextlib.contextmanager
@@ -85,7 +85,7 @@ def server_that_sends(*pieces: bytes, pause_s: float = 0.0, ends: bool = True) -
                     connection.sendall(piece)
                     over.wait(pause_s)
                 if not ends:
-                    over.wait(20)
+                    over.wait(60)
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -93,7 +93,7 @@ def server_that_sends(*pieces: bytes, pause_s: float = 0.0, ends: bool = True) -
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             over.set()
-            thread.join(20)
+            thread.join(60)
 
 
 # -- asking -----------------------------------------------------------------------------------------------

@@ -352,7 +352,7 @@ def test_a_loss_that_goes_on_is_told_meanwhile(tmp_path: Path, monkeypatch: pyte
 def _serve(listener: socket.socket, originals: dict[int, int]) -> threading.Thread:
     def serve() -> None:
         listener.setblocking(True)
-        listener.settimeout(10)
+        listener.settimeout(60)
         handover.give(listener, originals)
 
     thread = threading.Thread(target=serve)
