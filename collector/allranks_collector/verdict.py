@@ -186,6 +186,11 @@ class Fate:
         return self.facts.at_ns or 0
 
     @property
+    def likely_ns(self) -> int:
+        """When it most likely was: of an end that nobody saw, when the rank was last known to live."""
+        return self.at_ns - self.facts.early_ns
+
+    @property
     def earliest_ns(self) -> int:
         """It was not before this."""
         return self.at_ns - round(self.kind.early_s * SECOND_NS) - self.facts.doubt_ns - self.facts.early_ns
@@ -219,7 +224,7 @@ def judge(ranks: Iterable[RankFacts]) -> Verdict:
     """Who failed first, and what became of the others; the order of `ranks` tells nothing."""
     ranks = sorted(ranks, key=lambda facts: facts.rank)
     found = (fate_of(facts) for facts in ranks)
-    fates = sorted((fate for fate in found if fate), key=lambda fate: (fate.at_ns, fate.facts.rank))
+    fates = sorted((fate for fate in found if fate), key=lambda fate: (fate.likely_ns, fate.facts.rank))
     stalled = tuple(sorted((facts for facts in ranks if facts.state == "stalled"), key=_behind))
     first = _first(fates)
     if first is not None:
@@ -380,7 +385,8 @@ def _strongest(fates: list[Fate]) -> Fate | None:
     # others told to end.
     alike = Counter(fate.kind.name for fate in fates if fate.kind.class_ is Class.ECHO)
     return min(
-        tied, key=lambda fate: (fate.kind.blame, alike[fate.kind.name], fate.at_ns, fate.kind.name, fate.facts.rank)
+        tied,
+        key=lambda fate: (fate.kind.blame, alike[fate.kind.name], fate.likely_ns, fate.kind.name, fate.facts.rank),
     )
 
 

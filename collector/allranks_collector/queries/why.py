@@ -95,13 +95,15 @@ def why(
             "metrics": [] if is_brief else _metrics(cursor, run, row.writer, live),
             "last_lines": [] if is_brief else list_logs(cursor, run, wanted, orders)["lines"],
         }
-    began_ns = 0 if verdict.first is None else verdict.first.at_ns
+    began_ns = 0 if verdict.first is None else verdict.first.likely_ns
     answer: dict[str, Any] = {
         "run": run.id,
         "attempt": attempt,
         "outcome": verdict.outcome,
         "first": first,
-        "followers": [{**_told(fate), "after": (fate.at_ns - began_ns) / SECOND_NS} for fate in verdict.followers],
+        "followers": [
+            {**_told(fate), "after": (fate.likely_ns - began_ns) / SECOND_NS} for fate in verdict.followers
+        ],
         "stalled": [
             {
                 "rank": facts.rank,
@@ -223,7 +225,7 @@ def _told(fate: Fate) -> dict[str, Any]:
         "pid": facts.pid,
         "kind": fate.kind.name,
         "cause": fate.what,
-        "at": seconds(facts.at_ns),
+        "at": seconds(None if facts.at_ns is None else fate.likely_ns),
         "last_step": facts.last_step,
     }
 

@@ -311,6 +311,14 @@ def test_the_table_has_each_kind_once_and_every_echo_has_a_grace() -> None:
     assert all(kind.blame > worst for kind in KINDS if kind.class_ is Class.ECHO)
 
 
+def test_of_ends_that_nobody_saw_the_first_is_who_was_last_known_to_live_the_longest_ago() -> None:
+    gone = [dead(rank, 10.0, early_ns=round(early_s * S)) for rank, early_s in enumerate((0.1, 0.4, 0.2))]
+    verdict = judge(gone)
+    assert verdict.first is not None
+    assert (verdict.first.facts.rank, verdict.first.likely_ns) == (1, T0 + round(9.6 * S))
+    assert [fate.facts.rank for fate in verdict.followers] == [2, 0]
+
+
 def test_ranks_that_are_ended_together_are_stopped() -> None:
     assert judge([told(0, 0.0), told(1, 0.05), told(2, 0.06)]).outcome == "stopped"
     assert judge([told(0, 0.0)]).outcome == "stopped"
