@@ -19,7 +19,8 @@ from allranks_collector.cli.common import CommandError, Http, Json, UsageError
 from allranks_collector.cli.demo_view import View, progress_line, progress_table, settled
 from allranks_collector.cli.output import clean, console, print_json, ranks_table, runs_table
 from allranks_collector.cli.process import start
-from allranks_collector.cli.reader import RemoteReader, find_collector
+from allranks_collector.cli.reader import find_collector
+from allranks_collector.cli.remote_reader import RemoteReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -11,7 +11,8 @@ import typer
 from allranks_bus.errors import AllranksError
 from allranks_collector.cli.common import Http, Json
 from allranks_collector.cli.output import cell, console, print_json, state_cell, table
-from allranks_collector.cli.reader import RemoteReader, find_collector
+from allranks_collector.cli.reader import find_collector
+from allranks_collector.cli.remote_reader import RemoteReader
 from allranks_collector.doctor import has_failed
 from allranks_collector.doctor_facts import Told, examine
 

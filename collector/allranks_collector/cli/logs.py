@@ -16,8 +16,9 @@ import typer
 
 from allranks_collector.cli.common import CommandError, Http, Json, RunName, UsageError
 from allranks_collector.cli.data import span_s
+from allranks_collector.cli.local_reader import LocalReader
 from allranks_collector.cli.output import clean, error_line
-from allranks_collector.cli.reader import LocalReader, open_reader
+from allranks_collector.cli.reader import open_reader
 from allranks_collector.escapes import shown
 from allranks_collector.folding import Folder, fold_stream, origin
 from allranks_collector.run_ends import ENDED_RUN

@@ -17,7 +17,8 @@ from allranks_bus.home import Endpoint, home_dir, read_endpoint, spool_roots
 from allranks_bus.launch import ensure_collector
 from allranks_collector.cli.common import CommandError, Http, Json
 from allranks_collector.cli.output import cell, console, duration, print_json, size, table
-from allranks_collector.cli.reader import RemoteReader, find_collector
+from allranks_collector.cli.reader import find_collector
+from allranks_collector.cli.remote_reader import RemoteReader
 from allranks_collector.settings import SWITCH, TABLE, Setting, load_settings
 from allranks_collector.spools import look_at_spools, orphans
 

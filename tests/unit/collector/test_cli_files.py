@@ -123,8 +123,8 @@ def test_all_files_of_a_host_are_downloaded(tmp_path: Path, capsys: pytest.Captu
 def test_what_is_there_already_is_not_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = ["download", "run-one", "same.txt", "--to", str(tmp_path / "to")]
     assert cli.main(command) == 0
-    for reader in ("RemoteReader", "LocalReader"):
-        monkeypatch.setattr(f"allranks_collector.cli.reader.{reader}.fetch", None)
+    for reader in ("remote_reader.RemoteReader", "local_reader.LocalReader"):
+        monkeypatch.setattr(f"allranks_collector.cli.{reader}.fetch", None)
     assert cli.main(command) == 0
 
 

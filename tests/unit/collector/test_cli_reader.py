@@ -9,7 +9,9 @@ import pytest
 
 from allranks_bus import processes
 from allranks_collector.cli.common import CommandError
-from allranks_collector.cli.reader import LocalReader, RemoteReader, find_collector, open_reader
+from allranks_collector.cli.local_reader import LocalReader
+from allranks_collector.cli.reader import find_collector, open_reader
+from allranks_collector.cli.remote_reader import RemoteReader
 from allranks_collector.queries.select import RunNotFound
 from allranks_collector.settings import Settings
 from allranks_collector.store import Store, StoreMissing

@@ -15,7 +15,7 @@ from allranks_collector.attempts import Account, AttemptFacts, account
 from allranks_collector.claims import TWICE
 from allranks_collector.cli.app import run as cli
 from allranks_collector.cli.attempts import view
-from allranks_collector.cli.reader import LocalReader
+from allranks_collector.cli.local_reader import LocalReader
 from allranks_collector.queries import attempts as module
 from allranks_collector.queries import computed_stats, find_run
 from allranks_collector.queries.attempts import list_attempts

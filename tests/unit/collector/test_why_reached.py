@@ -11,7 +11,7 @@ from tests.unit.serving import AppClient, asking
 from allranks_collector.api import ApiContext, create_app
 from allranks_collector.api.why import WhyAnswer
 from allranks_collector.cli.app import run as cli
-from allranks_collector.cli.reader import LocalReader
+from allranks_collector.cli.local_reader import LocalReader
 from allranks_collector.settings import Settings
 from allranks_collector.store import Store
 from allranks_collector.testing import DatabaseBuilder, StillLive
