@@ -12,7 +12,6 @@ from tests.support.waiting import wait_until
 from allranks_bus.home import read_endpoint
 
 _RANKS, _STEPS = 4, 500
-_DEADLINE_S = 90.0
 
 
 def _must_be_one_run(stored: Stored, run: str, ranks: range, *, group: str | None) -> None:
@@ -41,7 +40,7 @@ def test_the_program_ends_and_all_that_was_logged_is_stored_in_one_run(
     if has_collector:
         scenario.run(home, "plain.py").must_be_well()
         wait_until(lambda: read_endpoint(home), "a collector listens", timeout_s=60)
-    ended = scenario.run(home, "spawned_ranks.py", who, deadline_s=_DEADLINE_S)
+    ended = scenario.run(home, "spawned_ranks.py", who)
     ended.must_be_well()
     with scenario.stored(home) as stored:
         run = stored.one("SELECT id FROM runs WHERE project = 'aaa'")
