@@ -256,7 +256,7 @@ class Console:
             warn_once("console:shared", "what this rank prints is kept for the rank that started it too")
         for stream in self._streams:
             if BROKEN[stream.number] in words:
-                # A full disk: the program shall see that for itself, as it would have.
+                # A full disk, a file that fails: the program shall see that for itself, as it would have.
                 stream.give_back()
             if GONE[stream.number] in words:
                 # Nobody reads it any more. So shall its children: nobody holds the other end of their pipe.

@@ -29,8 +29,9 @@ LINE_S = 0.02
 # it may be a last word, in a container that ends with it.
 CHUNK_BYTES = 32 * 1024
 GATHER_S = 0.02
-# What a file answers that may have room again: all who print go on. Anything else says that nobody reads any more.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What a pipe or a socket answers that nobody reads any more; of a terminal everything says so. A file may take more
+# later: a disk has room again, a network file system is back.
+_GONE = (errno.EPIPE, errno.ECONNRESET)
 # Of what is printed to nobody so much is kept: what was on its way when the reader went.
 _REST_BYTES = 1024 * 1024
 # A disk that takes nothing must not fill the memory.
@@ -229,7 +230,7 @@ class Copier(threading.Thread):
             except BlockingIOError:  # somebody has made it so, for all who share it
                 select.select((), (self._original,), ())
             except OSError as error:
-                if error.errno not in _FULL:
+                if error.errno in _GONE or os.isatty(self._source):
                     self._is_gone = True
                 elif not self._is_full:
                     self._is_full = True
