@@ -19,6 +19,8 @@ _RANKS = 3
 # No call of log() may hang. Where the machine is so busy that a process waits long for its turn, a collector takes as
 # much longer to come back: a call that waited for that would take all of the time.
 HANG_S, HANG_SHARE = 1.0, 0.5
+# finish() waits 5 s for a collector; the rest is for a machine that is shared, and too little for another such wait.
+EXIT_WITHIN_S = 9.0
 
 
 def _log_more(ranks: list[Rank], events: int) -> None:
@@ -63,7 +65,7 @@ def test_a_collector_that_stands_still_delays_no_exit_and_gets_all_once_it_goes_
         wait_until(lambda: collector.ranks(RUN), "the rank is known")
         collector.send(signal.SIGSTOP)  # its ports take connections still, and nobody answers
         ranks[0].reach(ranks[0].returned + 5_000)
-        assert ranks[0].stop() <= 7.0
+        assert ranks[0].stop() <= EXIT_WITHIN_S
         assert ranks[0].stderr.count("\n") == 1
         assert "allranks sync" in ranks[0].stderr
         collector.send(signal.SIGCONT)
