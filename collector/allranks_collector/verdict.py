@@ -147,7 +147,7 @@ class RankFacts:
         is_odd: its stack is elsewhere than those of most others.
         is_lost: it is taken for dead because it was not heard for so long; `at_ns` is when it was last heard.
         words: what its last lines say of its end.
-        hung_at: where it stood, and the others elsewhere, when the training stood still; it has gone on no more.
+        hung_as: what was odd about it when the training stood still, such as where it stood; it has gone on no more.
         hung_ns: since when it stood still then.
     """
 
@@ -169,7 +169,7 @@ class RankFacts:
     is_odd: bool = False
     is_lost: bool = False
     words: Words | None = None
-    hung_at: str | None = None
+    hung_as: str | None = None
     hung_ns: int = 0
 
 
@@ -249,12 +249,11 @@ def judge(ranks: Iterable[RankFacts]) -> Verdict:
 def _hung(ranks: Iterable[RankFacts]) -> Fate | None:
     """Whom the others waited for; of several the one that stood still first."""
     found = min(
-        (facts for facts in ranks if facts.hung_at), key=lambda facts: (facts.hung_ns, facts.rank), default=None
+        (facts for facts in ranks if facts.hung_as), key=lambda facts: (facts.hung_ns, facts.rank), default=None
     )
     if found is None:
         return None
-    what = f"it stood in {found.hung_at}"
-    return Fate(replace(found, at_ns=found.hung_ns, doubt_ns=0, early_ns=0), HUNG, what)
+    return Fate(replace(found, at_ns=found.hung_ns, doubt_ns=0, early_ns=0), HUNG, f"it {found.hung_as}")
 
 
 def _left(ranks: Iterable[RankFacts], first: Fate, fates: Iterable[Fate]) -> Fate | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -39,10 +40,11 @@ _ENDS_OF_CONSOLES = f"""
     ORDER BY rank, time_ns, stream, line"""
 
 
+_FOR_SO_LONG = re.compile(r" for \d+ s\b")
 # The state before the newest one, where that was a stall.
 _BEFORE_THE_END = """
-    SELECT writer, since_ns FROM (
-        SELECT writer, state, since_ns FROM states WHERE writer IN (SELECT unnest(?::INTEGER[]))
+    SELECT writer, since_ns, detail FROM (
+        SELECT writer, state, since_ns, detail FROM states WHERE writer IN (SELECT unnest(?::INTEGER[]))
         QUALIFY row_number() OVER (PARTITION BY writer ORDER BY states.rowid DESC) = 2)
     WHERE state = 'stalled'"""
 
@@ -106,26 +108,43 @@ def oom_kills(cursor: duckdb.DuckDBPyConnection, run: RunRef, rows: Collection[W
 
 
 def hangs(cursor: duckdb.DuckDBPyConnection, run: RunRef, rows: Collection[WriterRow]) -> dict[int, tuple[int, str]]:
-    """By rank, since when (ns) and where it stood still: those that stood elsewhere than most, and never went on."""
+    """By rank, since when (ns) and how it stood still: those that stood otherwise than most, and never went on."""
     ended_ns = max((row.since_ns or 0 for row in rows if row.state in ENDED), default=0)
-    before = cursor.execute(_BEFORE_THE_END, [[row.writer for row in rows if row.state in ENDED]]).fetchall()
-    since: dict[int, int] = dict(before)
-    stood = {row.rank: since[row.writer] for row in rows if row.writer in since}
-    stood |= {row.rank: row.since_ns for row in rows if row.state == "stalled" and row.since_ns is not None}
-    found = newest_stacks(cursor, run, with_threads=False) if stood and ended_ns else None
-    if found is None or found["asked_at"] is None:
+    if not ended_ns:
         return {}
-    if not min(stood.values()) <= found["asked_at"] * SECOND_NS <= ended_ns:
+    before = cursor.execute(_BEFORE_THE_END, [[row.writer for row in rows if row.state in ENDED]]).fetchall()
+    stalls: dict[int, tuple[int, dict[str, Any]]] = {
+        writer: (since_ns, json.loads(detail)) for writer, since_ns, detail in before
+    }
+    stood = {row.rank: stalls[row.writer] for row in rows if row.writer in stalls}
+    stood |= {
+        row.rank: (row.since_ns, row.told) for row in rows if row.state == "stalled" and row.since_ns is not None
+    }
+    if not stood:
+        return {}
+    held = {rank: stall for rank, stall in stood.items() if stall[1].get("how") not in (None, "still")}
+    if held and 2 * len(stood) > len(rows) >= 2 * len(held):
+        return {rank: (since_ns, _held(told)) for rank, (since_ns, told) in held.items()}
+    found = newest_stacks(cursor, run, with_threads=False)
+    if found["asked_at"] is None:
+        return {}
+    if not min(since_ns for since_ns, _ in stood.values()) <= found["asked_at"] * SECOND_NS <= ended_ns:
         return {}  # of another attempt, or of a stall before
     odd = odd_ones(found["groups"])
     most = found["groups"][0]["where"]
     where = {
-        rank: f"{each['where']}, and most others in {most}"
+        rank: f"stood in {each['where']}, and most others in {most}"
         for each in found["groups"]
         if each["answered"]
         for rank in each["ranks"]
     }
-    return {rank: (stood[rank], where[rank]) for rank in sorted(odd & stood.keys() & where.keys())}
+    return {rank: (stood[rank][0], where[rank]) for rank in sorted(odd & stood.keys() & where.keys())}
+
+
+def _held(told: Mapping[str, Any]) -> str:
+    """What held a rank, without for how long when that was noticed."""
+    reason = _FOR_SO_LONG.sub("", str(told.get("reason") or "held"))
+    return f"stood still: {reason}" if told.get("how") == "silent" else f"was {reason}"
 
 
 def gpu_of(cursor: duckdb.DuckDBPyConnection, row: WriterRow) -> Gpu | None:

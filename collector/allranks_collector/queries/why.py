@@ -71,8 +71,8 @@ def why(
     hung = hangs(cursor, run, writers.values())
     for at, each in enumerate(facts):
         if each.rank in hung:
-            since_ns, where = hung[each.rank]
-            facts[at] = replace(each, hung_at=where, hung_ns=since_ns)
+            since_ns, how = hung[each.rank]
+            facts[at] = replace(each, hung_as=how, hung_ns=since_ns)
     verdict = judge(
         [
             *(replace(each, is_odd=each.rank in odd) for each in facts),

@@ -406,6 +406,44 @@ def test_a_run_that_hung_and_was_ended_names_who_stood_elsewhere(
     assert ask(cursor)["first"]["kind"] == "terminated"  # it had gone on
 
 
+@pytest.mark.parametrize(
+    ("how", "reason", "told"),
+    [
+        ("stopped", "stopped by a signal (SIGSTOP) for 5 s", "it was stopped by a signal (SIGSTOP)"),
+        ("debugger", "held by a debugger (process 7) for 5 s", "it was held by a debugger (process 7)"),
+        ("silent", "no step after 9 for 12 s, and no beat for 9 s", "it stood still: no step after 9, and no beat"),
+    ],
+)
+def test_a_rank_that_was_held_is_why_the_run_hung_and_all_were_killed(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection, how: str, reason: str, told: str
+) -> None:
+    run = build.run("run-1")
+    for rank in range(3):
+        writer = build.writer(run, rank, world_size=3, pid=100 + rank, last_step=9)
+        stall = (
+            {"how": how, "reason": reason} if rank == 2 else {"how": "still", "reason": "no step after 9 for 10 s"}
+        )
+        build.state(writer, "stalled", stall, since_s=20.0 - rank)
+        build.state(writer, "dead", {"signal": "SIGKILL"}, since_s=60.0)
+    found = ask(cursor)
+    assert found["verdict"] == (
+        f"rank 2 on host-a (pid 102, local rank 2) hung, and the run was ended for it: {told}"
+    )
+    assert [fate["rank"] for fate in found["followers"]] == [0, 1]
+
+
+def test_a_rank_that_is_held_while_the_others_train_is_not_why_one_of_them_is_killed(
+    build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
+) -> None:
+    run = build.run("run-1")
+    for rank in range(3):
+        writer = build.writer(run, rank, world_size=3, last_step=9)
+        if rank == 2:
+            build.state(writer, "stalled", {"how": "silent", "reason": "no beat for 9 s"}, since_s=20.0)
+        build.state(writer, "dead", {"signal": "SIGTERM" if rank else "SIGKILL"}, since_s=60.0 + rank)
+    assert (ask(cursor)["first"]["rank"], ask(cursor)["first"]["kind"]) == (0, "killed")
+
+
 def test_a_rank_that_never_came_is_why_the_others_gave_up(
     build: DatabaseBuilder, cursor: duckdb.DuckDBPyConnection
 ) -> None:

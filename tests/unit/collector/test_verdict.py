@@ -361,7 +361,7 @@ def test_who_is_held_by_something_in_itself_stands_before_those_that_wait_for_it
 
 
 def hung(facts: RankFacts, since_s: float) -> RankFacts:
-    return replace(facts, hung_at="main train.py:41", hung_ns=T0 + round(since_s * S))
+    return replace(facts, hung_as="stood in main train.py:41", hung_ns=T0 + round(since_s * S))
 
 
 @pytest.mark.parametrize("end", ["terminated", "watchdog", "killed", "still there"])
