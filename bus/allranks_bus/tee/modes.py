@@ -43,11 +43,17 @@ class Modes:
         return self._now != self._first
 
     def follow(self) -> None:
-        """Brings the terminal behind to what the program wants, where that has changed."""
+        """Brings the terminal behind to what the program wants, where that has changed.
+
+        Who else has set it meanwhile (a shell, once the program was stopped) keeps it so.
+        """
         with contextlib.suppress(termios.error):  # one of the two has gone
             wanted = input_modes(self._source)
             if wanted != self._now:
+                is_as_left = input_modes(self._original) == self._now
                 self._now = wanted
+                if not is_as_left:
+                    return
                 own, modes = termios.tcgetattr(self._source), termios.tcgetattr(self._original)
                 for at in _INPUT:
                     modes[at] = own[at]

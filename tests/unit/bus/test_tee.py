@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import pty
 import socket
 import subprocess
 import sys
+import termios
 import threading
 import time
 from itertools import pairwise
@@ -24,6 +26,7 @@ from allranks_bus.tee.copying import CHUNK_BYTES, Gathered
 from allranks_bus.tee.error_file import MAX_BYTES, read_error_file
 from allranks_bus.tee.keeping import LAST_WORDS_BYTES, Keeper
 from allranks_bus.tee.limits import Allowance, Limits, Loss
+from allranks_bus.tee.modes import Modes, input_modes
 from allranks_bus.tee.spec import STDERR, STDOUT, Spec
 
 T0_NS = 1_700_000_000_000_000_000
@@ -404,3 +407,47 @@ def test_a_tee_loads_neither_zeromq_nor_msgpack() -> None:
     heavy = {"zmq", "msgpack", "dataclasses", "inspect", "json", "asyncio", "subprocess", "logging"}
     heavy |= {"pathlib", "re", "typing", "signal", "urllib.parse"}
     assert heavy & set(told.stdout.split()) == set()
+
+
+# -- the modes of a terminal --------------------------------------------------------------------------------------
+
+
+def _set_input(fd: int, flag: int, *, on: bool) -> None:
+    modes = termios.tcgetattr(fd)
+    modes[3] = modes[3] | flag if on else modes[3] & ~flag
+    termios.tcsetattr(fd, termios.TCSANOW, modes)
+
+
+def test_what_a_program_makes_of_its_pty_is_made_of_the_terminal_behind_and_given_back() -> None:
+    (source, slave), (keyboard, screen) = pty.openpty(), pty.openpty()
+    try:
+        before = termios.tcgetattr(screen)
+        modes = Modes(source, screen, input_modes(slave))
+        _set_input(slave, termios.ICANON, on=False)
+        modes.follow()
+        was_changed = modes.are_changed
+        assert not termios.tcgetattr(screen)[3] & termios.ICANON
+        assert termios.tcgetattr(screen)[1] == before[1]
+        _set_input(slave, termios.ICANON, on=True)
+        modes.follow()
+        assert (was_changed, modes.are_changed) == (True, False)
+        assert termios.tcgetattr(screen) == before
+    finally:
+        for fd in (source, slave, keyboard, screen):
+            os.close(fd)
+
+
+def test_who_has_the_terminal_meanwhile_keeps_its_modes() -> None:
+    """A shell, once the program has been stopped: it edits its line by modes of its own."""
+    (source, slave), (keyboard, screen) = pty.openpty(), pty.openpty()
+    try:
+        modes = Modes(source, screen, input_modes(slave))
+        _set_input(slave, termios.ICANON, on=False)
+        modes.follow()
+        _set_input(slave, termios.ICANON, on=True)
+        _set_input(screen, termios.ECHO, on=False)
+        modes.follow()
+        assert not termios.tcgetattr(screen)[3] & (termios.ICANON | termios.ECHO)
+    finally:
+        for fd in (source, slave, keyboard, screen):
+            os.close(fd)
