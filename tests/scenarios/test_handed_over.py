@@ -9,7 +9,6 @@ import pytest
 from tests.support import scenario
 
 _RANKS, _STEPS = 2, 300
-_DEADLINE_S = 90.0
 
 
 @pytest.mark.parametrize(
@@ -18,7 +17,7 @@ _DEADLINE_S = 90.0
 def test_the_children_know_the_configuration_and_log_into_the_same_run(
     home: Path, method: str, role: str, world_size: int
 ) -> None:
-    ended = scenario.run(home, "handed_over.py", method, deadline_s=_DEADLINE_S)
+    ended = scenario.run(home, "handed_over.py", method)
     ended.must_be_well()
     pids = {int(pid): int(rank) for rank, pid in re.findall(r"rank (\d) is process (\d+)", ended.stdout)}
     with scenario.stored(home) as stored:
