@@ -36,6 +36,7 @@ _BROKEN_AT_MOST = 3
 _ASK_AGAIN_S = 0.5
 # Books kept in memory; the oldest are read again from the database when they are needed.
 _MAX_WRITERS = 20_000
+_MAX_REMOVED = 10_000
 _COMPLAIN_S = 10.0
 _MAX_SEQ = 2**62
 # Whose refusal has been said: anybody may send anything.
@@ -68,6 +69,8 @@ class Ingest:
         self._bar_history = bar_history
         self._ledger: Ledger | None = None
         self._ended_runs: set[int] = set()
+        # The tees of runs that were removed after their end, which have still to tell their last lines.
+        self._removed: dict[bytes, None] = {}
         # Runs whose figures are to be stored, once that is possible.
         self._figures_due: set[int] = set()
         # Series that have had a value which is not finite.
@@ -146,12 +149,19 @@ class Ingest:
         self._load(self._ready_ledger(), {bytes.fromhex(id_) for (id_,) in rows})
 
     def forget_run(self, run: int) -> None:
-        """Drops a removed run from memory; in the thread of `commit`."""
+        """Drops a removed run from memory; in the thread of `commit`.
+
+        What its tees still tell of a run that had ended is taken and dropped: a run without ranks would come back.
+        """
         if self._ledger is not None:
             for book in list(self._ledger.writers.values()):
                 if book.run.run == run:
                     self.positions.pop(book.id, None)
                     self.stats.forget(book.series.values())
+                    if book.is_console and run in self._ended_runs:
+                        self._removed[book.id] = None
+            for id_ in list(self._removed)[:-_MAX_REMOVED]:
+                del self._removed[id_]
             self._ledger.forget_run(run)
         self._ended_runs.discard(run)
         self._figures_due.discard(run)
@@ -262,6 +272,8 @@ class Ingest:
         """Takes a batch in; returns an answer that is other than an ack of the position."""
         if batch.first_seq > _MAX_SEQ:
             return Refused(f"a seq is at most {_MAX_SEQ}, not {batch.first_seq}")
+        if batch.writer in self._removed:
+            return self._ack(batch.first_seq + batch.count)
         book = ledger.writers.get(batch.writer)
         if book is None:
             opening = opening_of(batch.body)

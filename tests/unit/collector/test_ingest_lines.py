@@ -15,6 +15,7 @@ from allranks_collector.store import DiskFull, Store
 
 STDOUT, STDERR = 1, 2
 _Lines = list[tuple[int, int, int, str]]
+_CLOSED = events.pack(Kind.CLOSE, T0_NS, {"exit_code": 0, "exception": None})
 
 
 @pytest.fixture
@@ -63,6 +64,17 @@ def test_an_open_line_goes_on_after_the_collector_has_been_started_again(store: 
     Ingest(store).commit([tee.batch([_printed("9\n"), _printed(b"\xa9\n", STDERR)])])
     assert _lines(store) == [(1, 1, 0, "done"), (1, 1, 1, "69%"), (1, 2, 0, "café")]
     assert _rows(store, "FROM open_lines") == []
+
+
+def test_last_lines_do_not_bring_back_a_run_that_was_removed_after_its_end(store: Store, ingest: Ingest) -> None:
+    rank, tee = HandWriter(1), _tee()
+    ingest.commit([rank.batch([rank.open(), _CLOSED]), tee.batch([tee.open(), _printed("one\n")])], ended_runs=[1])
+    ingest.forget_run(1)
+    store.remove_run(1)
+    late = tee.batch([_printed("two\n")])
+    done = ingest.commit([late])
+    assert done.answers[late.writer].next_seq == late.first_seq + late.count  # type: ignore[union-attr]
+    assert _rows(store, "FROM runs") == _rows(store, "FROM lines") == []
 
 
 def test_a_batch_that_comes_again_prints_nothing_twice(store: Store, ingest: Ingest) -> None:
