@@ -13,7 +13,7 @@ import os
 import socket
 from pathlib import Path
 
-_FIRST, _BLOCK = 10_000, 200
+_FIRST, _BLOCK, _LEAST = 10_000, 200, 50
 
 
 class _Block:
@@ -39,7 +39,8 @@ class _Block:
     def _claimed(self) -> int:
         """The first port of a block that no other process has; the claim ends with this process."""
         given_out = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-        blocks = range(_FIRST, given_out - _BLOCK, _BLOCK)
+        # Where the kernel gives out all of them, the claim alone must do.
+        blocks = range(_FIRST, max(given_out, _FIRST + _LEAST * _BLOCK) - _BLOCK, _BLOCK)
         for number in range(len(blocks)):
             first = blocks[(os.getpid() + number) % len(blocks)]
             with contextlib.suppress(OSError):
