@@ -28,9 +28,9 @@ def told_of_run(identity: Mapping[str, Any]) -> tuple[Any, ...]:
     tags = identity.get("tags")
     return (
         identity["project"],
-        text_or_none(identity.get("group")),
-        text_or_none(identity.get("name")) or identity["run"],
-        text_or_none(identity.get("notes")),
+        _text_or_none(identity.get("group")),
+        _text_or_none(identity.get("name")) or identity["run"],
+        _text_or_none(identity.get("notes")),
         json.dumps([tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []),
     )
 
@@ -68,6 +68,6 @@ def parent_of(identity: Mapping[str, Any]) -> str:
     return parent if isinstance(parent, str) and len(parent) <= MAX_IDENTITY_TEXT else ""
 
 
-def text_or_none(value: object) -> str | None:
+def _text_or_none(value: object) -> str | None:
     """`value` where it is text."""
     return value if isinstance(value, str) else None
