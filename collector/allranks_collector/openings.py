@@ -1,4 +1,4 @@
-"""What a writer says of itself in its OPEN record (protocol.md §5), as it is understood: all may be wild. Pure."""
+"""What a writer says of itself in its OPEN record (protocol.md §4), as it is understood: all may be wild. Pure."""
 
 from __future__ import annotations
 

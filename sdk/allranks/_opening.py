@@ -31,7 +31,7 @@ _SCHEDULERS = {
 
 
 def open_map(identity: Identity, facts: Facts, told: Mapping[str, Any]) -> dict[str, Any]:
-    """The map of an OPEN record (protocol.md §5): who this process is, and what else is `told` but for None."""
+    """The map of an OPEN record (protocol.md §4): who this process is, and what else is `told` but for None."""
     me = processes.current()
     optional = {"local_rank": identity.local_rank, "node_rank": identity.node_rank, **told}
     return {
