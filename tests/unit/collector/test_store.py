@@ -168,12 +168,15 @@ def test_a_long_query_keeps_its_snapshot_while_commits_go_on(store: Store) -> No
 @contextlib.contextmanager
 def no_room_beyond(size_bytes: int) -> Generator[None]:
     """A full disk, as far as one file goes: writes beyond this size fail."""
+    writes_bytecode = not sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # a module that is compiled under the limit would be cut short for all others
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        sys.dont_write_bytecode = not writes_bytecode
 
 
 def test_a_full_disk_stores_nothing_and_the_same_transaction_works_later(store: Store) -> None:

@@ -17,6 +17,7 @@ from allranks_bus.spool import SpoolWriter
 
 def main() -> None:
     """RLIMIT_FSIZE cuts a write short, and then fails it: what a full disk does, for everybody and at no cost."""
+    sys.dont_write_bytecode = True  # a module that is compiled under the limit would be cut short for all others
     root, name, limit = Path(sys.argv[1]), bytes.fromhex(sys.argv[2]), int(sys.argv[3])
     writer = SpoolWriter(root, name, lambda: b"opening")
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
