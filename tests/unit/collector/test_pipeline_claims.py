@@ -100,8 +100,7 @@ async def test_a_rival_that_has_closed_is_forgotten(
             (rival,) = event["rivals"]
             assert pipeline.watch.is_rival(rival)
             b.send(second.batch([events.pack(Kind.CLOSE, T0_NS, {"exit_code": 1})], is_urgent=True))
-            await b.hear_position(2)
-            assert not pipeline.watch.is_rival(rival)
+            await _until(lambda: not pipeline.watch.is_rival(rival))
 
 
 async def test_who_came_first_is_known_to_the_next_collector(
