@@ -414,6 +414,35 @@ def test_a_step_may_be_asked_for_before_there_are_lines(page: Page, double: Coll
     console.expect_in_sight(console.row(700))
 
 
+def test_a_place_that_is_found_late_moves_nobody_who_has_gone_elsewhere_since(
+    page: Page, double: CollectorDouble
+) -> None:
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        if "step=1204" in route.request.url or "step%3D1204" in route.request.url:
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/logs?**", hold)
+    double.state.logs.steps = {1204: 700, 1300: 2_000}
+    console = _console(page, double, _lines(3_000))
+    console.part("step").fill("1204")
+    console.part("step").press("Enter")
+    wait_until(lambda: held or page.wait_for_timeout(20), "the first place is asked for", timeout_s=30)
+    console.part("step").fill("1300")
+    console.part("step").press("Enter")
+    console.expect_in_sight(console.row(2_000))
+    with page.expect_response(lambda response: response.request == held[0].request):
+        held[0].continue_()
+    # What the answer would set off is done by the time that another one has come and been shown.
+    console.part("times").click()
+    expect(console.row(2_000).locator("time")).to_be_visible()
+    console.expect_in_sight(console.row(2_000))
+    expect(page).to_have_url(re.compile("line=2000"))
+
+
 def test_a_step_leads_to_the_lines_around_it(page: Page, double: CollectorDouble) -> None:
     double.state.logs.steps = {1204: 700}
     console = _console(page, double, _lines(3_000))

@@ -43,16 +43,20 @@ export function ConsoleTab({ run, pulse, attempt, selected, size }) {
   present.current = source;
   // What was asked for before there was anything to find it in.
   const awaited = useRef(null);
+  // How often somebody has gone somewhere: an answer that comes after a later wish moves nothing any more.
+  const wishes = useRef(0);
 
   /** Marks a line, and brings it into sight. Where the filters leave it out, its place is brought into sight, and false given. */
   const reveal = async (place) => {
     const asked = present.current;
+    const wish = ++wishes.current;
     if (!asked) {
       awaited.current = place;
       return false;
     }
     try {
       const found = await asked.find(place);
+      if (wish !== wishes.current) return false;
       // Other filters came meanwhile: it is theirs to say.
       if (asked !== present.current) return await reveal(place);
       const isHere = found !== null && (place.at === undefined || place.at === found.line.number);
@@ -71,6 +75,7 @@ export function ConsoleTab({ run, pulse, attempt, selected, size }) {
     }
   };
   const choose = (row) => {
+    wishes.current++;
     if (row.number === chosen) return release();
     setLine(row);
     setFollow(false);
@@ -105,10 +110,12 @@ export function ConsoleTab({ run, pulse, attempt, selected, size }) {
 
   const matches = useMatches({ run, choice, search, chosen, view, reveal, setSaid });
   const toEnd = () => {
+    wishes.current++;
     release();
     setFollow(true);
   };
   const toStart = () => {
+    wishes.current++;
     setFollow(false);
     view.current?.toStart();
   };
