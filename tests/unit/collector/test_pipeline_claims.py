@@ -125,7 +125,7 @@ async def test_ranks_that_do_not_agree_on_their_world_are_said_and_nobody_is_mis
     store: Store, address: Address
 ) -> None:
     writers = [HandWriter(rank + 1, rank=rank, world_size=size) for rank, size in enumerate((3, 2, 3))]
-    writers.append(HandWriter(9, rank=0, world_size=2, launch="l-2", started=2**62))
+    writers.append(HandWriter(9, rank=0, world_size=4, launch="l-2", started=2**62))
     async with running(store, address):
         with peer(address, writers[0]) as one:
             await one.meet()
@@ -133,13 +133,13 @@ async def test_ranks_that_do_not_agree_on_their_world_are_said_and_nobody_is_mis
                 one.send(writer.batch([writer.open()]))
             await _until(lambda: _events(store, "world-changed"))
     (changed,) = _events(store, "world-changed")
-    assert changed["text"] == "attempt 2 has a world of 2, attempt 1 had one of 3"
+    assert changed["text"] == "attempt 2 has a world of 4, attempt 1 had one of 2 or 3"
     (disagrees,) = _events(store, "world-disagrees")
     said = "ranks do not agree on the world's size: rank 1 says 2, others say 3"
     assert disagrees["text"] == said
     with store.cursor() as cursor:
         run = queries.find_run(cursor, "run-1")
-        assert why(cursor, run)["roll_call"]["text"] == "1 of 2 present; missing 1"
+        assert why(cursor, run)["roll_call"]["text"] == "1 of 4 present; missing 1-3"
         first = why(cursor, run, attempt=1)["roll_call"]
         assert (first["text"], first["claims"]) == ("all 3 present", [said])
 
