@@ -34,6 +34,9 @@ class OutboxDrainer:
 
     Args:
         accepts: asked with an outbox's destination: whether it is meant for here.
+
+    Attributes:
+        is_busy: whether an outbox is being shipped, from before its shipper starts until it has ended.
     """
 
     def __init__(self, roots: tuple[Path, ...], address: Address, *, accepts: Callable[[str], bool]) -> None:
@@ -42,12 +45,7 @@ class OutboxDrainer:
         self._accepts = accepts
         self._not_before: dict[Path, float] = {}
         self._pauses_s: dict[Path, float] = {}
-        self._process: anyio.abc.Process | None = None
-
-    @property
-    def is_busy(self) -> bool:
-        """True while an outbox is being shipped."""
-        return self._process is not None
+        self.is_busy = False
 
     async def run(self) -> None:
         """Looks again and again, until it is cancelled; a shipping process has ended by then."""
@@ -80,11 +78,14 @@ class OutboxDrainer:
 
     async def _ship(self, found: Found) -> None:
         directory = found.directory
+        self.is_busy = True
         try:
             status = await self._run_shipper(directory)
         except OSError as error:
             logger.warning("the files in %s cannot be shipped: %s", directory, error)
             status = 1
+        finally:
+            self.is_busy = False
         if not status and not directory.exists():
             logger.info("the files in %s are stored", directory)
             self._pauses_s.pop(directory, None)
@@ -97,7 +98,7 @@ class OutboxDrainer:
     async def _run_shipper(self, directory: Path) -> int:
         """Its exit code; it is killed where this is cancelled, and goes on another time where it was."""
         with open(directory / LOG, "ab") as log:
-            self._process = process = await anyio.open_process(
+            process = await anyio.open_process(
                 [sys.executable, "-m", "allranks_bus.files.shipper", str(directory), str(self._address)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -114,4 +115,3 @@ class OutboxDrainer:
                 if process.returncode is None:
                     process.kill()
                     await process.wait()
-            self._process = None

@@ -101,10 +101,14 @@ def look_for_a_program() -> None:
 
 
 def _end_of_interpreter(end: Callable[[], None]) -> None:
-    end()
-    # That of a Ctrl-C which nobody handled. Set by the interpreter alone: an excepthook may be called by anybody.
-    if isinstance(getattr(sys, "last_value", None), KeyboardInterrupt) and not hasattr(sys, "ps1"):
-        _tell_of_interrupt()
+    # No context manager: a Ctrl-C may come into that one's own code, and Python would tell people of it.
+    try:
+        end()
+        # That of a Ctrl-C which nobody handled. Set by the interpreter alone: an excepthook may be called by anybody.
+        if isinstance(getattr(sys, "last_value", None), KeyboardInterrupt) and not hasattr(sys, "ps1"):
+            _tell_of_interrupt()
+    except KeyboardInterrupt:  # the program's work is done, and this was the last that could be waited for
+        pass
 
 
 def _tell_of_interrupt() -> None:

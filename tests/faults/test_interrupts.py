@@ -18,7 +18,7 @@ _MOST_STEPS = 2_000_000
 
 @pytest.mark.parametrize(
     ("number", "fate"),
-    [(signal.SIGINT, ("failed", "KeyboardInterrupt: ")), (signal.SIGTERM, ("dead", "killed by SIGTERM"))],
+    [(signal.SIGINT, ("failed", "KeyboardInterrupt")), (signal.SIGTERM, ("dead", "killed by SIGTERM"))],
 )
 def test_a_signal_ends_the_training_as_it_would_without_us(
     collector: CollectorProcess, number: signal.Signals, fate: tuple[str, str]

@@ -43,7 +43,7 @@ def test_each_pair_of_writers_is_a_run_with_all_that_was_added(tmp_path: Path) -
             table = client.history(run["id"])
             points = sorted(zip(table["key"], table["step"], table["value"], strict=True))
             assert points == [
-                ("hparam/loss", 0, lr),
+                ("hparam/loss", 2, lr),
                 *(("loss", epoch, lr * epoch) for epoch in range(3)),
                 *(("time/data", epoch, 1.0) for epoch in range(3)),
                 *(("time/step", epoch, 2.0) for epoch in range(3)),
@@ -53,4 +53,4 @@ def test_each_pair_of_writers_is_a_run_with_all_that_was_added(tmp_path: Path) -
             assert times == {1_700_000_000.0 + epoch for epoch in range(3)}
             objects = client.objects(run["id"])
             kinds = sorted(zip(objects["key"], objects["type"], objects["step"], strict=True))
-            assert kinds == [("note", "text", 0), *(("weights", "histogram", epoch) for epoch in range(3))]
+            assert kinds == [("note", "text", 2), *(("weights", "histogram", epoch) for epoch in range(3))]
