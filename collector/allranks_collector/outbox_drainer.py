@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import anyio
-import anyio.abc
 import anyio.to_thread
 
 from allranks_bus.addresses import Address
