@@ -20,7 +20,7 @@ _RANKS = 3
 # much longer to come back: a call that waited for that would take all of the time.
 HANG_S, HANG_SHARE = 1.0, 0.5
 # finish() waits 5 s for a collector; the rest is for a machine that is shared, and too little for another such wait.
-EXIT_WITHIN_S = 9.0
+EXIT_WITHIN_S = 7.0
 
 
 def _log_more(ranks: list[Rank], events: int) -> None:

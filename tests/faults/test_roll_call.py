@@ -12,7 +12,7 @@ from tests.support.waiting import wait_until
 from allranks_collector.cli.app import run as cli
 
 _WORLD, _MISSING = 4, 2
-_SAID_WITHIN_S = 30.0
+_SAID_WITHIN_S = 10.0
 
 
 def test_a_rank_that_does_not_come_is_missed_until_it_comes(
